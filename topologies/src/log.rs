@@ -1,0 +1,281 @@
+//! The log: the only truth. Partitioned, ordered, durable, read-committed, with atomic commits over many partitions.
+//!
+//! This is the seam between the engine and what stores its records: `embedded` and `kafka` in the actors' crate,
+//! `simulated` here. Calls may block and are made from threads that may; nothing in the partition logic calls them.
+
+use std::fmt;
+use std::ops::Range;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use finflow_state::Stamp;
+
+use crate::topics::Topic;
+
+pub mod conformance;
+
+/// A record as it was committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Its place in the partition; offsets grow but may have gaps.
+    pub offset: u64,
+    /// When the log took it (`LogAppendTime`), in milliseconds since 1970-01-01 UTC.
+    pub timestamp_ms: i64,
+    /// The record key, usually a wallet id.
+    pub key: Option<Bytes>,
+    /// The record value.
+    pub value: Option<Bytes>,
+    /// The record headers.
+    pub headers: Headers,
+}
+
+/// A record on its way into the log.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Outgoing {
+    /// The record key.
+    pub key: Option<Bytes>,
+    /// The record value.
+    pub value: Option<Bytes>,
+    /// The record headers.
+    pub headers: Headers,
+}
+
+/// Record headers in one allocation: repeated (name length u16, name, value length u32, value), big-endian.
+///
+/// Names may repeat, as in Kafka; the last one wins in [`Headers::get`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Headers(Bytes);
+
+impl Headers {
+    /// Headers from name and value pairs. A name longer than 65,535 bytes or a value longer than `u32` is cut.
+    pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Headers {
+        let mut builder = HeadersBuilder::default();
+        for (name, value) in pairs {
+            builder.push(name, value);
+        }
+        builder.build()
+    }
+
+    /// The packed form, as stored.
+    pub fn as_bytes(&self) -> &Bytes {
+        &self.0
+    }
+
+    /// Headers from their packed form; `None` where the bytes are not well formed.
+    pub fn from_bytes(bytes: Bytes) -> Option<Headers> {
+        let headers = Headers(bytes);
+        let mut walked = 0_usize;
+        let mut pairs = headers.iter();
+        for (name, value) in pairs.by_ref() {
+            walked = walked.checked_add(6)?.checked_add(name.len())?.checked_add(value.len())?;
+        }
+        (walked == headers.0.len()).then_some(headers)
+    }
+
+    /// Each header in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        HeadersIter(&self.0)
+    }
+
+    /// The value of the last header called `name`.
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.iter().filter(|(found, _)| *found == name).last().map(|(_, value)| value)
+    }
+
+    /// Whether there is no header.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Packs headers one after the other.
+#[derive(Debug, Default)]
+pub struct HeadersBuilder(BytesMut);
+
+impl HeadersBuilder {
+    /// Appends one header. A name longer than 65,535 bytes or a value longer than `u32` is cut.
+    pub fn push(&mut self, name: &str, value: &[u8]) {
+        let name = name.as_bytes();
+        let name = name.get(..usize::from(u16::MAX)).unwrap_or(name);
+        let value = value.get(..u32::MAX as usize).unwrap_or(value);
+        self.0.reserve(name.len().saturating_add(value.len()).saturating_add(6));
+        self.0.put_u16(name.len() as u16);
+        self.0.put_slice(name);
+        self.0.put_u32(value.len() as u32);
+        self.0.put_slice(value);
+    }
+
+    /// The packed headers.
+    pub fn build(self) -> Headers {
+        Headers(self.0.freeze())
+    }
+}
+
+struct HeadersIter<'a>(&'a [u8]);
+
+impl<'a> Iterator for HeadersIter<'a> {
+    type Item = (&'a str, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (length, rest) = self.0.split_first_chunk::<2>()?;
+        let (name, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+        let (length, rest) = rest.split_first_chunk::<4>()?;
+        let (value, rest) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+        self.0 = rest;
+        Some((std::str::from_utf8(name).ok()?, value))
+    }
+}
+
+/// What a fetch found.
+#[derive(Debug, Clone, Default)]
+pub struct Fetched {
+    /// Committed records from the asked offset on, in order.
+    pub records: Vec<Record>,
+    /// The offset to ask for next; past the last record, or past a gap.
+    pub next: u64,
+}
+
+/// The records of one commit for one partition of one topic.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// The topic.
+    pub topic: Topic,
+    /// The partition.
+    pub partition: u32,
+    /// Its records, in order.
+    pub records: Vec<Outgoing>,
+}
+
+/// How far a partition's input is consumed, as the log keeps it beside the offset (`commands[p]` in Kafka, with block number
+/// and stamp in the metadata string).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    /// The partition.
+    pub partition: u32,
+    /// The next offset of `commands` to read.
+    pub commands: u64,
+    /// The number of the partition's last journal block.
+    pub block: u64,
+    /// The epoch stamp of that block.
+    pub stamp: Stamp,
+}
+
+/// Everything that one epoch makes durable, at once or not at all.
+#[derive(Debug, Clone)]
+pub struct Transaction {
+    /// The epoch's stamp; the same in every position.
+    pub stamp: Stamp,
+    /// Records by topic and partition; each pair stands here at most once.
+    pub batches: Vec<Batch>,
+    /// The new position of every touched partition. Never empty: an empty list would fence nothing.
+    pub positions: Vec<Position>,
+}
+
+/// What became of a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Commit {
+    /// Durable and visible.
+    Committed,
+    /// Nothing of it is or will be visible; the session can go on.
+    Aborted(String),
+    /// Unknown; [`Session::resolve`] must settle it before the session commits again.
+    InDoubt(String),
+    /// Another session has taken over; nothing of it is or will be visible and this session is over.
+    Fenced,
+}
+
+/// How a doubt was settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resolution {
+    /// The doubtful epoch is durable and visible.
+    Committed,
+    /// Nothing of it is or will be visible.
+    Aborted,
+}
+
+/// Why the log did not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The offset is outside what the log holds.
+    #[error("offset {asked} of {topic}-{partition} is outside {start}..{end}")]
+    OutOfRange {
+        /// The topic.
+        topic: Topic,
+        /// The partition.
+        partition: u32,
+        /// The offset asked for.
+        asked: u64,
+        /// The first offset held.
+        start: u64,
+        /// One past the last committed offset.
+        end: u64,
+    },
+    /// There is no such partition.
+    #[error("{topic} has no partition {partition}")]
+    UnknownPartition {
+        /// The topic.
+        topic: Topic,
+        /// The partition.
+        partition: u32,
+    },
+    /// Another session has taken over.
+    #[error("fenced by a newer session")]
+    Fenced,
+    /// It cannot answer now; asking again later may help.
+    #[error("the log is unavailable: {0}")]
+    Unavailable(String),
+    /// What it holds is damaged; asking again does not help.
+    #[error("the log is corrupt: {0}")]
+    Corrupt(String),
+}
+
+/// A log. Cheap to share; every method may block.
+pub trait Log: Send + Sync {
+    /// The partition count of every topic.
+    fn partitions(&self) -> u32;
+
+    /// Appends records to one partition, durable when it returns, and gives the offset of the first.
+    ///
+    /// This is a producer's way in (commands, tests); the engine writes only through [`Session::commit`].
+    fn append(&self, topic: Topic, partition: u32, records: Vec<Outgoing>) -> Result<u64, Error>;
+
+    /// Committed records of a partition from offset `from` on, about `bytes_max` bytes of them but at least one if there is one.
+    ///
+    /// At the end it gives none; beyond the end, or before the start, [`Error::OutOfRange`].
+    fn fetch(&self, topic: Topic, partition: u32, from: u64, bytes_max: usize) -> Result<Fetched, Error>;
+
+    /// The offsets held: the first one, and one past the last committed one.
+    fn range(&self, topic: Topic, partition: u32) -> Result<Range<u64>, Error>;
+
+    /// Opens the session of the lane called `lane` and fences every earlier session of that name.
+    fn session(&self, lane: &str) -> Result<Box<dyn Session>, Error>;
+
+    /// Forgets the records of a partition below offset `before`, wholly or in part.
+    fn trim(&self, topic: Topic, partition: u32, before: u64) -> Result<(), Error>;
+}
+
+/// One lane's right to commit for the partitions it claims.
+pub trait Session: Send {
+    /// Takes over a partition, fences its former owner, and then gives its committed position (`None` = none yet).
+    fn claim(&mut self, partition: u32) -> Result<Option<Position>, Error>;
+
+    /// Gives a partition back.
+    fn release(&mut self, partition: u32);
+
+    /// Makes an epoch durable. Every position must be of a claimed partition, else [`Commit::Fenced`].
+    fn commit(&mut self, transaction: Transaction) -> Commit;
+
+    /// Settles the doubt about the epoch with this stamp, which was the session's last commit.
+    /// [`Error::Unavailable`] means ask again.
+    fn resolve(&mut self, stamp: &Stamp) -> Result<Resolution, Error>;
+}
+
+impl fmt::Display for Commit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Commit::Committed => f.write_str("committed"),
+            Commit::Aborted(cause) => write!(f, "aborted: {cause}"),
+            Commit::InDoubt(cause) => write!(f, "in doubt: {cause}"),
+            Commit::Fenced => f.write_str("fenced"),
+        }
+    }
+}

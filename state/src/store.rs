@@ -1,0 +1,171 @@
+//! Stores: where a partition's committed rows rest. Written only with blocks that the log has committed, each exactly once.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use finflow_ledger::{Currency, Money, WalletId};
+use sha2::{Digest, Sha256};
+
+pub use self::memory::MemoryStore;
+pub use self::rocks::{RocksStore, Shared};
+use crate::codec;
+use crate::journal::{Broken, EncodedBlock, Head};
+use crate::tables::{Accounts, Holds, Payments, Table, Tag, Wallets};
+
+mod memory;
+mod rocks;
+
+/// Rows that a scan reads at a time.
+const SCAN_ROWS: usize = 1_000;
+
+/// Why a store did not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// What it holds is damaged; it must be rebuilt.
+    #[error("the store is corrupt: {0}")]
+    Corrupt(String),
+    /// The blocks do not follow what it holds.
+    #[error("the blocks do not follow the store: {0}")]
+    Discontinuous(#[from] Broken),
+    /// Another process holds it.
+    #[error("the store is in use by another process: {0}")]
+    Busy(String),
+    /// The disk refused, for example because it is full.
+    #[error("the store's disk failed: {0}")]
+    Io(String),
+}
+
+impl From<codec::Error> for Error {
+    fn from(error: codec::Error) -> Error {
+        Error::Corrupt(error.to_string())
+    }
+}
+
+/// A key and its value.
+pub type RawRow = (Vec<u8>, Vec<u8>);
+
+/// The committed rows of one partition.
+pub trait Store: Send + Sync {
+    /// The value of a row.
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error>;
+
+    /// Where the last block it holds left the partition; `None` while it holds none.
+    fn head(&self) -> Option<Head>;
+
+    /// Writes blocks at once or not at all; they must follow the head, the first of all being block 0.
+    fn apply(&self, blocks: &[EncodedBlock]) -> Result<(), Error>;
+
+    /// At most `limit` rows of a table behind the key `after`, in key order.
+    fn scan(&self, tag: Tag, after: Option<&[u8]>, limit: usize) -> Result<Vec<RawRow>, Error>;
+
+    /// Makes what was applied survive a crash of the process.
+    fn flush(&self) -> Result<(), Error>;
+
+    /// Writes a copy that can be opened as a store of its own into the directory `into`, which must not exist.
+    fn checkpoint(&self, into: &Path) -> Result<(), Error>;
+}
+
+/// The head after `blocks`, or why they do not follow `head`.
+pub(crate) fn head_after(head: Option<Head>, blocks: &[EncodedBlock]) -> Result<Option<Head>, Error> {
+    let mut head = head;
+    for block in blocks {
+        head = Some(match head {
+            Some(head) => head.follow(block.header())?,
+            None if block.header().number == 0 => Head::from_header(block.header().clone()),
+            None => return Err(Broken::Number { expected: 0, found: block.header().number }.into()),
+        });
+    }
+    Ok(head)
+}
+
+/// Calls `visit` with every row of a table, decoded, in key order.
+pub fn visit_rows<T: Table>(store: &dyn Store, mut visit: impl FnMut(T::Key, T::Value)) -> Result<(), Error> {
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let rows = store.scan(T::TAG, after.as_deref(), SCAN_ROWS)?;
+        let is_last = rows.len() < SCAN_ROWS;
+        for (key_bytes, value) in &rows {
+            let key = T::decode_key(key_bytes)?;
+            let value = T::decode(&key, value)?;
+            visit(key, value);
+        }
+        if is_last {
+            return Ok(());
+        }
+        after = rows.into_iter().last().map(|(key, _)| key);
+    }
+}
+
+/// SHA-256 over every row in key order: equal for stores that hold the same rows, whatever way they came.
+pub fn digest(store: &dyn Store) -> Result<[u8; 32], Error> {
+    let mut digest = Sha256::new();
+    for tag in Tag::ROWS {
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let rows = store.scan(tag, after.as_deref(), SCAN_ROWS)?;
+            for (key, value) in &rows {
+                digest.update((key.len() as u32).to_le_bytes());
+                digest.update(key);
+                digest.update((value.len() as u32).to_le_bytes());
+                digest.update(value);
+            }
+            if rows.len() < SCAN_ROWS {
+                break;
+            }
+            after = rows.into_iter().last().map(|(key, _)| key);
+        }
+    }
+    Ok(digest.finalize().into())
+}
+
+/// What a full read of a store found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Verification {
+    /// Wallets read.
+    pub wallets: u64,
+    /// Payment records read.
+    pub payments: u64,
+    /// Holds read.
+    pub holds: u64,
+    /// The sum of all accounts per currency, in minor units; each must be zero.
+    pub sums: BTreeMap<Currency, i128>,
+    /// The sum of the wallets alone per currency.
+    pub wallet_sums: BTreeMap<Currency, i128>,
+    /// Everything that is wrong, in words.
+    pub differences: Vec<String>,
+}
+
+/// Reads and decodes every row and checks the invariants: accounts sum to zero, holds are what wallets hold.
+pub fn verify(store: &dyn Store) -> Result<Verification, Error> {
+    let mut found = Verification::default();
+    let mut held: BTreeMap<WalletId, i128> = BTreeMap::new();
+    visit_rows::<Holds>(store, |_, hold| {
+        found.holds = found.holds.saturating_add(1);
+        let sum = held.entry(hold.wallet).or_default();
+        *sum = sum.saturating_add(hold.amount.minor());
+    })?;
+    visit_rows::<Wallets>(store, |id, wallet| {
+        found.wallets = found.wallets.saturating_add(1);
+        add(&mut found.sums, wallet.ledger());
+        add(&mut found.wallet_sums, wallet.ledger());
+        let expected = held.remove(&id).unwrap_or_default();
+        if wallet.held().minor() != expected {
+            found.differences.push(format!("wallet {id} holds {}, its holds sum to {expected}", wallet.held().minor()));
+        }
+    })?;
+    visit_rows::<Accounts>(store, |(_, currency), balance| add(&mut found.sums, Money::from_minor(balance, currency)))?;
+    visit_rows::<Payments>(store, |_, _| found.payments = found.payments.saturating_add(1))?;
+    found.differences.extend(held.into_keys().map(|wallet| format!("a hold is of wallet {wallet}, which is not here")));
+    let unbalanced = found.sums.iter().filter(|(_, sum)| **sum != 0);
+    let unbalanced: Vec<String> = unbalanced.map(|(currency, sum)| format!("{currency} is off by {sum} minor units")).collect();
+    found.differences.extend(unbalanced);
+    Ok(found)
+}
+
+fn add(sums: &mut BTreeMap<Currency, i128>, money: Money) {
+    let sum = sums.entry(money.currency()).or_default();
+    *sum = sum.saturating_add(money.minor());
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,167 @@
+//! A store in RocksDB: one database per partition, one column family with key tags, no write-ahead log.
+//!
+//! The log is the write-ahead log: what a crash takes from the memtable is applied again from the journal. Because the head is
+//! written in the same batch as the rows, whatever survives is consistent in itself.
+
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use rocksdb::checkpoint::Checkpoint;
+use rocksdb::{
+    BlockBasedOptions, Cache, DB, DBCompressionType, DataBlockIndexType, Direction, ErrorKind, IteratorMode, Options,
+    ReadOptions, WriteBatch, WriteBufferManager, WriteOptions,
+};
+
+use super::{Error, RawRow, Store, head_after};
+use crate::journal::{EncodedBlock, Head};
+use crate::metrics;
+use crate::tables::Tag;
+
+/// The head row; tag 0 keeps it out of every table.
+const HEAD_KEY: [u8; 1] = [Tag::Store as u8];
+const BLOCK_BYTES: usize = 4 * 1024;
+const WRITE_BUFFER_BYTES: usize = 16 * 1024 * 1024;
+const BLOOM_BITS_PER_KEY: f64 = 10.0;
+const OPEN_FILES_MAX: i32 = 256;
+
+/// What all stores of a process share, so that their memory is bounded together.
+#[derive(Clone)]
+pub struct Shared {
+    cache: Cache,
+    write_buffers: WriteBufferManager,
+}
+
+impl Shared {
+    /// `memory_bytes` for cached blocks and memtables of all stores together.
+    pub fn new(memory_bytes: usize) -> Shared {
+        let cache = Cache::new_lru_cache(memory_bytes);
+        let write_buffers = WriteBufferManager::new_write_buffer_manager_with_cache(memory_bytes / 2, false, cache.clone());
+        Shared { cache, write_buffers }
+    }
+}
+
+/// Rows in RocksDB.
+pub struct RocksStore {
+    db: DB,
+    head: Mutex<Option<Head>>,
+    write: WriteOptions,
+}
+
+impl RocksStore {
+    /// Opens the store in `dir`, or begins an empty one.
+    pub fn open(dir: &Path, shared: &Shared) -> Result<RocksStore, Error> {
+        let db = DB::open(&options(shared), dir).map_err(error)?;
+        let head = match db.get_pinned(HEAD_KEY).map_err(error)? {
+            None => None,
+            Some(bytes) => {
+                let head = EncodedBlock::parse(bytes::Bytes::copy_from_slice(&bytes));
+                let head = head.map_err(|broken| Error::Corrupt(format!("head row: {broken}")))?;
+                Some(Head::from_header(head.header().clone()))
+            }
+        };
+        let mut write = WriteOptions::default();
+        write.disable_wal(true);
+        Ok(RocksStore { db, head: Mutex::new(head), write })
+    }
+
+    fn lock_head(&self) -> std::sync::MutexGuard<'_, Option<Head>> {
+        self.head.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store for RocksStore {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        Ok(self.db.get_pinned(key).map_err(error)?.map(|value| value.to_vec()))
+    }
+
+    fn head(&self) -> Option<Head> {
+        self.lock_head().clone()
+    }
+
+    fn apply(&self, blocks: &[EncodedBlock]) -> Result<(), Error> {
+        let begun = std::time::Instant::now();
+        let mut head = self.lock_head();
+        let Some(next) = head_after(head.clone(), blocks)? else { return Ok(()) };
+        let mut batch = WriteBatch::default();
+        for block in blocks.iter().filter(|block| 0 < block.header().number) {
+            for (key, value) in block.rows() {
+                match value {
+                    Some(value) => batch.put(key, value),
+                    None => batch.delete(key),
+                }
+            }
+        }
+        batch.put(HEAD_KEY, crate::journal::encode_header(&next.to_header()));
+        self.db.write_opt(batch, &self.write).map_err(error)?;
+        *head = Some(next);
+        ::metrics::counter!(metrics::STORE_BLOCKS_APPLIED).increment(blocks.len() as u64);
+        ::metrics::histogram!(metrics::STORE_APPLY_SECONDS).record(begun.elapsed());
+        Ok(())
+    }
+
+    fn scan(&self, tag: Tag, after: Option<&[u8]>, limit: usize) -> Result<Vec<RawRow>, Error> {
+        let start = [tag as u8];
+        let from = after.unwrap_or(&start);
+        let mut read = ReadOptions::default();
+        read.fill_cache(false);
+        read.set_iterate_upper_bound([(tag as u8).saturating_add(1)]);
+        let rows = self.db.iterator_opt(IteratorMode::From(from, Direction::Forward), read);
+        let mut found = Vec::new();
+        for row in rows {
+            let (key, value) = row.map_err(error)?;
+            if after.is_some_and(|after| *after == *key) {
+                continue;
+            }
+            found.push((key.into_vec(), value.into_vec()));
+            if limit <= found.len() {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    fn flush(&self) -> Result<(), Error> {
+        self.db.flush().map_err(error)
+    }
+
+    fn checkpoint(&self, into: &Path) -> Result<(), Error> {
+        // Holding the head keeps blocks out while the copy is made, so that it ends with a known one.
+        let _head = self.lock_head();
+        Checkpoint::new(&self.db).and_then(|checkpoint| checkpoint.create_checkpoint(into)).map_err(error)
+    }
+}
+
+fn options(shared: &Shared) -> Options {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(&shared.cache);
+    table.set_block_size(BLOCK_BYTES);
+    table.set_bloom_filter(BLOOM_BITS_PER_KEY, false);
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    table.set_data_block_index_type(DataBlockIndexType::BinaryAndHash);
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.set_paranoid_checks(true);
+    options.set_block_based_table_factory(&table);
+    options.set_write_buffer_manager(&shared.write_buffers);
+    options.set_write_buffer_size(WRITE_BUFFER_BYTES);
+    // One writer per database: its own rules make concurrent memtable writes pointless.
+    options.set_allow_concurrent_memtable_write(false);
+    options.set_memtable_prefix_bloom_ratio(0.1);
+    options.set_memtable_whole_key_filtering(true);
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_max_open_files(OPEN_FILES_MAX);
+    options.set_max_background_jobs(2);
+    options.set_keep_log_file_num(2);
+    options
+}
+
+fn error(error: rocksdb::Error) -> Error {
+    let text = error.to_string();
+    match error.kind() {
+        ErrorKind::Corruption | ErrorKind::InvalidArgument | ErrorKind::NotSupported => Error::Corrupt(text),
+        ErrorKind::IOError if text.contains("lock") => Error::Busy(text),
+        ErrorKind::IOError if text.contains("No such file") => Error::Corrupt(text),
+        _ => Error::Io(text),
+    }
+}

@@ -1,0 +1,158 @@
+//! The contract of [`Store`], run on each implementation.
+
+use std::path::PathBuf;
+
+use finflow_ledger::{Country, Currency, Money, Opening, PaymentId, SystemAccount, Tenant, Wallet, WalletId, WalletKind};
+
+use super::{Error, MemoryStore, RocksStore, Shared, Store, digest, verify};
+use crate::journal::{EncodedBlock, Generation, Head, Header, Positions, Stamp};
+use crate::overlay::Overlay;
+use crate::tables::Tag;
+
+const GENERATION: Generation = Generation([1; 16]);
+
+fn aed(minor: i128) -> Money {
+    Money::from_minor(minor, Currency::parse("AED").expect("a known currency"))
+}
+
+fn id(text: &str) -> WalletId {
+    WalletId::parse(text).expect("an id")
+}
+
+fn wallet(name: &str, minor: i128) -> Wallet {
+    let mut wallet = Wallet::open(Opening {
+        id: id(name),
+        tenant: Tenant::parse("acme").expect("a tenant"),
+        currency: aed(0).currency(),
+        country: Country::parse("AE").expect("a country"),
+        kind: WalletKind::Personal,
+        holder: name.into(),
+    });
+    wallet.top_up(aed(minor)).expect("an open wallet");
+    wallet
+}
+
+/// A chain of blocks of one partition.
+struct Chain {
+    head: Head,
+}
+
+impl Chain {
+    fn new() -> (Chain, EncodedBlock) {
+        let genesis = EncodedBlock::genesis(GENERATION, 3, 8, 0);
+        (Chain { head: Head::from_header(genesis.header().clone()) }, genesis)
+    }
+
+    fn next(&mut self, change: impl FnOnce(&mut Overlay)) -> EncodedBlock {
+        let mut overlay = Overlay::default();
+        change(&mut overlay);
+        let number = self.head.number + 1;
+        let header = Header {
+            generation: GENERATION,
+            partition: 3,
+            number,
+            stamp: Stamp { lane: "lane-0".into(), incarnation: 1, counter: number },
+            previous: self.head.stamp.clone(),
+            at_ms: number as i64,
+            positions: Positions { commands: number, postings: 0 },
+            sent: vec![(1, number)],
+            received: vec![],
+        };
+        self.head = self.head.follow(&header).expect("the next block");
+        EncodedBlock::encode(&header, &overlay)
+    }
+}
+
+fn contract(store: &dyn Store) {
+    let (mut chain, genesis) = Chain::new();
+    assert_eq!(store.head(), None);
+    let first = chain.next(|overlay| {
+        overlay.wallets.insert_new(id("alice"), wallet("alice", 100));
+        overlay.wallets.insert_new(id("bob"), wallet("bob", 50));
+        overlay.accounts.put((SystemAccount::Treasury, aed(0).currency()), -150);
+    });
+    assert!(matches!(store.apply(std::slice::from_ref(&first)), Err(Error::Discontinuous(_))), "block 0 comes first");
+    store.apply(&[genesis.clone(), first.clone()]).expect("a chain");
+    assert_eq!(store.head().as_ref(), Some(&chain.head));
+    assert!(matches!(store.apply(&[first]), Err(Error::Discontinuous(_))), "no block is applied twice");
+    let found = verify(store).expect("readable");
+    assert_eq!((found.wallets, found.differences), (2, vec![]));
+
+    let before = digest(store).expect("readable");
+    let mut payer = wallet("alice", 100);
+    let hold = payer.hold(aed(30)).expect("enough");
+    let payment = PaymentId::from_bytes([1; 16]);
+    let second = chain.next(|overlay| {
+        overlay.wallets.put(id("alice"), payer.clone());
+        overlay.holds.insert_new(payment, hold.clone());
+    });
+    let third = chain.next(|overlay| {
+        overlay.wallets.put(id("alice"), wallet("alice", 100));
+        overlay.holds.remove(payment);
+    });
+    assert!(matches!(store.apply(std::slice::from_ref(&third)), Err(Error::Discontinuous(_))), "no block is left out");
+    store.apply(&[second]).expect("the next block");
+    assert_ne!(digest(store).expect("readable"), before);
+    assert_eq!(verify(store).expect("readable").differences, Vec::<String>::new());
+    store.apply(&[third]).expect("the next block");
+    assert_eq!(digest(store).expect("readable"), before, "images undo each other");
+
+    let rows = store.scan(Tag::Wallets, None, 1).expect("readable");
+    assert_eq!(rows.len(), 1);
+    let rows = store.scan(Tag::Wallets, Some(&rows[0].0), 10).expect("readable");
+    assert_eq!(rows.len(), 1, "the scan goes on behind the key");
+    assert_eq!(store.scan(Tag::Holds, None, 10).expect("readable"), vec![]);
+
+    let unbalanced = chain.next(|overlay| overlay.wallets.put(id("bob"), wallet("bob", 51)));
+    store.apply(&[unbalanced]).expect("the next block");
+    assert_eq!(verify(store).expect("readable").differences, vec!["AED is off by 1 minor units".to_owned()]);
+}
+
+#[test]
+fn memory_keeps_the_contract() {
+    contract(&MemoryStore::default());
+}
+
+#[test]
+fn rocksdb_keeps_the_contract() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = RocksStore::open(dir.path(), &Shared::new(8 << 20)).expect("a new store");
+    contract(&store);
+}
+
+#[test]
+fn what_was_flushed_survives_and_what_survives_is_consistent() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let shared = Shared::new(8 << 20);
+    let (mut chain, genesis) = Chain::new();
+    let path: PathBuf = dir.path().join("state");
+    let store = RocksStore::open(&path, &shared).expect("a new store");
+    let first = chain.next(|overlay| overlay.wallets.insert_new(id("alice"), wallet("alice", 1)));
+    store.apply(&[genesis, first]).expect("a chain");
+    store.flush().expect("a disk");
+    let (flushed, rows) = (store.head(), digest(&store).expect("readable"));
+    store.checkpoint(&dir.path().join("copy")).expect("a disk");
+    assert!(matches!(RocksStore::open(&path, &shared), Err(Error::Busy(_))), "one process at a time");
+    drop(store);
+    for path in [path, dir.path().join("copy")] {
+        let store = RocksStore::open(&path, &shared).expect("the store again");
+        assert_eq!(store.head(), flushed);
+        assert_eq!(digest(&store).expect("readable"), rows);
+    }
+}
+
+#[test]
+fn every_damage_to_a_block_is_seen() {
+    let (mut chain, _) = Chain::new();
+    let block = chain.next(|overlay| overlay.wallets.insert_new(id("alice"), wallet("alice", 1)));
+    let bytes = block.bytes();
+    assert_eq!(EncodedBlock::parse(bytes.clone()), Ok(block.clone()));
+    for length in 0..bytes.len() {
+        assert!(EncodedBlock::parse(bytes.slice(..length)).is_err(), "cut to {length} bytes");
+    }
+    for place in 0..bytes.len() {
+        let mut damaged = bytes.to_vec();
+        damaged[place] ^= 0x10;
+        assert!(EncodedBlock::parse(damaged.into()).is_err(), "byte {place} changed");
+    }
+}

@@ -1,0 +1,155 @@
+//! The partition logic: the single writer of its wallets and payments, synchronous and deterministic.
+//!
+//! It is given a batch of inputs and what it may see, and gives back the open epoch with their effects merged in. It never
+//! reads a clock, never does I/O beyond reading its own committed rows, and never changes anything outside what it was lent.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use finflow_ledger::{Coordinates, PaymentId, PaymentState};
+use finflow_state::{Overlay, Store};
+
+use self::command::Deciding;
+use self::effects::Effects;
+pub use self::effects::{INPUT_BYTES_MAX, Outcome};
+pub use self::open::{Open, Rules, Work};
+pub use self::sight::Layers;
+use self::sight::{Hot, Sight};
+use crate::halt::Halt;
+use crate::log::Record;
+use crate::wire::v1::{Code, Malformed, Posting, PostingBody, dead_letter};
+
+mod command;
+mod effects;
+mod open;
+mod sight;
+mod top_up;
+mod transfer;
+mod wallets;
+
+/// One input of a partition. Postings and commands come from the log or from a neighbour in the same epoch.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// A record of `commands`.
+    Command(Record),
+    /// A posting: read from the log at `offset`, or handed over in memory by a partition of the same lane.
+    Posting {
+        /// Its offset in `postings`, if it came through the log.
+        offset: Option<u64>,
+        /// What it says.
+        posting: Posting,
+    },
+    /// Records whose retention has passed and which may be forgotten; each is checked again.
+    Sweep(Vec<PaymentId>),
+}
+
+/// One partition. Owns the hot rows; everything uncommitted is lent to it with each [`Work`].
+pub struct Partition {
+    id: u32,
+    rules: Arc<Rules>,
+    store: Arc<dyn Store>,
+    hot: Hot,
+    effects: Effects,
+    key: Vec<u8>,
+}
+
+impl Partition {
+    /// A partition over its committed rows.
+    pub fn new(id: u32, rules: Arc<Rules>, store: Arc<dyn Store>) -> Partition {
+        let hot = Hot::new(rules.hot_wallets_max);
+        Partition { id, rules, store, hot, effects: Effects::default(), key: Vec::with_capacity(96) }
+    }
+
+    /// The partition's number.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Decides a batch in order and merges the effects of each input into the epoch that came with it.
+    ///
+    /// A command that panics is dead-lettered. Whatever else goes wrong is a [`Halt`]: the epoch is lost with the error, and the
+    /// lane drops it whole.
+    pub fn decide(&mut self, work: Work) -> Result<Open, Halt> {
+        let Work { now_ms, inputs, mut open, layers } = work;
+        for input in inputs {
+            self.effects.clear();
+            let decided = catch_unwind(AssertUnwindSafe(|| self.one(&input, &open, &layers, now_ms)));
+            match (decided, &input) {
+                (Ok(result), _) => result?,
+                (Err(panic), Input::Command(record)) => {
+                    self.effects.clear();
+                    self.poisoned(record, &panic_text(&*panic));
+                }
+                (Err(panic), _) => return Err(Halt::Panic(panic_text(&*panic))),
+            }
+            self.effects.check()?;
+            open.merge(&input, &mut self.effects);
+        }
+        Ok(open)
+    }
+
+    /// Takes over the rows of an overlay that has reached the store and will not be among the layers any more.
+    pub fn retire(&mut self, overlay: &Overlay) {
+        self.hot.retire(overlay);
+    }
+
+    fn one(&mut self, input: &Input, open: &Open, layers: &Layers, now_ms: i64) -> Result<(), Halt> {
+        let sight = Sight { open: &open.overlay, layers, hot: &mut self.hot, store: &*self.store, key: &mut self.key };
+        let mut deciding = Deciding { partition: self.id, rules: &self.rules, now_ms, sight, effects: &mut self.effects };
+        match input {
+            Input::Command(record) => {
+                let source = Coordinates { partition: self.id, offset: record.offset };
+                deciding.command(record, source, false)
+            }
+            Input::Posting { posting, .. } => {
+                open.check_sequence(self.id, posting)?;
+                deciding.posting(posting)
+            }
+            Input::Sweep(payments) => deciding.sweep(payments),
+        }
+    }
+
+    fn poisoned(&mut self, record: &Record, cause: &str) {
+        let malformed = Malformed { code: Code::Panicked, message: format!("the decision panicked: {cause}") };
+        let source = Coordinates { partition: self.id, offset: record.offset };
+        self.effects.dead_letters.push(dead_letter(record, source, &malformed, &self.rules.prefix));
+    }
+}
+
+impl Deciding<'_> {
+    fn posting(&mut self, posting: &Posting) -> Result<(), Halt> {
+        match &posting.body {
+            PostingBody::Credit(credit) => self.credit(posting.source, credit),
+            PostingBody::Acknowledge { payment, outcome } => self.acknowledged(posting.source, *payment, *outcome),
+            PostingBody::Forward { key, value, headers, timestamp_ms, source } => {
+                let record = Record {
+                    offset: source.offset,
+                    timestamp_ms: *timestamp_ms,
+                    key: key.clone(),
+                    value: value.clone(),
+                    headers: headers.clone(),
+                };
+                self.command(&record, *source, true)
+            }
+        }
+    }
+
+    /// Forgets records that are terminal and older than the retention.
+    fn sweep(&mut self, payments: &[PaymentId]) -> Result<(), Halt> {
+        let before_ms = self.now_ms.saturating_sub(self.rules.dedup_retention_ms);
+        for id in payments {
+            let Some(payment) = self.sight.payment(*id)? else { continue };
+            let over = payment.state.is_terminal() || payment.state == PaymentState::Applied;
+            if over && payment.updated_ms < before_ms && payment.received_ms < before_ms {
+                self.effects.changes.push(effects::Change::PaymentRemoved(*id));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("no message").chars().take(200).collect()
+}

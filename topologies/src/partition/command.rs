@@ -1,0 +1,240 @@
+//! From a command record to a decision: decode, find its home, look for its record, then execute.
+//!
+//! The order is fixed: what cannot be read is dead-lettered, what is not at home is forwarded, what was seen is a duplicate,
+//! and only then is anything decided about money.
+
+use std::sync::Arc;
+
+use finflow_ledger::{
+    Account, AmountText, Coordinates, Currency, Money, Payment, PaymentId, PaymentState, Rejection, Step, SystemAccount, Wallet,
+};
+
+use super::effects::{Change, Effects, Outcome};
+use super::open::Rules;
+use super::sight::Sight;
+use crate::halt::Halt;
+use crate::log::Record;
+use crate::topics::{partition_of_wallet, payment_id};
+use crate::wire::v1::{AmountEcho, Body, Command, Event, EventName, Malformed, PostingBody, Snapshot, dead_letter, decode};
+
+/// The reasons of `command.rejected` that are not a [`Rejection`].
+const KEY_REUSED: &str = "key_reused";
+const EXPIRED: &str = "expired";
+
+/// One input being decided.
+pub(crate) struct Deciding<'a> {
+    pub(crate) partition: u32,
+    pub(crate) rules: &'a Rules,
+    pub(crate) now_ms: i64,
+    pub(crate) sight: Sight<'a>,
+    pub(crate) effects: &'a mut Effects,
+}
+
+/// A command at its home, with what identifies it.
+pub(crate) struct Request<'a> {
+    pub(crate) id: PaymentId,
+    pub(crate) command: &'a Command,
+    pub(crate) source: Coordinates,
+    pub(crate) received_ms: i64,
+}
+
+impl Deciding<'_> {
+    /// Decides a command. `forwarded` says that it came as a posting and is at home here or nowhere.
+    pub(crate) fn command(&mut self, record: &Record, source: Coordinates, forwarded: bool) -> Result<(), Halt> {
+        let command = match decode(record.value.as_deref(), &record.headers) {
+            Ok(command) => command,
+            Err(malformed) => {
+                self.dead_letter(record, source, &malformed);
+                return Ok(());
+            }
+        };
+        let home = partition_of_wallet(&command.wallet, self.rules.partitions);
+        let keyed = record.key.as_deref() == Some(command.wallet.as_str().as_bytes());
+        if !forwarded && (home != self.partition || !keyed) {
+            self.forward(home, record, source);
+            return Ok(());
+        }
+        if home != self.partition {
+            return Err(Halt::Misdelivered { here: self.partition, found: home });
+        }
+        let id = payment_id(&command.tenant, &command.wallet, &command.key);
+        let request = Request { id, command: &command, source, received_ms: record.timestamp_ms };
+        match self.sight.payment(id)? {
+            Some(known) if known.fingerprint == command.fingerprint => {
+                self.effects.outcomes.push(Outcome { payment: id, state: known.state });
+                Ok(())
+            }
+            Some(_) => self.refuse(&request, KEY_REUSED),
+            None if self.is_expired(record.timestamp_ms) => self.refuse(&request, EXPIRED),
+            None => self.execute(&request),
+        }
+    }
+
+    fn execute(&mut self, request: &Request) -> Result<(), Halt> {
+        match &request.command.body {
+            Body::OpenWallet { currency, country, kind, holder } => self.open_wallet(request, currency, country, *kind, holder),
+            Body::FreezeWallet { reason } => self.change_wallet(request, reason, EventName::WalletFrozen, Wallet::freeze),
+            Body::UnfreezeWallet { reason } => self.change_wallet(request, reason, EventName::WalletUnfrozen, Wallet::unfreeze),
+            Body::CloseWallet { reason } => self.change_wallet(request, reason, EventName::WalletClosed, Wallet::close),
+            Body::Transfer { to, amount, currency } => self.transfer(request, to, amount, currency),
+            Body::TopUp { amount, currency, source } => self.top_up(request, amount, currency, source),
+        }
+    }
+
+    fn forward(&mut self, home: u32, record: &Record, source: Coordinates) {
+        let body = PostingBody::Forward {
+            key: record.key.clone(),
+            value: record.value.clone(),
+            headers: record.headers.clone(),
+            timestamp_ms: record.timestamp_ms,
+            source,
+        };
+        self.effects.postings.push((home, body));
+    }
+
+    fn dead_letter(&mut self, record: &Record, source: Coordinates, malformed: &Malformed) {
+        self.effects.dead_letters.push(dead_letter(record, source, malformed, &self.rules.prefix));
+    }
+
+    fn is_expired(&self, received_ms: i64) -> bool {
+        let answers_for_ms = self.rules.dedup_retention_ms.saturating_sub(self.rules.dedup_margin_ms);
+        received_ms < self.now_ms.saturating_sub(answers_for_ms)
+    }
+
+    /// The home wallet, if it exists and belongs to the tenant who asks.
+    pub(crate) fn own_wallet(&mut self, request: &Request) -> Result<Option<Wallet>, Halt> {
+        let wallet = self.sight.wallet(&request.command.wallet)?;
+        Ok(wallet.filter(|wallet| *wallet.tenant() == request.command.tenant))
+    }
+
+    /// Answers without leaving a record: the key stands for another request, or the command is too old to be safe.
+    fn refuse(&mut self, request: &Request, reason: &str) -> Result<(), Halt> {
+        let wallet = self.own_wallet(request)?;
+        let event = Event { reason: Some(reason), ..self.event(request, EventName::CommandRejected) };
+        self.tell(event, wallet)
+    }
+
+    /// Rejects a command for good: a record, and one event on the home wallet if the tenant owns it, else beside it.
+    pub(crate) fn reject(&mut self, request: &Request, wallet: Option<Wallet>, reason: Rejection) -> Result<(), Halt> {
+        let kind = request.command.kind();
+        let name = if kind.is_payment() { EventName::PaymentRejected } else { EventName::CommandRejected };
+        let mut payment = self.record(request);
+        payment.reason = Some(reason);
+        self.finish(payment, Step::Reject)?;
+        let event = Event { reason: Some(reason.code()), ..self.event(request, name) };
+        self.tell(event, wallet)
+    }
+
+    /// The record of a command as it is received.
+    pub(crate) fn record(&self, request: &Request) -> Payment {
+        let command = request.command;
+        let amount = command
+            .amount()
+            .and_then(|(amount, currency)| Money::parse(AmountText::parse(amount)?, Currency::parse(currency)?).ok());
+        Payment {
+            id: request.id,
+            kind: command.kind(),
+            tenant: command.tenant.clone(),
+            wallet: command.wallet.clone(),
+            key: command.key.clone(),
+            fingerprint: command.fingerprint,
+            state: PaymentState::Received,
+            reason: None,
+            amount_given: command.amount().and_then(|(given, _)| given_otherwise(given, amount)),
+            amount,
+            to: command.to().cloned(),
+            reference: command.reference.clone(),
+            metadata: command.metadata.clone(),
+            correlation: command.correlation.clone(),
+            traceparent: command.traceparent.clone(),
+            source: request.source,
+            created_ms: self.now_ms,
+            updated_ms: self.now_ms,
+            received_ms: request.received_ms,
+        }
+    }
+
+    /// Takes a new record's only step and writes it.
+    pub(crate) fn finish(&mut self, mut payment: Payment, step: Step) -> Result<(), Halt> {
+        payment.advance(step, self.now_ms).map_err(|error| Halt::Transition(payment.id, error))?;
+        self.effects.outcomes.push(Outcome { payment: payment.id, state: payment.state });
+        self.effects.changes.push(Change::Payment { payment: Box::new(payment), born: true });
+        Ok(())
+    }
+
+    /// Takes a further step of a record that exists.
+    pub(crate) fn advance(&mut self, mut payment: Payment, step: Step) -> Result<(), Halt> {
+        payment.advance(step, self.now_ms).map_err(|error| Halt::Transition(payment.id, error))?;
+        self.effects.outcomes.push(Outcome { payment: payment.id, state: payment.state });
+        self.effects.changes.push(Change::Payment { payment: Box::new(payment), born: false });
+        Ok(())
+    }
+
+    /// An event of the request, with nothing said yet about its outcome.
+    pub(crate) fn event<'e>(&self, request: &Request<'e>, name: EventName) -> Event<'e> {
+        let command = request.command;
+        Event {
+            name,
+            payment: request.id,
+            tenant: &command.tenant,
+            wallet: &command.wallet,
+            snapshot: None,
+            kind: command.kind(),
+            amount: command.amount().map_or(AmountEcho::None, |(amount, currency)| AmountEcho::Text { amount, currency }),
+            at_ms: self.now_ms,
+            key: &command.key,
+            correlation: command.correlation.as_deref(),
+            traceparent: command.traceparent.as_deref(),
+            to: command.to(),
+            from: None,
+            reason: None,
+            reference: command.reference.as_deref(),
+            metadata: &command.metadata,
+            source: request.source,
+        }
+    }
+
+    /// Emits an event, as the next one of `wallet` if there is one, and writes the wallet.
+    pub(crate) fn tell(&mut self, mut event: Event, wallet: Option<Wallet>) -> Result<(), Halt> {
+        if let Some(mut wallet) = wallet {
+            let wallet_seq = wallet.next_seq();
+            event.snapshot =
+                Some(Snapshot { wallet_seq, available: wallet.available(), held: wallet.held(), ledger: wallet.ledger() });
+            self.effects.changes.push(Change::Wallet { wallet, born: event.name == EventName::WalletOpened });
+        }
+        self.effects.events.push(event.encode());
+        Ok(())
+    }
+
+    /// Moves the balance of a system account of this partition.
+    pub(crate) fn post(&mut self, kind: SystemAccount, by: Money) -> Result<(), Halt> {
+        let mut account: Account = self.sight.account(kind, by.currency())?;
+        let before = account.balance();
+        account.post(by)?;
+        self.effects.moved(before, account.balance())?;
+        self.effects.changes.push(Change::Account(account));
+        Ok(())
+    }
+}
+
+/// The amount of a payment command, or the first of the two reasons that concern the amount alone.
+///
+/// With an unknown currency the exponent is unknown too; what is wrong under every exponent is still `amount_invalid`.
+pub(crate) fn amount_of(amount: &str, currency: &str) -> Result<Money, Rejection> {
+    let text = AmountText::parse(amount).ok_or(Rejection::AmountInvalid)?;
+    if text.is_zero() {
+        return Err(Rejection::AmountInvalid);
+    }
+    let Some(currency) = Currency::parse(currency) else {
+        let (whole, fraction) = amount.split_once('.').unwrap_or((amount, ""));
+        let hopeless = Currency::EXPONENT_MAX < fraction.len() || Money::AMOUNT_DIGITS_MAX < whole.len();
+        return Err(if hopeless { Rejection::AmountInvalid } else { Rejection::CurrencyUnknown });
+    };
+    Money::parse(text, currency).map_err(|_| Rejection::AmountInvalid)
+}
+
+/// The amount as given, where FinFlow would print it otherwise: a rejection echoes it.
+fn given_otherwise(given: &str, amount: Option<Money>) -> Option<Arc<str>> {
+    let printed = amount.map(|amount| amount.to_string());
+    (printed.as_deref() != Some(given)).then(|| Arc::from(given))
+}

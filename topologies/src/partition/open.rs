@@ -1,0 +1,145 @@
+//! The open epoch of one partition: everything decided since its last commit, lent to the partition and given back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use finflow_state::{Head, Overlay, Positions};
+
+use super::effects::{Change, Effects, Outcome};
+use super::{Input, Layers};
+use crate::halt::Halt;
+use crate::log::Outgoing;
+use crate::wire::v1::Posting;
+
+/// What decisions depend on besides the state: the application's constants.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// The partition count of the application.
+    pub partitions: u32,
+    /// The prefix of the topic names.
+    pub prefix: Arc<str>,
+    /// Whether a `top_up` from the treasury is allowed.
+    pub treasury_enabled: bool,
+    /// How long the record of a finished command answers for its duplicates, in milliseconds.
+    pub dedup_retention_ms: i64,
+    /// A command this much younger than the retention is refused as `expired` already, so that clocks may disagree.
+    pub dedup_margin_ms: i64,
+    /// How many wallets a partition keeps in memory.
+    pub hot_wallets_max: usize,
+}
+
+/// A batch for one partition, with what it may see.
+pub struct Work {
+    /// The time of the decision, in milliseconds since 1970-01-01 UTC; never before the partition's last block.
+    pub now_ms: i64,
+    /// The inputs, in order.
+    pub inputs: Vec<Input>,
+    /// The open epoch.
+    pub open: Open,
+    /// The overlays below it, newest first.
+    pub layers: Layers,
+}
+
+/// Everything a partition has decided in the open epoch.
+#[derive(Debug)]
+pub struct Open {
+    pub(crate) base: Arc<Head>,
+    pub(crate) overlay: Overlay,
+    pub(crate) events: Vec<Outgoing>,
+    pub(crate) dead_letters: Vec<Outgoing>,
+    /// Decided in the last round; the next merge hands them over or leaves them for the log.
+    pub(crate) postings: Vec<Posting>,
+    pub(crate) for_log: Vec<Posting>,
+    pub(crate) outcomes: Vec<Outcome>,
+    pub(crate) sent: BTreeMap<u32, u64>,
+    pub(crate) received: BTreeMap<u32, u64>,
+    pub(crate) positions: Positions,
+    pub(crate) inputs: u64,
+}
+
+impl Open {
+    /// An epoch in which nothing was decided yet, on top of `base`.
+    pub(crate) fn new(base: Arc<Head>) -> Open {
+        Open {
+            positions: base.positions,
+            base,
+            overlay: Overlay::default(),
+            events: Vec::new(),
+            dead_letters: Vec::new(),
+            postings: Vec::new(),
+            for_log: Vec::new(),
+            outcomes: Vec::new(),
+            sent: BTreeMap::new(),
+            received: BTreeMap::new(),
+            inputs: 0,
+        }
+    }
+
+    /// The last sequence sent to `destination`.
+    pub(crate) fn sent_to(&self, destination: u32) -> u64 {
+        let known = self.sent.get(&destination).or_else(|| self.base.sent.get(&destination));
+        known.copied().unwrap_or_default()
+    }
+
+    /// The last sequence received from `source`.
+    pub(crate) fn received_from(&self, source: u32) -> u64 {
+        let known = self.received.get(&source).or_else(|| self.base.received.get(&source));
+        known.copied().unwrap_or_default()
+    }
+
+    pub(crate) fn check_sequence(&self, here: u32, posting: &Posting) -> Result<(), Halt> {
+        if posting.destination != here {
+            return Err(Halt::Misdelivered { here, found: posting.destination });
+        }
+        let expected = self.received_from(posting.source).saturating_add(1);
+        if posting.sequence != expected {
+            return Err(Halt::Sequence { from: posting.source, expected, found: posting.sequence });
+        }
+        Ok(())
+    }
+
+    /// Merges the effects of one decided input.
+    pub(crate) fn merge(&mut self, input: &Input, effects: &mut Effects) {
+        self.consume(input);
+        for change in effects.changes.drain(..) {
+            self.change(change);
+        }
+        self.events.append(&mut effects.events);
+        self.dead_letters.append(&mut effects.dead_letters);
+        self.outcomes.append(&mut effects.outcomes);
+        for (destination, body) in effects.postings.drain(..) {
+            let sequence = self.sent_to(destination).saturating_add(1);
+            self.sent.insert(destination, sequence);
+            self.postings.push(Posting { source: self.base.partition, destination, sequence, body });
+        }
+    }
+
+    fn consume(&mut self, input: &Input) {
+        self.inputs = self.inputs.saturating_add(1);
+        match input {
+            Input::Command(record) => self.positions.commands = record.offset.saturating_add(1),
+            Input::Posting { offset, posting } => {
+                if let Some(offset) = offset {
+                    self.positions.postings = offset.saturating_add(1);
+                }
+                self.received.insert(posting.source, posting.sequence);
+            }
+            Input::Sweep(_) => {}
+        }
+    }
+
+    fn change(&mut self, change: Change) {
+        match change {
+            Change::Wallet { wallet, born: true } => self.overlay.wallets.insert_new(wallet.id().clone(), wallet),
+            Change::Wallet { wallet, born: false } => self.overlay.wallets.put(wallet.id().clone(), wallet),
+            Change::Payment { payment, born: true } => self.overlay.payments.insert_new(payment.id, *payment),
+            Change::Payment { payment, born: false } => self.overlay.payments.put(payment.id, *payment),
+            Change::PaymentRemoved(id) => self.overlay.payments.remove(id),
+            Change::Hold { payment, hold } => self.overlay.holds.insert_new(payment, hold),
+            Change::HoldRemoved(id) => self.overlay.holds.remove(id),
+            Change::Account(account) => {
+                self.overlay.accounts.put((account.kind(), account.currency()), account.balance().minor())
+            }
+        }
+    }
+}

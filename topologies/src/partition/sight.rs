@@ -1,0 +1,123 @@
+//! What a decision can see: the open epoch, the epochs that are not yet in the store, the hot rows, the store. Newest first.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use finflow_ledger::{Account, Currency, Hold, Payment, PaymentId, SystemAccount, Wallet, WalletId};
+use finflow_state::{Accounts, Holds, Overlay, Payments, Store, Table, Wallets};
+
+use crate::halt::Halt;
+
+/// The overlays below the open one, newest first: committing, then committed but not yet in the store.
+pub type Layers = Arc<[Arc<Overlay>]>;
+
+pub(crate) struct Sight<'a> {
+    pub(crate) open: &'a Overlay,
+    pub(crate) layers: &'a [Arc<Overlay>],
+    pub(crate) hot: &'a mut Hot,
+    pub(crate) store: &'a dyn Store,
+    pub(crate) key: &'a mut Vec<u8>,
+}
+
+impl Sight<'_> {
+    pub(crate) fn wallet(&mut self, id: &WalletId) -> Result<Option<Wallet>, Halt> {
+        let layered = std::iter::once(self.open).chain(self.layers.iter().map(Arc::as_ref));
+        if let Some(row) = layered.map(|overlay| overlay.wallets.get(id)).find_map(|row| row) {
+            return Ok(row.cloned());
+        }
+        if let Some(wallet) = self.hot.wallet(id) {
+            return Ok(Some(wallet));
+        }
+        let wallet = stored::<Wallets>(self.store, self.key, id)?;
+        if let Some(wallet) = &wallet {
+            self.hot.keep_wallet(wallet.clone());
+        }
+        Ok(wallet)
+    }
+
+    pub(crate) fn payment(&mut self, id: PaymentId) -> Result<Option<Payment>, Halt> {
+        let layered = std::iter::once(self.open).chain(self.layers.iter().map(Arc::as_ref));
+        if let Some(row) = layered.map(|overlay| overlay.payments.get(&id)).find_map(|row| row) {
+            return Ok(row.cloned());
+        }
+        stored::<Payments>(self.store, self.key, &id)
+    }
+
+    pub(crate) fn hold(&mut self, id: PaymentId) -> Result<Option<Hold>, Halt> {
+        let layered = std::iter::once(self.open).chain(self.layers.iter().map(Arc::as_ref));
+        if let Some(row) = layered.map(|overlay| overlay.holds.get(&id)).find_map(|row| row) {
+            return Ok(row.cloned());
+        }
+        stored::<Holds>(self.store, self.key, &id)
+    }
+
+    /// A system account; one that was never posted to is empty.
+    pub(crate) fn account(&mut self, kind: SystemAccount, currency: Currency) -> Result<Account, Halt> {
+        let key = (kind, currency);
+        let layered = std::iter::once(self.open).chain(self.layers.iter().map(Arc::as_ref));
+        if let Some(row) = layered.map(|overlay| overlay.accounts.get(&key)).find_map(|row| row) {
+            return Ok(Account::new(kind, currency, row.copied().unwrap_or_default()));
+        }
+        if let Some(balance) = self.hot.accounts.get(&key) {
+            return Ok(Account::new(kind, currency, *balance));
+        }
+        let balance = stored::<Accounts>(self.store, self.key, &key)?.unwrap_or_default();
+        self.hot.accounts.insert(key, balance);
+        Ok(Account::new(kind, currency, balance))
+    }
+}
+
+fn stored<T: Table>(store: &dyn Store, buffer: &mut Vec<u8>, key: &T::Key) -> Result<Option<T::Value>, Halt> {
+    buffer.clear();
+    T::encode_key(key, buffer);
+    let Some(bytes) = store.get(buffer)? else { return Ok(None) };
+    let value = T::decode(key, &bytes).map_err(|error| Halt::State(error.to_string()))?;
+    Ok(Some(value))
+}
+
+/// Committed rows kept in memory, bounded by count: a young and an old generation, so that forgetting costs nothing.
+#[derive(Debug)]
+pub(crate) struct Hot {
+    young: HashMap<WalletId, Wallet>,
+    old: HashMap<WalletId, Wallet>,
+    wallets_max: usize,
+    accounts: HashMap<(SystemAccount, Currency), i128>,
+}
+
+impl Hot {
+    pub(crate) fn new(wallets_max: usize) -> Hot {
+        Hot { young: HashMap::new(), old: HashMap::new(), wallets_max, accounts: HashMap::new() }
+    }
+
+    fn wallet(&mut self, id: &WalletId) -> Option<Wallet> {
+        if let Some(wallet) = self.young.get(id) {
+            return Some(wallet.clone());
+        }
+        let wallet = self.old.remove(id)?;
+        self.keep_wallet(wallet.clone());
+        Some(wallet)
+    }
+
+    fn keep_wallet(&mut self, wallet: Wallet) {
+        if self.wallets_max <= self.young.len().saturating_mul(2) {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(wallet.id().clone(), wallet);
+    }
+
+    /// Takes over the rows of an epoch that has reached the store and whose overlay is about to leave the layers.
+    pub(crate) fn retire(&mut self, overlay: &Overlay) {
+        for (id, row) in overlay.wallets.iter() {
+            self.old.remove(id);
+            match row {
+                Some(wallet) => self.keep_wallet(wallet.clone()),
+                None => {
+                    self.young.remove(id);
+                }
+            }
+        }
+        for (key, row) in overlay.accounts.iter() {
+            self.accounts.insert(*key, row.copied().unwrap_or_default());
+        }
+    }
+}

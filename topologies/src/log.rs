@@ -11,7 +11,7 @@ use finflow_state::Stamp;
 
 use crate::topics::Topic;
 
-pub mod conformance;
+pub mod simulated;
 
 /// A record as it was committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,13 +62,8 @@ impl Headers {
 
     /// Headers from their packed form; `None` where the bytes are not well formed.
     pub fn from_bytes(bytes: Bytes) -> Option<Headers> {
-        let headers = Headers(bytes);
-        let mut walked = 0_usize;
-        let mut pairs = headers.iter();
-        for (name, value) in pairs.by_ref() {
-            walked = walked.checked_add(6)?.checked_add(name.len())?.checked_add(value.len())?;
-        }
-        (walked == headers.0.len()).then_some(headers)
+        let walked: usize = HeadersIter(&bytes).map(|(name, value)| name.len() + value.len() + 6).sum();
+        (walked == bytes.len()).then_some(Headers(bytes))
     }
 
     /// Each header in order.

@@ -1,0 +1,302 @@
+//! The lane: the unit of scale, and the epoch loop as a synchronous state machine.
+//!
+//! It owns the epochs of the partitions it hosts - open, committing, committed but not yet in the store - and says at each
+//! step what is to be done: which records to fetch, what the partitions are to decide, which transaction to commit, which blocks
+//! to store. Whoever drives it (the lane actor, the simulator) does exactly that and reports back. It has no clock and does no I/O.
+//!
+//! One commit is in flight at most; the next epoch may decide meanwhile, and nothing of it leaves before the outcome is known.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use finflow_state::{EncodedBlock, Head, Overlay, Stamp};
+
+use self::hosted::{Flight, Hosted};
+pub use self::hosted::{Status, Wants};
+use crate::halt::Halt;
+use crate::log::{Commit, Fetched, Resolution, Transaction};
+use crate::partition::{Layers, Open, Outcome, Work};
+use crate::topics::Topic;
+use crate::wire::v1::Posting;
+
+mod close;
+mod hosted;
+mod merge;
+
+/// Commands and postings that one partition takes into one wave, each.
+pub const WAVE_RECORDS_MAX: usize = 1_024;
+/// A partition stops taking input when the block of its open epoch is about this long, in bytes.
+pub const BLOCK_BYTES_SOFT: usize = 256 * 1024;
+/// A hand-over that would take a block past this length, in bytes, goes through the log instead.
+pub const BLOCK_BYTES_MAX: usize = 512 * 1024;
+/// Records fetched ahead and not yet decided, per partition and topic.
+pub const QUEUE_RECORDS_MAX: usize = 4_096;
+/// How long commands may be withheld from a source whose postings must become level again.
+pub const WITHHELD_MS_MAX: i64 = 1_000;
+/// Epochs that are committed but not yet in the store, per partition, before the lane takes no more input for it.
+pub const UNAPPLIED_EPOCHS_MAX: usize = 64;
+
+/// One lane.
+pub struct Lane {
+    stamp: Stamp,
+    hosted: BTreeMap<u32, Hosted>,
+    rounds: Rounds,
+    now_ms: i64,
+}
+
+/// Where the open epoch stands.
+#[derive(Debug, Default)]
+enum Rounds {
+    /// Between waves: input may be taken, or the epoch closed.
+    #[default]
+    Idle,
+    /// The hand-overs that the next round delivers, by destination.
+    Handing(BTreeMap<u32, Vec<Posting>>),
+    /// Work is with the partitions.
+    Deciding,
+}
+
+/// What a merge leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Postings were handed over: another round is due.
+    Round,
+    /// The wave is over: the epoch may be closed, or take another wave.
+    Quiet,
+    /// The open epoch was dropped; its inputs will be fetched again.
+    Dropped,
+}
+
+/// Why a partition gave nothing back for its work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// It met a broken invariant.
+    Halted(Halt),
+    /// Its actor died; a new one can decide the same inputs again.
+    Lost,
+}
+
+/// What a settled commit leads to.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// Commands whose state is now durable, for those who wait.
+    pub outcomes: Vec<Outcome>,
+    /// Whether the epoch was committed.
+    pub committed: bool,
+    /// Inputs that the epoch consumed.
+    pub inputs: u64,
+}
+
+impl Lane {
+    /// A lane called `name` (its transactional id). `incarnation` tells this life of the lane from every other.
+    pub fn new(name: Arc<str>, incarnation: u64) -> Lane {
+        let stamp = Stamp { lane: name, incarnation, counter: 0 };
+        Lane { stamp, hosted: BTreeMap::new(), rounds: Rounds::Idle, now_ms: 0 }
+    }
+
+    /// Takes in a restored partition at the head of its journal. The epoch that is open is dropped.
+    pub fn adopt(&mut self, head: Head) {
+        self.drop_open();
+        self.now_ms = self.now_ms.max(head.at_ms);
+        self.hosted.insert(head.partition, Hosted::new(head));
+    }
+
+    /// Lets go of a partition; whatever of it is not committed is dropped. `false` while a commit that touches it is in flight.
+    pub fn release(&mut self, partition: u32) -> bool {
+        if self.hosted.get(&partition).is_some_and(|hosted| hosted.flight.is_some()) {
+            return false;
+        }
+        self.drop_open();
+        self.hosted.remove(&partition);
+        true
+    }
+
+    /// Stops a partition: the open epoch is dropped whole and replayed without it.
+    pub fn halt(&mut self, partition: u32, cause: Halt) {
+        self.drop_open();
+        if let Some(hosted) = self.hosted.get_mut(&partition) {
+            hosted.status = Status::Halted(cause);
+        }
+    }
+
+    /// Lets a halted partition go on from its last committed block.
+    pub fn resume(&mut self, partition: u32) {
+        self.drop_open();
+        if let Some(hosted) = self.hosted.get_mut(&partition) {
+            hosted.status = Status::Running;
+        }
+    }
+
+    /// Drops the open epoch: its inputs are fetched again from where the last epoch, committed or committing, left them.
+    pub fn drop_open(&mut self) {
+        self.rounds = Rounds::Idle;
+        for hosted in self.hosted.values_mut() {
+            hosted.drop_open();
+        }
+    }
+
+    /// The partitions hosted, in order.
+    pub fn partitions(&self) -> impl Iterator<Item = u32> {
+        self.hosted.keys().copied()
+    }
+
+    /// How a partition is.
+    pub fn status(&self, partition: u32) -> Option<&Status> {
+        self.hosted.get(&partition).map(|hosted| &hosted.status)
+    }
+
+    /// The head of a partition's last committed block.
+    pub fn head(&self, partition: u32) -> Option<&Arc<Head>> {
+        self.hosted.get(&partition).map(|hosted| &hosted.base)
+    }
+
+    /// The records that a partition can take now, by the offset to fetch from.
+    pub fn wants(&self, partition: u32) -> Wants {
+        self.hosted.get(&partition).map(Hosted::wants).unwrap_or_default()
+    }
+
+    /// Takes fetched records of `commands` or `postings`. Records that it did not ask for are ignored.
+    ///
+    /// A posting that cannot be read halts the partition.
+    pub fn offer(&mut self, topic: Topic, partition: u32, from: u64, fetched: Fetched) {
+        let Some(hosted) = self.hosted.get_mut(&partition) else { return };
+        let taken = match topic {
+            Topic::Commands => hosted.offer_commands(from, fetched),
+            Topic::Postings => hosted.offer_postings(from, fetched),
+            Topic::Events | Topic::Journal | Topic::Dlq => Ok(()),
+        };
+        if let Err(halt) = taken {
+            self.halt(partition, halt);
+        }
+    }
+
+    /// Proposes records whose retention may have passed; lost with the epoch, they are proposed again.
+    pub fn offer_sweep(&mut self, partition: u32, payments: Vec<finflow_ledger::PaymentId>) {
+        if let Some(hosted) = self.hosted.get_mut(&partition) {
+            hosted.sweep = payments;
+        }
+    }
+
+    /// Whether there is input that no wave has taken yet.
+    pub fn has_input(&self) -> bool {
+        self.hosted.values().any(|hosted| hosted.has_input())
+    }
+
+    /// Whether the open epoch holds anything to commit.
+    pub fn has_open(&self) -> bool {
+        self.hosted.values().any(|hosted| hosted.open.as_ref().is_some_and(|open| 0 < open.inputs))
+    }
+
+    /// Whether a commit is in flight.
+    pub fn is_committing(&self) -> bool {
+        self.hosted.values().any(|hosted| hosted.flight.is_some())
+    }
+
+    /// Whether the epoch that is open has grown to where it should be closed soon.
+    pub fn is_full(&self) -> bool {
+        self.hosted.values().any(Hosted::is_full)
+    }
+
+    /// The work of the next round: round 0 takes input, round k the hand-overs of round k-1. Empty when nothing is due.
+    ///
+    /// Until [`Lane::merge`] has had an answer to each piece, no other round can begin.
+    pub fn round(&mut self, clock_ms: i64) -> Vec<(u32, Work)> {
+        self.now_ms = self.now_ms.max(clock_ms);
+        let work: Vec<(u32, Work)> = match std::mem::take(&mut self.rounds) {
+            Rounds::Idle => {
+                let now_ms = self.now_ms;
+                let withheld = self.withheld(now_ms);
+                let hosted = self.hosted.iter_mut();
+                hosted.filter_map(|(id, hosted)| Some((*id, hosted.wave(now_ms, withheld.contains(id))?))).collect()
+            }
+            Rounds::Handing(handed) => self.deliver(handed),
+            Rounds::Deciding => {
+                self.rounds = Rounds::Deciding;
+                return Vec::new();
+            }
+        };
+        if !work.is_empty() {
+            self.rounds = Rounds::Deciding;
+        }
+        work
+    }
+
+    /// Closes the open epoch into a transaction, if it holds anything, no wave is under way and no commit is in flight.
+    pub fn close(&mut self, clock_ms: i64) -> Option<Transaction> {
+        if !matches!(self.rounds, Rounds::Idle) || self.is_committing() || !self.has_open() {
+            return None;
+        }
+        self.now_ms = self.now_ms.max(clock_ms);
+        self.stamp.counter = self.stamp.counter.saturating_add(1);
+        Some(close::transaction(&mut self.hosted, &self.stamp, self.now_ms))
+    }
+
+    /// The stamp of the epoch in flight.
+    pub fn stamp(&self) -> &Stamp {
+        &self.stamp
+    }
+
+    /// Takes the outcome of the commit in flight, once it is certain.
+    pub fn settle(&mut self, resolution: Resolution) -> Settled {
+        let mut settled = Settled { committed: resolution == Resolution::Committed, ..Settled::default() };
+        if !settled.committed {
+            for hosted in self.hosted.values_mut() {
+                hosted.flight = None;
+            }
+            self.drop_open();
+            return settled;
+        }
+        for hosted in self.hosted.values_mut() {
+            let Some(flight) = hosted.flight.take() else { continue };
+            let Flight { head, block, overlay, outcomes, inputs } = flight;
+            hosted.base = head;
+            hosted.unapplied.push_back((block, overlay));
+            settled.outcomes.extend(outcomes);
+            settled.inputs = settled.inputs.saturating_add(inputs);
+        }
+        settled
+    }
+
+    /// The blocks of a partition that are committed but not in its store, oldest first.
+    pub fn unapplied(&self, partition: u32) -> Vec<EncodedBlock> {
+        let hosted = self.hosted.get(&partition);
+        hosted.map(|hosted| hosted.unapplied.iter().map(|(block, _)| block.clone()).collect()).unwrap_or_default()
+    }
+
+    /// How many epochs of a partition wait for the store.
+    pub fn unapplied_epochs(&self, partition: u32) -> usize {
+        self.hosted.get(&partition).map_or(0, |hosted| hosted.unapplied.len())
+    }
+
+    /// Takes note that the store holds the oldest `count` unapplied blocks, and gives their overlays for the partition to retire.
+    pub fn applied(&mut self, partition: u32, count: usize) -> Vec<Arc<Overlay>> {
+        let Some(hosted) = self.hosted.get_mut(&partition) else { return Vec::new() };
+        let count = count.min(hosted.unapplied.len());
+        hosted.unapplied.drain(..count).map(|(_, overlay)| overlay).collect()
+    }
+
+    /// The overlays that a reader of committed state must look at before the store, newest first.
+    pub fn committed_layers(&self, partition: u32) -> Layers {
+        let hosted = self.hosted.get(&partition);
+        hosted.map(|hosted| hosted.unapplied.iter().rev().map(|(_, overlay)| overlay.clone()).collect()).unwrap_or_default()
+    }
+
+    /// Whether every posting between two partitions of this lane has been received.
+    pub fn is_level(&self) -> bool {
+        self.unlevel_sources().next().is_none()
+    }
+}
+
+impl From<&Commit> for Option<Resolution> {
+    /// What a commit's answer settles by itself; a doubt settles nothing.
+    fn from(commit: &Commit) -> Option<Resolution> {
+        match commit {
+            Commit::Committed => Some(Resolution::Committed),
+            Commit::Aborted(_) | Commit::Fenced => Some(Resolution::Aborted),
+            Commit::InDoubt(_) => None,
+        }
+    }
+}
+
+/// An answer to one piece of work.
+pub type Answer = (u32, Result<Open, Failure>);

@@ -1,0 +1,61 @@
+//! Closing an epoch: one transaction with its events, postings and dead letters, one block per touched partition, and positions.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use finflow_state::{EncodedBlock, Header, Stamp};
+
+use super::hosted::{Flight, Hosted};
+use crate::log::{Batch, Headers, Outgoing, Position, Transaction};
+use crate::partition::Open;
+use crate::topics::Topic;
+
+/// Turns every open epoch that consumed input into its part of one transaction, and puts it in flight.
+pub(super) fn transaction(hosted: &mut BTreeMap<u32, Hosted>, stamp: &Stamp, now_ms: i64) -> Transaction {
+    let mut batches: BTreeMap<(Topic, u32), Vec<Outgoing>> = BTreeMap::new();
+    let mut positions = Vec::new();
+    for (partition, hosted) in hosted.iter_mut() {
+        let Some(mut open) = hosted.open.take().filter(|open| 0 < open.inputs) else { continue };
+        let events = std::mem::take(&mut open.events);
+        let dead_letters = std::mem::take(&mut open.dead_letters);
+        if !events.is_empty() {
+            batches.insert((Topic::Events, *partition), events);
+        }
+        if !dead_letters.is_empty() {
+            batches.insert((Topic::Dlq, *partition), dead_letters);
+        }
+        for posting in open.for_log.drain(..) {
+            batches.entry((Topic::Postings, posting.destination)).or_default().push(posting.encode());
+        }
+        let flight = fly(open, stamp, now_ms);
+        let block = Outgoing { key: None, value: Some(flight.block.bytes().clone()), headers: Headers::default() };
+        batches.insert((Topic::Journal, *partition), vec![block]);
+        positions.push(Position {
+            partition: *partition,
+            commands: flight.head.positions.commands,
+            block: flight.head.number,
+            stamp: stamp.clone(),
+        });
+        hosted.flight = Some(flight);
+    }
+    let batches = batches.into_iter().map(|((topic, partition), records)| Batch { topic, partition, records }).collect();
+    Transaction { stamp: stamp.clone(), batches, positions }
+}
+
+fn fly(open: Open, stamp: &Stamp, now_ms: i64) -> Flight {
+    let base = &open.base;
+    let header = Header {
+        generation: base.generation,
+        partition: base.partition,
+        number: base.number.saturating_add(1),
+        stamp: stamp.clone(),
+        previous: base.stamp.clone(),
+        at_ms: now_ms.max(base.at_ms),
+        positions: open.positions,
+        sent: open.sent.into_iter().collect(),
+        received: open.received.into_iter().collect(),
+    };
+    let block = EncodedBlock::encode(&header, &open.overlay);
+    let head = base.with(&header);
+    Flight { head: Arc::new(head), block, overlay: Arc::new(open.overlay), outcomes: open.outcomes, inputs: open.inputs }
+}

@@ -1,0 +1,167 @@
+//! One partition as its lane holds it: how far it is committed, what is in flight, what is open, what waits to be decided.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use finflow_ledger::PaymentId;
+use finflow_state::{EncodedBlock, Head, Overlay, Positions};
+
+use super::{BLOCK_BYTES_SOFT, QUEUE_RECORDS_MAX, UNAPPLIED_EPOCHS_MAX, WAVE_RECORDS_MAX};
+use crate::halt::Halt;
+use crate::log::{Fetched, Record};
+use crate::partition::{Input, Layers, Open, Outcome, Work};
+use crate::wire::v1::Posting;
+
+/// How a hosted partition is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Status {
+    /// It takes input.
+    Running,
+    /// An invariant is broken; it takes nothing until an operator resumes it.
+    Halted(Halt),
+}
+
+/// Offsets to fetch from; `None` = nothing wanted now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wants {
+    /// In `commands`.
+    pub commands: Option<u64>,
+    /// In `postings`.
+    pub postings: Option<u64>,
+}
+
+/// A closed epoch on its way into the log.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub(super) head: Arc<Head>,
+    pub(super) block: EncodedBlock,
+    pub(super) overlay: Arc<Overlay>,
+    pub(super) outcomes: Vec<Outcome>,
+    pub(super) inputs: u64,
+}
+
+pub(super) struct Hosted {
+    pub(super) status: Status,
+    /// The head of the last committed block.
+    pub(super) base: Arc<Head>,
+    pub(super) flight: Option<Flight>,
+    pub(super) open: Option<Open>,
+    /// Committed, not yet in the store, oldest first.
+    pub(super) unapplied: VecDeque<(EncodedBlock, Arc<Overlay>)>,
+    commands: VecDeque<Record>,
+    postings: VecDeque<(u64, Posting)>,
+    pub(super) sweep: Vec<PaymentId>,
+    /// Where the next fetch goes on.
+    read: Positions,
+    /// Since when commands have been withheld.
+    pub(super) withheld_since_ms: Option<i64>,
+}
+
+impl Hosted {
+    pub(super) fn new(head: Head) -> Hosted {
+        Hosted {
+            status: Status::Running,
+            read: head.positions,
+            base: Arc::new(head),
+            flight: None,
+            open: None,
+            unapplied: VecDeque::new(),
+            commands: VecDeque::new(),
+            postings: VecDeque::new(),
+            sweep: Vec::new(),
+            withheld_since_ms: None,
+        }
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.status == Status::Running
+    }
+
+    /// The newest head: of the epoch in flight, else of the last committed one.
+    pub(super) fn newest(&self) -> &Arc<Head> {
+        self.flight.as_ref().map_or(&self.base, |flight| &flight.head)
+    }
+
+    pub(super) fn drop_open(&mut self) {
+        self.open = None;
+        self.commands.clear();
+        self.postings.clear();
+        self.sweep.clear();
+        self.read = self.newest().positions;
+        self.withheld_since_ms = None;
+    }
+
+    pub(super) fn wants(&self) -> Wants {
+        if !self.is_running() {
+            return Wants::default();
+        }
+        Wants {
+            commands: (self.commands.len() < QUEUE_RECORDS_MAX / 2).then_some(self.read.commands),
+            postings: (self.postings.len() < QUEUE_RECORDS_MAX / 2).then_some(self.read.postings),
+        }
+    }
+
+    pub(super) fn offer_commands(&mut self, from: u64, fetched: Fetched) -> Result<(), Halt> {
+        if from == self.read.commands && self.is_running() {
+            self.commands.extend(fetched.records);
+            self.read.commands = fetched.next;
+        }
+        Ok(())
+    }
+
+    pub(super) fn offer_postings(&mut self, from: u64, fetched: Fetched) -> Result<(), Halt> {
+        if from != self.read.postings || !self.is_running() {
+            return Ok(());
+        }
+        for record in &fetched.records {
+            let posting =
+                Posting::decode(record).map_err(|error| Halt::Posting { offset: record.offset, cause: error.to_string() })?;
+            self.postings.push_back((record.offset, posting));
+        }
+        self.read.postings = fetched.next;
+        Ok(())
+    }
+
+    pub(super) fn has_input(&self) -> bool {
+        let queued = !self.commands.is_empty() || !self.postings.is_empty() || !self.sweep.is_empty();
+        self.is_running() && queued && self.unapplied.len() < UNAPPLIED_EPOCHS_MAX && !self.is_full()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| BLOCK_BYTES_SOFT <= open.overlay.bytes_estimate())
+    }
+
+    /// The overlays below the open epoch, newest first.
+    pub(super) fn layers(&self) -> Layers {
+        let committing = self.flight.iter().map(|flight| flight.overlay.clone());
+        committing.chain(self.unapplied.iter().rev().map(|(_, overlay)| overlay.clone())).collect()
+    }
+
+    /// Takes the open epoch, or begins one.
+    pub(super) fn take_open(&mut self) -> Open {
+        self.open.take().unwrap_or_else(|| Open::new(self.newest().clone()))
+    }
+
+    /// The work of round 0: postings first, then commands; each has its own share.
+    pub(super) fn wave(&mut self, now_ms: i64, commands_withheld: bool) -> Option<Work> {
+        if !self.has_input() {
+            return None;
+        }
+        let mut inputs = Vec::new();
+        let postings = self.postings.len().min(WAVE_RECORDS_MAX);
+        for (offset, posting) in self.postings.drain(..postings) {
+            inputs.push(Input::Posting { offset: Some(offset), posting });
+        }
+        if !commands_withheld {
+            let commands = self.commands.len().min(WAVE_RECORDS_MAX);
+            inputs.extend(self.commands.drain(..commands).map(Input::Command));
+        }
+        if !self.sweep.is_empty() {
+            inputs.push(Input::Sweep(std::mem::take(&mut self.sweep)));
+        }
+        if inputs.is_empty() {
+            return None;
+        }
+        Some(Work { now_ms, inputs, open: self.take_open(), layers: self.layers() })
+    }
+}

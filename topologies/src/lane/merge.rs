@@ -1,0 +1,134 @@
+//! Merging a round: effects in partition order, postings handed over where that is allowed, else left for the log.
+//!
+//! A posting is handed over in memory only if its destination runs on this lane and has received every earlier posting of the
+//! pair; the decision is made anew at each merge and at each replay. Whatever goes through the log goes behind the others.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::hosted::Hosted;
+use super::{Answer, BLOCK_BYTES_MAX, Failure, Lane, Next, Rounds, WITHHELD_MS_MAX};
+use crate::halt::Halt;
+use crate::partition::{Input, Work};
+use crate::wire::v1::Posting;
+
+/// A handed-over posting adds at most this much to its destination's block, in bytes: a wallet, an account and the answer.
+const HAND_OVER_BYTES: usize = 4 * 1024;
+
+impl Lane {
+    /// Takes the answers to the work of a round.
+    ///
+    /// One failure drops the open epoch whole; a partition that met a broken invariant is halted and the rest goes on without it.
+    pub fn merge(&mut self, mut answers: Vec<Answer>) -> Next {
+        if !matches!(self.rounds, Rounds::Deciding) {
+            return Next::Dropped;
+        }
+        answers.sort_by_key(|(partition, _)| *partition);
+        let mut halted: Vec<(u32, Halt)> = Vec::new();
+        let mut lost = false;
+        for (partition, answer) in answers {
+            match (answer, self.hosted.get_mut(&partition)) {
+                (Ok(open), Some(hosted)) => hosted.open = Some(open),
+                (Err(Failure::Halted(halt)), _) => halted.push((partition, halt)),
+                (Err(Failure::Lost), _) | (Ok(_), None) => lost = true,
+            }
+        }
+        if !halted.is_empty() || lost {
+            self.drop_open();
+            halted.into_iter().for_each(|(partition, halt)| self.halt(partition, halt));
+            return Next::Dropped;
+        }
+        let handed = self.hand_over();
+        if handed.is_empty() {
+            self.rounds = Rounds::Idle;
+            return Next::Quiet;
+        }
+        self.rounds = Rounds::Handing(handed);
+        Next::Round
+    }
+
+    /// Takes the postings that may be handed over out of the open epochs, in the order (source partition, sequence).
+    fn hand_over(&mut self) -> BTreeMap<u32, Vec<Posting>> {
+        let mut handed: BTreeMap<u32, Vec<Posting>> = BTreeMap::new();
+        let sources: Vec<u32> = self.hosted.keys().copied().collect();
+        for source in sources {
+            let Some(hosted) = self.hosted.get_mut(&source) else { continue };
+            let Some(postings) = hosted.open.as_mut().map(|open| std::mem::take(&mut open.postings)) else { continue };
+            let mut for_log = Vec::new();
+            let mut queued: BTreeMap<u32, u64> = BTreeMap::new();
+            for posting in postings {
+                let waiting = handed.get(&posting.destination).map_or(0, Vec::len);
+                let before = queued.entry(posting.destination).or_default();
+                let destination = self.hosted.get(&posting.destination);
+                let level = destination.is_some_and(|to| may_hand_over(to, &posting, *before, waiting));
+                if level {
+                    *before = before.saturating_add(1);
+                    handed.entry(posting.destination).or_default().push(posting);
+                } else {
+                    for_log.push(posting);
+                }
+            }
+            if let Some(open) = self.hosted.get_mut(&source).and_then(|hosted| hosted.open.as_mut()) {
+                open.for_log.append(&mut for_log);
+            }
+        }
+        handed
+    }
+
+    pub(super) fn deliver(&mut self, handed: BTreeMap<u32, Vec<Posting>>) -> Vec<(u32, Work)> {
+        let now_ms = self.now_ms;
+        let mut work = Vec::new();
+        for (destination, postings) in handed {
+            let Some(hosted) = self.hosted.get_mut(&destination) else { continue };
+            let inputs = postings.into_iter().map(|posting| Input::Posting { offset: None, posting }).collect();
+            let layers = hosted.layers();
+            work.push((destination, Work { now_ms, inputs, open: hosted.take_open(), layers }));
+        }
+        work
+    }
+
+    /// The sources whose commands wait, for at most [`WITHHELD_MS_MAX`], until their pairs on this lane are level again.
+    pub(super) fn withheld(&mut self, now_ms: i64) -> BTreeSet<u32> {
+        let unlevel: BTreeSet<u32> = self.unlevel_sources().collect();
+        let mut withheld = BTreeSet::new();
+        for (id, hosted) in &mut self.hosted {
+            if !unlevel.contains(id) {
+                hosted.withheld_since_ms = None;
+                continue;
+            }
+            let since_ms = *hosted.withheld_since_ms.get_or_insert(now_ms);
+            if now_ms.saturating_sub(since_ms) < WITHHELD_MS_MAX {
+                withheld.insert(*id);
+            }
+        }
+        withheld
+    }
+
+    /// The partitions with a posting on its way through the log to a running partition of this very lane.
+    pub(super) fn unlevel_sources(&self) -> impl Iterator<Item = u32> {
+        self.hosted.iter().filter(|(id, hosted)| self.is_unlevel(**id, hosted)).map(|(id, _)| *id)
+    }
+
+    fn is_unlevel(&self, id: u32, hosted: &Hosted) -> bool {
+        let head = hosted.newest();
+        let changed = hosted.open.iter().flat_map(|open| open.sent.iter());
+        head.sent.iter().chain(changed).any(|(destination, sequence)| {
+            let destination = self.hosted.get(destination).filter(|destination| destination.is_running());
+            destination.is_some_and(|destination| received(destination, id) < *sequence)
+        })
+    }
+}
+
+fn received(destination: &Hosted, source: u32) -> u64 {
+    match &destination.open {
+        Some(open) => open.received_from(source),
+        None => destination.newest().received.get(&source).copied().unwrap_or_default(),
+    }
+}
+
+/// `queued`: postings of this pair already waiting for the same round; `waiting`: postings of any source that do.
+fn may_hand_over(destination: &Hosted, posting: &Posting, queued: u64, waiting: usize) -> bool {
+    let expected = received(destination, posting.source).saturating_add(queued).saturating_add(1);
+    let block_bytes = destination.open.as_ref().map_or(0, |open| open.overlay.bytes_estimate());
+    let grown = waiting.saturating_mul(HAND_OVER_BYTES / 8).saturating_add(block_bytes).saturating_add(HAND_OVER_BYTES);
+    destination.is_running() && posting.sequence == expected && grown <= BLOCK_BYTES_MAX
+}

@@ -1,1 +1,18 @@
-//! finflow-topologies.
+//! The topologies: topics and formats, the partition logic, the epoch logic of a lane, and the simulator that proves them.
+//!
+//! Everything here is synchronous and deterministic: time, ids and configuration arrive as arguments, the outside world leaves
+//! as effects.
+
+pub use self::halt::Halt;
+pub use self::lane::Lane;
+pub use self::partition::{Input, Open, Outcome, Partition, Rules, Work};
+pub use self::topics::Topic;
+
+mod halt;
+pub mod lane;
+pub mod log;
+pub mod partition;
+pub mod restore;
+pub mod simulation;
+pub mod topics;
+pub mod wire;

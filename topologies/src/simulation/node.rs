@@ -1,0 +1,171 @@
+//! A simulated node: a lane with its partitions and stores, driven one step at a time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use finflow_state::{MemoryStore, Store};
+
+use crate::halt::Halt;
+use crate::lane::{Failure, Lane, Next, Settled};
+use crate::log::simulated::SimulatedLog;
+use crate::log::{Commit, Log, Resolution, Session, Transaction};
+use crate::partition::{Open, Partition, Rules, Work};
+use crate::restore::{self, restore};
+use crate::topics::Topic;
+
+const FETCH_BYTES: usize = 64 * 1024;
+
+/// A node. Dropping it is a crash: whatever is not in the log or in a store is gone.
+pub struct Node {
+    /// Its lane.
+    pub lane: Lane,
+    log: SimulatedLog,
+    session: Box<dyn Session>,
+    partitions: BTreeMap<u32, (Partition, Arc<dyn Store>)>,
+    rules: Arc<Rules>,
+    in_flight: Option<Transaction>,
+    in_doubt: bool,
+    /// It was fenced: whatever it does is refused.
+    pub is_fenced: bool,
+}
+
+impl Node {
+    /// A node with one lane called `name`, hosting nothing yet.
+    pub fn start(log: &SimulatedLog, name: &str, incarnation: u64, rules: &Arc<Rules>) -> Result<Node, restore::Error> {
+        Ok(Node {
+            lane: Lane::new(name.into(), incarnation),
+            session: log.session(name)?,
+            log: log.clone(),
+            partitions: BTreeMap::new(),
+            rules: rules.clone(),
+            in_flight: None,
+            in_doubt: false,
+            is_fenced: false,
+        })
+    }
+
+    /// Takes over a partition with the rows that `store` still holds.
+    pub fn adopt(&mut self, partition: u32, store: Arc<dyn Store>) -> Result<(), restore::Error> {
+        let position = self.session.claim(partition)?;
+        let head = restore(&self.log, &*store, partition, position.as_ref())?;
+        self.lane.adopt(head);
+        let logic = Partition::new(partition, self.rules.clone(), store.clone());
+        self.partitions.insert(partition, (logic, store));
+        Ok(())
+    }
+
+    /// Takes over a partition with no rows at all.
+    pub fn adopt_empty(&mut self, partition: u32) -> Result<(), restore::Error> {
+        self.adopt(partition, Arc::new(MemoryStore::default()))
+    }
+
+    /// Fetches what the partition wants.
+    pub fn fetch(&mut self, partition: u32) {
+        let wants = self.lane.wants(partition);
+        for (topic, from) in [(Topic::Commands, wants.commands), (Topic::Postings, wants.postings)] {
+            let Some(from) = from else { continue };
+            if let Ok(fetched) = self.log.fetch(topic, partition, from, FETCH_BYTES) {
+                self.lane.offer(topic, partition, from, fetched);
+            }
+        }
+    }
+
+    /// Decides one round of the open epoch. `lost` names a partition whose actor dies over its work.
+    pub fn round(&mut self, now_ms: i64, lost: Option<u32>) -> Option<Next> {
+        let work = self.lane.round(now_ms);
+        if work.is_empty() {
+            return None;
+        }
+        let answers = work.into_iter().map(|(id, work)| (id, self.decide(id, work, lost == Some(id)))).collect();
+        Some(self.lane.merge(answers))
+    }
+
+    fn decide(&mut self, id: u32, work: Work, is_lost: bool) -> Result<Open, Failure> {
+        let Some((partition, store)) = self.partitions.get_mut(&id) else { return Err(Failure::Lost) };
+        if is_lost {
+            *partition = Partition::new(id, self.rules.clone(), store.clone());
+            return Err(Failure::Lost);
+        }
+        partition.decide(work).map_err(Failure::Halted)
+    }
+
+    /// Closes the epoch, if there is anything to close; the commit is in flight from then on.
+    pub fn close(&mut self, now_ms: i64) -> bool {
+        if self.in_flight.is_some() || self.in_doubt {
+            return false;
+        }
+        self.in_flight = self.lane.close(now_ms);
+        self.in_flight.is_some()
+    }
+
+    /// The transaction in flight, for those who plant a fault in it.
+    pub fn in_flight(&mut self) -> Option<&mut Transaction> {
+        self.in_flight.as_mut()
+    }
+
+    /// Commits what is in flight, or settles the doubt about it.
+    pub fn commit(&mut self) -> Option<Settled> {
+        let resolution = if self.in_doubt {
+            self.session.resolve(self.lane.stamp()).ok()?
+        } else {
+            match self.session.commit(self.in_flight.take()?) {
+                Commit::Committed => Resolution::Committed,
+                Commit::Aborted(_) => Resolution::Aborted,
+                Commit::Fenced => {
+                    self.is_fenced = true;
+                    Resolution::Aborted
+                }
+                Commit::InDoubt(_) => {
+                    self.in_doubt = true;
+                    return None;
+                }
+            }
+        };
+        self.in_doubt = false;
+        Some(self.lane.settle(resolution))
+    }
+
+    /// Writes the oldest `count` committed epochs of a partition to its store.
+    pub fn apply(&mut self, partition: u32, count: usize) -> Result<(), Halt> {
+        let Some((logic, store)) = self.partitions.get_mut(&partition) else { return Ok(()) };
+        let mut blocks = self.lane.unapplied(partition);
+        blocks.truncate(count);
+        store.apply(&blocks)?;
+        for overlay in self.lane.applied(partition, blocks.len()) {
+            logic.retire(&overlay);
+        }
+        Ok(())
+    }
+
+    /// The store of a partition.
+    pub fn store(&self, partition: u32) -> Option<Arc<dyn Store>> {
+        self.partitions.get(&partition).map(|(_, store)| store.clone())
+    }
+
+    /// Whether there is nothing left to do: no input, no open epoch, no commit, nothing to apply.
+    pub fn is_idle(&self) -> bool {
+        let applied = self.partitions.keys().all(|id| self.lane.unapplied_epochs(*id) == 0);
+        let busy = self.lane.has_input() || self.lane.has_open() || self.in_flight.is_some() || self.in_doubt;
+        !busy && applied && self.lane.is_level()
+    }
+
+    /// Does everything there is to do, in order, until nothing is left.
+    pub fn run(&mut self, now_ms: i64) -> Result<(), Halt> {
+        let ids: Vec<u32> = self.partitions.keys().copied().collect();
+        let mut quiet = 0;
+        while quiet < 2 {
+            ids.iter().for_each(|id| self.fetch(*id));
+            let mut is_busy = false;
+            while self.round(now_ms, None).is_some() {
+                is_busy = true;
+            }
+            is_busy |= self.close(now_ms) || self.in_doubt;
+            self.commit();
+            for id in &ids {
+                self.apply(*id, usize::MAX)?;
+            }
+            quiet = if is_busy { 0 } else { quiet + 1 };
+        }
+        Ok(())
+    }
+}

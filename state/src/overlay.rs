@@ -4,6 +4,9 @@ use std::collections::HashMap;
 
 use crate::tables::{Accounts, Holds, Payments, Table, Timers, Wallets};
 
+/// Takes an encoded key, and its value or `None` where the row is removed.
+pub type RowWriter<'a> = &'a mut dyn FnMut(&[u8], Option<&[u8]>);
+
 /// The changed rows of one table.
 pub struct Changes<T: Table> {
     rows: HashMap<T::Key, Row<T::Value>>,
@@ -86,9 +89,9 @@ impl<T: Table> Changes<T> {
     }
 
     /// Calls `write` with each encoded row in key order; `None` = removed.
-    fn encode_sorted(&self, buffers: &mut (Vec<u8>, Vec<u8>), write: &mut dyn FnMut(&[u8], Option<&[u8]>)) {
+    fn encode_sorted(&self, buffers: &mut (Vec<u8>, Vec<u8>), write: RowWriter<'_>) {
         let mut rows: Vec<_> = self.rows.iter().collect();
-        rows.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        rows.sort_unstable_by_key(|(key, _)| *key);
         let (key_bytes, value_bytes) = buffers;
         for (key, row) in rows {
             key_bytes.clear();
@@ -131,7 +134,7 @@ impl Overlay {
     }
 
     /// Calls `write` with each encoded row, tables by tag and rows by key, so that equal epochs give equal bytes.
-    pub fn encode_sorted(&self, write: &mut dyn FnMut(&[u8], Option<&[u8]>)) {
+    pub fn encode_sorted(&self, write: RowWriter<'_>) {
         let mut buffers = (Vec::with_capacity(96), Vec::with_capacity(256));
         self.wallets.encode_sorted(&mut buffers, write);
         self.payments.encode_sorted(&mut buffers, write);

@@ -1,0 +1,63 @@
+//! What readers may see of a partition: its store and the committed epochs that are not yet in it. Never anything uncommitted.
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use finflow_ledger::{Payment, PaymentId, Wallet, WalletId};
+use finflow_state::{Overlay, Payments, RocksStore, Store, Table, Wallets, store};
+use finflow_topologies::partition::Layers;
+
+/// How a partition is, for operators.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Condition {
+    pub(crate) block: u64,
+    pub(crate) commands_next: u64,
+    pub(crate) postings_next: u64,
+    pub(crate) halted: Option<String>,
+    pub(crate) is_quiet: bool,
+}
+
+/// The committed state of one partition, shared by its lane and all readers.
+pub(crate) struct Committed {
+    pub(crate) store: Arc<RocksStore>,
+    layers: RwLock<Layers>,
+    condition: Mutex<Condition>,
+}
+
+impl Committed {
+    pub(crate) fn new(store: Arc<RocksStore>) -> Committed {
+        Committed { store, layers: RwLock::new(Arc::from([])), condition: Mutex::default() }
+    }
+
+    pub(crate) fn show(&self, layers: Layers, condition: Condition) {
+        *self.layers.write().unwrap_or_else(PoisonError::into_inner) = layers;
+        *self.condition.lock().unwrap_or_else(PoisonError::into_inner) = condition;
+    }
+
+    pub(crate) fn condition(&self) -> Condition {
+        self.condition.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn wallet(&self, id: &WalletId) -> Result<Option<Wallet>, store::Error> {
+        self.read::<Wallets>(id, |overlay| overlay.wallets.get(id).map(|row| row.cloned()))
+    }
+
+    pub(crate) fn payment(&self, id: PaymentId) -> Result<Option<Payment>, store::Error> {
+        self.read::<Payments>(&id, |overlay| overlay.payments.get(&id).map(|row| row.cloned()))
+    }
+
+    /// The layers are taken before the store is read: an epoch that moves from one to the other meanwhile is seen twice, not never.
+    fn read<T: Table>(
+        &self,
+        key: &T::Key,
+        layered: impl Fn(&Overlay) -> Option<Option<T::Value>>,
+    ) -> Result<Option<T::Value>, store::Error> {
+        let layers = self.layers.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(row) = layers.iter().find_map(|overlay| layered(overlay)) {
+            return Ok(row);
+        }
+        let mut bytes = Vec::new();
+        T::encode_key(key, &mut bytes);
+        let row = self.store.get(&bytes)?;
+        Ok(row.map(|row| T::decode(key, &row)).transpose()?)
+    }
+}

@@ -1,0 +1,410 @@
+//! A lane actor: drives the epochs of its partitions.
+//! Owns the lane logic and the log session. Receives `Turn` when there may be something to do, and the outcome of its commits.
+//! Sends work to its partition actors. A partition actor that dies is started anew and the open epoch is decided again; if the
+//! lane dies itself, its node starts a new one, which restores everything from log and stores.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use finflow_state::Store;
+use finflow_topologies::lane::{Answer, Failure, Lane, Next, Status};
+use finflow_topologies::log::{Commit, Log, Resolution, Session};
+use finflow_topologies::restore::restore;
+use finflow_topologies::{Halt, Rules, Topic, Work};
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use tracing::{error, info, warn};
+
+use crate::clock::now_ms;
+use crate::committed::{Committed, Condition};
+use crate::log::embedded::EmbeddedLog;
+use crate::metrics;
+use crate::node::Waiters;
+use crate::partition::{self, PartitionActor};
+use crate::supervisor::{Kind, Restarts};
+
+/// Bytes fetched from one partition of one topic at a time.
+const FETCH_BYTES: usize = 512 * 1024;
+/// A partition that has not answered its work by then is taken for lost.
+const DECIDE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Committed epochs that may gather before they are written to the store together.
+const APPLY_EPOCHS: usize = 8;
+/// How long the lane waits before it asks again how a doubtful commit ended, or commits after a refusal.
+const RETRY_DELAY: Duration = Duration::from_millis(200);
+
+pub(crate) struct LaneActor;
+
+#[derive(Clone)]
+pub(crate) struct Args {
+    pub(crate) name: Arc<str>,
+    pub(crate) incarnation: u64,
+    pub(crate) rules: Arc<Rules>,
+    pub(crate) epoch_interval: Duration,
+    pub(crate) log: EmbeddedLog,
+    pub(crate) partitions: BTreeMap<u32, Arc<Committed>>,
+    pub(crate) waiters: Arc<Waiters>,
+}
+
+pub(crate) enum Message {
+    /// Something may have to be done.
+    Turn,
+    /// The commit in flight was answered.
+    Answered(Commit),
+    /// A doubt was settled, or could not be yet.
+    Resolved(Option<Resolution>),
+    /// Lets a halted partition go on.
+    Resume(u32),
+    /// Kills a partition actor, as chaos does.
+    Kill(u32),
+    /// Finishes what is in flight, writes the stores, answers and takes no more turns.
+    Drain(RpcReplyPort<()>),
+}
+
+pub(crate) struct State {
+    args: Args,
+    lane: Lane,
+    session: Arc<Mutex<Box<dyn Session>>>,
+    actors: BTreeMap<u32, (ActorRef<partition::Message>, Restarts)>,
+    /// A `Turn` is in the mailbox already.
+    is_scheduled: Arc<AtomicBool>,
+    opened_at: Option<Instant>,
+    committed_at: Instant,
+    draining: Option<RpcReplyPort<()>>,
+}
+
+impl Actor for LaneActor {
+    type Msg = Message;
+    type State = State;
+    type Arguments = Args;
+
+    async fn pre_start(&self, myself: ActorRef<Message>, args: Args) -> Result<State, ActorProcessingErr> {
+        let session = args.log.session(&args.name)?;
+        let mut state = State {
+            lane: Lane::new(args.name.clone(), args.incarnation),
+            session: Arc::new(Mutex::new(session)),
+            actors: BTreeMap::new(),
+            is_scheduled: Arc::new(AtomicBool::new(false)),
+            opened_at: None,
+            committed_at: Instant::now(),
+            draining: None,
+            args,
+        };
+        let ids: Vec<u32> = state.args.partitions.keys().copied().collect();
+        for id in ids {
+            state.adopt(&myself, id).await?;
+        }
+        watch_log(&state.args.log, &myself, &state.is_scheduled);
+        myself.cast(Message::Turn)?;
+        Ok(state)
+    }
+
+    async fn handle(&self, myself: ActorRef<Message>, message: Message, state: &mut State) -> Result<(), ActorProcessingErr> {
+        match message {
+            Message::Turn => state.turn(&myself).await?,
+            Message::Answered(commit) => state.answered(&myself, &commit)?,
+            Message::Resolved(Some(resolution)) => state.settle(&myself, resolution)?,
+            Message::Resolved(None) => state.resolve_later(&myself),
+            Message::Resume(partition) => {
+                state.lane.resume(partition);
+                myself.cast(Message::Turn)?;
+            }
+            Message::Kill(partition) => {
+                if let Some((actor, _)) = state.actors.get(&partition) {
+                    actor.kill();
+                }
+            }
+            Message::Drain(answer) => {
+                state.draining = Some(answer);
+                myself.cast(Message::Turn)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<Message>,
+        event: SupervisionEvent,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        if let SupervisionEvent::ActorFailed(cell, _) | SupervisionEvent::ActorTerminated(cell, _, _) = event {
+            let died = state.actors.iter().find(|(_, (actor, _))| actor.get_id() == cell.get_id()).map(|(id, _)| *id);
+            if let Some(id) = died {
+                state.restart(&myself, id).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Wakes the lane when the log has grown.
+fn watch_log(log: &EmbeddedLog, myself: &ActorRef<Message>, is_scheduled: &Arc<AtomicBool>) {
+    let (mut changed, myself, is_scheduled) = (log.changed(), myself.clone(), is_scheduled.clone());
+    tokio::spawn(async move {
+        while changed.changed().await.is_ok() {
+            if !is_scheduled.swap(true, Ordering::AcqRel) && myself.cast(Message::Turn).is_err() {
+                break;
+            }
+        }
+    });
+}
+
+impl State {
+    /// Restores a partition and starts its actor; what cannot be restored is reported as halted and not served.
+    async fn adopt(&mut self, myself: &ActorRef<Message>, id: u32) -> Result<(), ActorProcessingErr> {
+        let Some(committed) = self.args.partitions.get(&id) else { return Ok(()) };
+        let position = self.session.lock().unwrap_or_else(PoisonError::into_inner).claim(id)?;
+        match restore(&self.args.log, &*committed.store, id, position.as_ref()) {
+            Ok(head) => {
+                info!(partition = id, block = head.number, "restored");
+                self.lane.adopt(head);
+                let actor = self.start(myself, id).await?;
+                self.actors.insert(id, (actor, Restarts::default()));
+                self.show(id);
+            }
+            Err(cause) => {
+                error!(partition = id, %cause, "halted");
+                ::metrics::counter!(metrics::HALTS).increment(1);
+                let condition = Condition { halted: Some(cause.to_string()), ..Condition::default() };
+                committed.show(Arc::from([]), condition);
+            }
+        }
+        Ok(())
+    }
+
+    async fn start(&self, myself: &ActorRef<Message>, id: u32) -> Result<ActorRef<partition::Message>, ActorProcessingErr> {
+        let committed = self.args.partitions.get(&id).ok_or("a partition of another lane")?;
+        let store: Arc<dyn Store> = committed.store.clone();
+        let args = partition::Args { id, rules: self.args.rules.clone(), store };
+        let (actor, _) = PartitionActor::spawn_linked(None, PartitionActor, args, myself.get_cell()).await?;
+        Ok(actor)
+    }
+
+    async fn restart(&mut self, myself: &ActorRef<Message>, id: u32) -> Result<(), ActorProcessingErr> {
+        warn!(partition = id, "the partition actor died, starting another");
+        ::metrics::counter!(metrics::RESTARTS, "kind" => "partition").increment(1);
+        self.lane.drop_open();
+        let actor = self.start(myself, id).await?;
+        if let Some((held, restarts)) = self.actors.get_mut(&id) {
+            *held = actor;
+            if !restarts.may_restart(Kind::Partition, Instant::now()) {
+                self.halt(id, Halt::Panic("its actor keeps dying".to_owned()));
+            }
+        }
+        myself.cast(Message::Turn)?;
+        Ok(())
+    }
+
+    fn halt(&mut self, id: u32, halt: Halt) {
+        error!(partition = id, cause = %halt, "halted");
+        ::metrics::counter!(metrics::HALTS).increment(1);
+        self.lane.halt(id, halt);
+        self.show(id);
+    }
+
+    /// Fetches, decides every round that is due, closes the epoch when it is time, and begins its commit.
+    async fn turn(&mut self, myself: &ActorRef<Message>) -> Result<(), ActorProcessingErr> {
+        self.is_scheduled.store(false, Ordering::Release);
+        if self.draining.is_none() {
+            self.fetch();
+        }
+        let mut work = self.lane.round(now_ms());
+        while !work.is_empty() {
+            let answers = self.decide(work).await;
+            let halted: Vec<u32> =
+                answers.iter().filter(|(_, answer)| matches!(answer, Err(Failure::Halted(_)))).map(|(id, _)| *id).collect();
+            let next = self.lane.merge(answers);
+            halted.into_iter().for_each(|id| self.report_halt(id));
+            if next == Next::Dropped {
+                break;
+            }
+            work = self.lane.round(now_ms());
+        }
+        if self.lane.has_open() && self.opened_at.is_none() {
+            self.opened_at = Some(Instant::now());
+        }
+        self.close(myself);
+        if !self.lane.is_committing() && !self.lane.has_open() {
+            self.apply(1)?;
+            self.finish_drain();
+        }
+        self.schedule(myself);
+        Ok(())
+    }
+
+    fn report_halt(&self, id: u32) {
+        if let Some(Status::Halted(cause)) = self.lane.status(id) {
+            error!(partition = id, %cause, "halted");
+            ::metrics::counter!(metrics::HALTS).increment(1);
+            self.show(id);
+        }
+    }
+
+    fn fetch(&mut self) {
+        for id in self.lane.partitions().collect::<Vec<_>>() {
+            let wants = self.lane.wants(id);
+            for (topic, from) in [(Topic::Commands, wants.commands), (Topic::Postings, wants.postings)] {
+                let Some(from) = from else { continue };
+                let end = self.args.log.range(topic, id).map_or(from, |range| range.end);
+                if end <= from {
+                    continue;
+                }
+                match self.args.log.fetch(topic, id, from, FETCH_BYTES) {
+                    Ok(fetched) => self.lane.offer(topic, id, from, fetched),
+                    Err(cause) => warn!(partition = id, %topic, from, %cause, "cannot read"),
+                }
+            }
+        }
+    }
+
+    /// Gives each partition its work, all at once, and takes the answers.
+    async fn decide(&self, work: Vec<(u32, Work)>) -> Vec<Answer> {
+        let mut asked = Vec::with_capacity(work.len());
+        for (id, work) in work {
+            let (sender, answer) = ractor::concurrency::oneshot();
+            let message = partition::Message::Decide(Box::new(work), sender.into());
+            let is_sent = self.actors.get(&id).is_some_and(|(actor, _)| actor.cast(message).is_ok());
+            asked.push((id, is_sent.then_some(answer)));
+        }
+        let mut answers = Vec::with_capacity(asked.len());
+        for (id, answer) in asked {
+            let answer = match answer {
+                Some(answer) => tokio::time::timeout(DECIDE_TIMEOUT, answer).await,
+                None => {
+                    answers.push((id, Err(Failure::Lost)));
+                    continue;
+                }
+            };
+            answers.push((
+                id,
+                match answer {
+                    Ok(Ok(Ok(open))) => Ok(open),
+                    Ok(Ok(Err(halt))) => Err(Failure::Halted(halt)),
+                    Ok(Err(_)) | Err(_) => Err(Failure::Lost),
+                },
+            ));
+        }
+        answers
+    }
+
+    fn close(&mut self, myself: &ActorRef<Message>) {
+        let is_due = self.opened_at.is_some_and(|opened_at| self.args.epoch_interval <= opened_at.elapsed());
+        if self.lane.is_committing() || !(is_due || self.lane.is_full() || self.draining.is_some()) {
+            return;
+        }
+        let Some(transaction) = self.lane.close(now_ms()) else { return };
+        self.opened_at = None;
+        self.committed_at = Instant::now();
+        let (session, myself) = (self.session.clone(), myself.clone());
+        tokio::task::spawn_blocking(move || {
+            let commit = session.lock().unwrap_or_else(PoisonError::into_inner).commit(transaction);
+            // A lane that is gone has left the outcome in the log.
+            let _ = myself.cast(Message::Answered(commit));
+        });
+    }
+
+    fn answered(&mut self, myself: &ActorRef<Message>, commit: &Commit) -> Result<(), ActorProcessingErr> {
+        match commit {
+            Commit::Committed => self.settle(myself, Resolution::Committed),
+            Commit::Aborted(cause) => {
+                warn!(%cause, "epoch aborted");
+                self.settle(myself, Resolution::Aborted)
+            }
+            Commit::Fenced => Err("fenced by another lane of this name".into()),
+            Commit::InDoubt(cause) => {
+                warn!(%cause, "commit in doubt");
+                self.resolve_later(myself);
+                Ok(())
+            }
+        }
+    }
+
+    fn resolve_later(&self, myself: &ActorRef<Message>) {
+        let (session, myself, stamp) = (self.session.clone(), myself.clone(), self.lane.stamp().clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(RETRY_DELAY).await;
+            let asked =
+                tokio::task::spawn_blocking(move || session.lock().unwrap_or_else(PoisonError::into_inner).resolve(&stamp).ok());
+            let _ = myself.cast(Message::Resolved(asked.await.ok().flatten()));
+        });
+    }
+
+    fn settle(&mut self, myself: &ActorRef<Message>, resolution: Resolution) -> Result<(), ActorProcessingErr> {
+        let settled = self.lane.settle(resolution);
+        let outcome = if settled.committed { "committed" } else { "aborted" };
+        ::metrics::counter!(metrics::EPOCHS, "outcome" => outcome).increment(1);
+        ::metrics::counter!(metrics::INPUTS).increment(settled.inputs);
+        ::metrics::histogram!(metrics::COMMIT_SECONDS).record(self.committed_at.elapsed());
+        self.lane.partitions().for_each(|id| self.show(id));
+        self.args.waiters.wake(&settled.outcomes);
+        self.apply(APPLY_EPOCHS)?;
+        if settled.committed {
+            myself.cast(Message::Turn)?;
+        } else {
+            myself.send_after(RETRY_DELAY, || Message::Turn);
+        }
+        Ok(())
+    }
+
+    /// Writes the epochs of every partition that has gathered `epochs_min` of them.
+    fn apply(&mut self, epochs_min: usize) -> Result<(), ActorProcessingErr> {
+        for id in self.lane.partitions().collect::<Vec<_>>() {
+            if self.lane.unapplied_epochs(id) < epochs_min {
+                continue;
+            }
+            let Some(committed) = self.args.partitions.get(&id) else { continue };
+            let blocks = self.lane.unapplied(id);
+            if let Err(cause) = committed.store.apply(&blocks) {
+                self.halt(id, cause.into());
+                continue;
+            }
+            let retired = self.lane.applied(id, blocks.len());
+            if let Some((actor, _)) = self.actors.get(&id) {
+                // A dead actor has no hot rows to correct.
+                let _ = actor.cast(partition::Message::Retire(retired));
+            }
+            self.show(id);
+        }
+        Ok(())
+    }
+
+    fn show(&self, id: u32) {
+        let (Some(committed), Some(head)) = (self.args.partitions.get(&id), self.lane.head(id)) else { return };
+        let halted = match self.lane.status(id) {
+            Some(Status::Halted(halt)) => Some(halt.to_string()),
+            _ => None,
+        };
+        let condition = Condition {
+            block: head.number,
+            commands_next: head.positions.commands,
+            postings_next: head.positions.postings,
+            halted,
+            is_quiet: !self.lane.has_input() && !self.lane.has_open() && !self.lane.is_committing(),
+        };
+        committed.show(self.lane.committed_layers(id), condition);
+    }
+
+    fn finish_drain(&mut self) {
+        if let Some(answer) = self.draining.take() {
+            for committed in self.args.partitions.values() {
+                if let Err(cause) = committed.store.flush() {
+                    warn!(%cause, "cannot flush a store");
+                }
+            }
+            let _ = answer.send(());
+        }
+    }
+
+    /// Another turn as soon as there is input to decide, or when the open epoch is due.
+    fn schedule(&mut self, myself: &ActorRef<Message>) {
+        if self.lane.has_input() && !self.is_scheduled.swap(true, Ordering::AcqRel) {
+            let _ = myself.cast(Message::Turn);
+            return;
+        }
+        if let Some(opened_at) = self.opened_at.filter(|_| !self.lane.is_committing()) {
+            let rest = self.args.epoch_interval.saturating_sub(opened_at.elapsed());
+            myself.send_after(rest, || Message::Turn);
+        }
+    }
+}

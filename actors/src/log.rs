@@ -1,0 +1,3 @@
+//! The logs that the engine runs on.
+
+pub mod embedded;

@@ -1,0 +1,102 @@
+//! The root of the supervision tree: starts the lanes and starts one again that has died.
+//! Owns the lanes. Receives messages to pass on, and the death of its lanes. When a lane keeps dying it stops trying, and says so.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use tracing::{error, warn};
+
+use crate::lane::{self, Args, LaneActor};
+use crate::metrics;
+use crate::supervisor::{Kind, Restarts};
+
+/// How long one lane may take to finish.
+const DRAIN_TIMEOUT_MS: u64 = 9_000;
+/// How long to wait before a lane is started again.
+const RESTART_DELAY: Duration = Duration::from_millis(100);
+
+pub(super) struct Root;
+
+pub(super) enum Message {
+    /// For a lane.
+    Tell(u32, lane::Message),
+    /// Starts a lane that has died.
+    Restart(u32),
+    /// Lets every lane finish.
+    Drain(RpcReplyPort<()>),
+}
+
+pub(super) struct State {
+    args: BTreeMap<u32, Args>,
+    lanes: BTreeMap<u32, (ActorRef<lane::Message>, Restarts)>,
+}
+
+impl Actor for Root {
+    type Msg = Message;
+    type State = State;
+    type Arguments = BTreeMap<u32, Args>;
+
+    async fn pre_start(&self, myself: ActorRef<Message>, args: BTreeMap<u32, Args>) -> Result<State, ActorProcessingErr> {
+        let mut lanes = BTreeMap::new();
+        for (id, args) in &args {
+            let (lane, _) = LaneActor::spawn_linked(None, LaneActor, args.clone(), myself.get_cell()).await?;
+            lanes.insert(*id, (lane, Restarts::default()));
+        }
+        Ok(State { args, lanes })
+    }
+
+    async fn handle(&self, myself: ActorRef<Message>, message: Message, state: &mut State) -> Result<(), ActorProcessingErr> {
+        match message {
+            Message::Tell(id, message) => {
+                if let Some((lane, _)) = state.lanes.get(&id) {
+                    // A dead lane is started again, and its partitions with it.
+                    let _ = lane.cast(message);
+                }
+            }
+            Message::Restart(id) => state.restart(&myself, id).await,
+            Message::Drain(answer) => {
+                for (lane, _) in state.lanes.values() {
+                    let _ = ractor::call_t!(lane, lane::Message::Drain, DRAIN_TIMEOUT_MS);
+                }
+                let _ = answer.send(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<Message>,
+        event: SupervisionEvent,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        if let SupervisionEvent::ActorFailed(cell, cause) = event {
+            let died = state.lanes.iter().find(|(_, (lane, _))| lane.get_id() == cell.get_id()).map(|(id, _)| *id);
+            if let Some(id) = died {
+                warn!(lane = id, %cause, "the lane died");
+                myself.send_after(RESTART_DELAY, move || Message::Restart(id));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    async fn restart(&mut self, myself: &ActorRef<Message>, id: u32) {
+        let (Some(args), Some((lane, restarts))) = (self.args.get_mut(&id), self.lanes.get_mut(&id)) else { return };
+        if !restarts.may_restart(Kind::Lane, Instant::now()) {
+            error!(lane = id, "the lane keeps dying and is given up");
+            return;
+        }
+        ::metrics::counter!(metrics::RESTARTS, "kind" => "lane").increment(1);
+        args.incarnation = args.incarnation.wrapping_add(1);
+        match LaneActor::spawn_linked(None, LaneActor, args.clone(), myself.get_cell()).await {
+            Ok((fresh, _)) => *lane = fresh,
+            Err(cause) => {
+                warn!(lane = id, %cause, "the lane does not start");
+                myself.send_after(RESTART_DELAY, move || Message::Restart(id));
+            }
+        }
+    }
+}

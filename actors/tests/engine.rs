@@ -1,0 +1,135 @@
+//! The engine on the embedded log, with real RocksDB and real actors: money moves, actors die, the process restarts.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use finflow_actors::{Node, Publish, Settings};
+use finflow_ledger::WalletId;
+use finflow_topologies::Topic;
+use finflow_topologies::simulation::{Audit, audit};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+fn settings(dir: &Path, lanes: u32) -> Settings {
+    Settings {
+        data_dir: dir.to_owned(),
+        prefix: "finflow".to_owned(),
+        partitions: 4,
+        lanes,
+        node_id: "test".to_owned(),
+        epoch_interval: Duration::from_millis(1),
+        treasury_enabled: true,
+        dedup_retention: Duration::from_secs(35 * 86_400),
+        dedup_margin: Duration::from_secs(3_600),
+        store_memory_bytes: 16 << 20,
+        hot_wallets: 100,
+    }
+}
+
+fn command(wallet: &str, key: &str, rest: &str) -> Publish {
+    let value = format!(r#"{{"tenant":"acme","wallet":"{wallet}","idempotency_key":"{key}",{rest}}}"#);
+    let key = Some(Bytes::copy_from_slice(wallet.as_bytes()));
+    Publish { partition: None, key, value: Some(Bytes::from(value)), ..Publish::default() }
+}
+
+fn opened(count: usize) -> Vec<Publish> {
+    let open = r#""type":"open_wallet","currency":"AED","country":"AE","kind":"personal","holder":"H""#;
+    let top_up = r#""type":"top_up","amount":"10","currency":"AED","source":{"account":"x"}"#;
+    (0..count).flat_map(|n| [command(&format!("w{n}"), "open", open), command(&format!("w{n}"), "top", top_up)]).collect()
+}
+
+fn transfers(wallets: usize, from: usize, to: usize) -> Vec<Publish> {
+    let one = |n: usize| {
+        let rest =
+            format!(r#""type":"transfer","to":"w{}","amount":"0.{:02}","currency":"AED""#, (n * 7 + 1) % wallets, n % 90 + 1);
+        command(&format!("w{}", n % wallets), &format!("t{n}"), &rest)
+    };
+    (from..to).map(one).collect()
+}
+
+fn audited(node: &Node) -> Audit {
+    let mut events = Vec::new();
+    for partition in 0..node.partitions_count() {
+        let mut from = 0;
+        loop {
+            let fetched = node.fetch(Topic::Events, partition, from, 1 << 20).expect("a log");
+            if fetched.records.is_empty() {
+                break;
+            }
+            events.extend(fetched.records.into_iter().filter_map(|record| record.value));
+            from = fetched.next;
+        }
+    }
+    audit(events.iter().map(|event| &**event))
+}
+
+fn check(node: &Node, wallets: usize, transfers: u64) {
+    let audit = audited(node);
+    assert_eq!(audit.faults, Vec::<String>::new());
+    let ended = audit.outcomes.get("payment.settled").copied().unwrap_or_default()
+        + audit.outcomes.get("payment.rejected").copied().unwrap_or_default();
+    assert_eq!(ended, transfers + wallets as u64);
+    for n in 0..wallets {
+        let id = format!("w{n}");
+        let wallet = node.wallet(&WalletId::parse(&id).expect("valid")).expect("readable").expect("opened");
+        assert_eq!(Some(wallet.ledger().minor()), audit.balances.get(&id).map(|(_, minor)| *minor), "{id}");
+        assert!(wallet.held().is_zero());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn money_moves_while_partition_actors_die_and_survives_a_restart() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (wallets, count) = (50, 2_000);
+    for lanes in [1, 2] {
+        let dir = dir.path().join(lanes.to_string());
+        let node = Node::start(settings(&dir, lanes)).await.expect("a node");
+        node.publish(opened(wallets)).await.expect("a log");
+        for batch in 0..20 {
+            node.publish(transfers(wallets, batch * count / 20, (batch + 1) * count / 20)).await.expect("a log");
+            node.kill_partition(batch as u32 % 4);
+        }
+        assert!(node.idle(DEADLINE).await, "{:?}", node.status());
+        check(&node, wallets, count as u64);
+        node.publish(transfers(wallets, 0, count)).await.expect("a log");
+        assert!(node.idle(DEADLINE).await);
+        check(&node, wallets, count as u64);
+        node.stop().await;
+        let digests: BTreeMap<u32, [u8; 32]> = (0..4).map(|id| (id, node.digest(id).expect("readable"))).collect();
+        drop(node);
+
+        // One partition's state is lost, another's is damaged: both come back from the journal, to the same rows.
+        std::fs::remove_dir_all(dir.join("state/1")).expect("a directory");
+        std::fs::write(dir.join("state/2/CURRENT"), b"").expect("a file");
+        let node = Node::open(settings(&dir, lanes)).expect("a node");
+        for (id, before) in digests {
+            assert_eq!(node.digest(id).expect("readable"), before, "partition {id}");
+        }
+        for (_, found) in node.verify() {
+            assert_eq!(found.expect("readable").differences, Vec::<String>::new());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn swapped_directories_halt_and_another_partition_count_is_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let node = Node::start(settings(dir.path(), 1)).await.expect("a node");
+    node.publish(opened(20)).await.expect("a log");
+    assert!(node.idle(DEADLINE).await);
+    node.stop().await;
+    drop(node);
+    let state = dir.path().join("state");
+    std::fs::rename(state.join("0"), state.join("x")).expect("a directory");
+    std::fs::rename(state.join("1"), state.join("0")).expect("a directory");
+    std::fs::rename(state.join("x"), state.join("1")).expect("a directory");
+    let node = Node::start(settings(dir.path(), 1)).await.expect("a node");
+    let halted: Vec<u32> = node.status().iter().filter(|status| status.cause.is_some()).map(|status| status.partition).collect();
+    assert_eq!(halted, vec![0, 1]);
+    node.stop().await;
+    drop(node);
+    let error = Node::open(Settings { partitions: 8, ..settings(dir.path(), 1) }).err().expect("another count");
+    assert!(error.to_string().contains("4 partitions, 8"), "{error}");
+}

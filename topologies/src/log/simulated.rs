@@ -198,10 +198,10 @@ impl Session for SimulatedSession {
         }
         let stamp = transaction.stamp.clone();
         let fault = inner.fault.take();
-        if matches!(fault, None | Some(Fault::DoubtCommitted)) {
-            if let Err(error) = inner.take(transaction) {
-                return Commit::Aborted(error.to_string());
-            }
+        if matches!(fault, None | Some(Fault::DoubtCommitted))
+            && let Err(error) = inner.take(transaction)
+        {
+            return Commit::Aborted(error.to_string());
         }
         match fault {
             None => Commit::Committed,

@@ -59,10 +59,10 @@ impl Audit {
         if name == "payment.settled" && kind == "top_up" {
             *self.brought_in.entry(text("currency")).or_default() += moved;
         }
-        if name.starts_with("payment.") {
-            if let Some(before) = self.ended.insert(payment.clone(), name.clone()) {
-                self.faults.push(format!("payment {payment} ended twice: {before}, {name}"));
-            }
+        if name.starts_with("payment.")
+            && let Some(before) = self.ended.insert(payment.clone(), name.clone())
+        {
+            self.faults.push(format!("payment {payment} ended twice: {before}, {name}"));
         }
         if name == "wallet.credited" && self.credits.insert(payment.clone(), wallet.clone()).is_some() {
             self.faults.push(format!("payment {payment} credited twice"));

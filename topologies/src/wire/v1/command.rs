@@ -267,7 +267,10 @@ fn source(pairs: Option<&Pairs<'_>>) -> Result<Source, Malformed> {
     })
 }
 
-fn metadata(pairs: &Pairs<'_>) -> Result<Vec<(Arc<str>, Arc<str>)>, Malformed> {
+/// Names and values, sorted by name.
+type Metadata = Vec<(Arc<str>, Arc<str>)>;
+
+fn metadata(pairs: &Pairs<'_>) -> Result<Metadata, Malformed> {
     let mut metadata = Vec::with_capacity(pairs.0.len());
     for (name, value) in &pairs.0 {
         let is_name = !name.0.is_empty() && is_text(&name.0, METADATA_NAME_CHARACTERS_MAX);

@@ -1,2 +1,63 @@
-//! The command line.
-fn main() {}
+//! The command line: parse, load, start, report. What a payment may do is decided elsewhere.
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use self::cli::{Cli, Command};
+use self::failure::Failure;
+
+mod access;
+mod cli;
+mod demo;
+mod failure;
+mod publish;
+mod run;
+mod show;
+mod tail;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logs(&cli);
+    match carry_out(cli).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("finflow: {failure}");
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+async fn carry_out(cli: Cli) -> Result<(), Failure> {
+    let Cli { common, command } = cli;
+    match command {
+        Command::Run => run::run(&common).await,
+        Command::Demo(options) => demo::demo(&common, &options).await,
+        Command::Publish(options) => publish::publish(&common, &options).await,
+        Command::Tail(options) => tail::tail(&common, &options).await,
+        Command::Wallet(command) => show::wallet(&common, &command).await,
+        Command::Payment(command) => show::payment(&common, &command).await,
+        Command::Partitions => show::partitions(&common).await,
+        Command::State(command) => show::state(&common, &command).await,
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "finflow", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}
+
+/// Logs go to stderr; data goes to stdout.
+fn start_logs(cli: &Cli) {
+    let default = if matches!(cli.command, Command::Run) { "info" } else { "off" };
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env();
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match cli.common.log_format {
+        cli::LogFormat::Json => logs.json().init(),
+        cli::LogFormat::Human => logs.init(),
+    }
+}

@@ -1,0 +1,157 @@
+//! The commands and their options. Usage mistakes end with exit code 2.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Wallets and transfers, exactly once, on one binary and its log.
+#[derive(Debug, Parser)]
+#[command(name = "finflow", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// Where the log and the state live
+    #[arg(long, global = true, default_value = "./finflow-data")]
+    pub(crate) data_dir: PathBuf,
+    /// The partition count of the application; fixed when the directory is made
+    #[arg(long, global = true, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) partitions: u32,
+    /// Lanes: epochs that commit independently, at most one for each partition
+    #[arg(long, global = true, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) lanes: u32,
+    /// Refuse top-ups from the built-in treasury
+    #[arg(long, global = true)]
+    pub(crate) no_treasury: bool,
+    /// How results are printed
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+    /// How logs are written to stderr
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Human)]
+    pub(crate) log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Human,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the engine until SIGTERM or Ctrl-C
+    Run,
+    /// Run a generated load, kill actors meanwhile, and audit every cent
+    Demo(Demo),
+    /// Publish JSON lines (a file, or - for standard input) and run the engine until they are consumed
+    Publish(Publish),
+    /// Print the records of a topic
+    Tail(Tail),
+    /// Show wallets
+    #[command(subcommand)]
+    Wallet(WalletCommand),
+    /// Show a payment
+    #[command(subcommand)]
+    Payment(PaymentCommand),
+    /// Show how every partition is
+    Partitions,
+    /// Check the state
+    #[command(subcommand)]
+    State(StateCommand),
+    /// Print shell completions
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// How long the load lasts
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) seconds: u64,
+    /// Commands per second
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) rate: u64,
+    /// Wallets
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(30..=10_000_000))]
+    pub(crate) wallets: u64,
+    /// The seed of the generated load
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Publish {
+    /// A file of JSON lines, or - for standard input
+    pub(crate) file: PathBuf,
+    /// Return once every command has ended, and count how
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How many seconds to wait at most; then exit 75
+    #[arg(long, default_value_t = 60)]
+    pub(crate) timeout: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Tail {
+    /// The topic
+    #[arg(value_enum, default_value_t = TailTopic::Events)]
+    pub(crate) topic: TailTopic,
+    /// Where to begin
+    #[arg(long, value_enum, default_value_t = From::End)]
+    pub(crate) from: From,
+    /// Stop at the end instead of waiting for more
+    #[arg(long)]
+    pub(crate) exit_at_end: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum TailTopic {
+    Events,
+    Commands,
+    Dlq,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum From {
+    Beginning,
+    End,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WalletCommand {
+    /// One wallet
+    Show {
+        /// Its id
+        wallet: String,
+    },
+    /// All wallets, by partition and id
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PaymentCommand {
+    /// One payment, or any other command
+    Show {
+        /// Its id: pay_ and 26 characters
+        payment: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StateCommand {
+    /// Read every row and check the invariants; exit 3 on a difference
+    Verify,
+}

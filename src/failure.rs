@@ -1,0 +1,71 @@
+//! How a command fails: what the user reads, and the exit code that scripts read.
+
+use std::fmt;
+
+use finflow_actors::{ReadError, StartError};
+use finflow_topologies::log;
+
+/// A failure with its exit code.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// 1: it did not work.
+    Failed(String),
+    /// 3: a verification found a difference.
+    Difference(String),
+    /// 75: it may work later.
+    Temporary(String),
+    /// 78: the configuration is wrong.
+    Configuration(String),
+}
+
+impl Failure {
+    pub(crate) fn code(&self) -> u8 {
+        match self {
+            Failure::Failed(_) => 1,
+            Failure::Difference(_) => 3,
+            Failure::Temporary(_) => 75,
+            Failure::Configuration(_) => 78,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Failed(text) | Failure::Difference(text) | Failure::Temporary(text) | Failure::Configuration(text) => {
+                f.write_str(text)
+            }
+        }
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Failure {
+        let text = error.to_string();
+        match error {
+            StartError::Log(log::Error::Unavailable(cause)) if cause.contains("lock") => {
+                Failure::Temporary(format!("the data directory is in use by another finflow process: {cause}"))
+            }
+            StartError::Log(log::Error::Corrupt(cause)) if cause.contains("are configured") => Failure::Configuration(cause),
+            _ => Failure::Failed(text),
+        }
+    }
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Failure {
+        Failure::Failed(error.to_string())
+    }
+}
+
+impl From<log::Error> for Failure {
+    fn from(error: log::Error) -> Failure {
+        Failure::Failed(error.to_string())
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Failure {
+        Failure::Failed(error.to_string())
+    }
+}

@@ -1,0 +1,166 @@
+//! The command line as a user types it: publish, tail, show, verify, demo, mistakes - and a process that is killed.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+const COMMANDS: &str = r#"{"type":"open_wallet","tenant":"acme","idempotency_key":"o-1","wallet":"alice","currency":"AED","country":"AE","kind":"personal","holder":"Alice"}
+{"type":"open_wallet","tenant":"acme","idempotency_key":"o-2","wallet":"bob","currency":"AED","country":"AE","kind":"merchant","holder":"Bob"}
+{"type":"top_up","tenant":"acme","idempotency_key":"t-1","wallet":"alice","amount":"100","currency":"AED","source":{"account":"till"}}
+{"type":"transfer","tenant":"acme","idempotency_key":"order-1","wallet":"alice","to":"bob","amount":"12.50","currency":"AED"}
+{"type":"transfer","tenant":"acme","idempotency_key":"order-2","wallet":"alice","to":"bob","amount":"1000.00","currency":"AED"}
+{"type":"transfer","tenant":"acme","idempotency_key":"order-3","wallet":"alice","to":"bob","amount":12.5,"currency":"AED"}
+"#;
+
+fn finflow(dir: &Path, arguments: &[&str]) -> Output {
+    let output = command(dir, arguments).output();
+    output.expect("the program runs")
+}
+
+fn command(dir: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_finflow"));
+    command.args(arguments).arg("--data-dir").arg(dir.join("data")).current_dir(dir).stdin(Stdio::null());
+    command
+}
+
+fn lines(output: &Output) -> Vec<Value> {
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().map(|line| serde_json::from_str(line).expect("a JSON object a line")).collect()
+}
+
+fn json(dir: &Path, arguments: &[&str]) -> Vec<Value> {
+    let output = finflow(dir, &[arguments, &["--format", "json"]].concat());
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    lines(&output)
+}
+
+#[test]
+fn the_contracts_file_gives_the_contracts_events_and_balances_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::write(dir.path().join("payments.jsonl"), COMMANDS).expect("a file");
+    for _ in 0..2 {
+        let told = json(dir.path(), &["publish", "payments.jsonl", "--wait"]);
+        let expected = r#"{"published":6,"refused":0,"settled":2,"rejected":1,"dead_lettered":1,"applied":2,"unanswered":0}"#;
+        assert_eq!(told, vec![serde_json::from_str::<Value>(expected).expect("JSON")]);
+        let events = json(dir.path(), &["tail", "events", "--from", "beginning", "--exit-at-end"]);
+        let mut told: Vec<String> = events
+            .iter()
+            .map(|line| {
+                let event = &line["value"];
+                let text = |name: &str| event[name].as_str().unwrap_or("-").to_owned();
+                let ledger = event["balance"]["ledger"].as_str().unwrap_or("-").to_owned();
+                format!(
+                    "{} {} {} {} {} {ledger}",
+                    text("wallet"),
+                    event["wallet_seq"],
+                    text("event"),
+                    text("amount"),
+                    text("reason")
+                )
+            })
+            .collect();
+        told.sort();
+        let expected = [
+            "alice 1 wallet.opened - - 0.00",
+            "alice 2 payment.settled 100.00 - 100.00",
+            // Bob lives in another partition: while he has not answered, the 12.50 are held and still in the ledger balance.
+            "alice 3 payment.rejected 1000.00 insufficient_funds 100.00",
+            "alice 4 payment.settled 12.50 - 87.50",
+            "bob 1 wallet.opened - - 0.00",
+            "bob 2 wallet.credited 12.50 - 12.50",
+        ];
+        assert_eq!(told, expected);
+        let wallet = json(dir.path(), &["wallet", "show", "alice"]);
+        let expected = r#"[{"wallet":"alice","currency":"AED","status":"open","available":"87.50","held":"0.00","ledger":"87.50","wallet_seq":4}]"#;
+        assert_eq!(Value::from(wallet), serde_json::from_str::<Value>(expected).expect("JSON"));
+        assert_eq!(json(dir.path(), &["wallet", "list"]).len(), 2);
+        let settled = events.iter().find(|line| line["value"]["idempotency_key"] == "order-1").expect("an event");
+        let payment = settled["value"]["payment"].as_str().expect("an id").to_owned();
+        let shown = json(dir.path(), &["payment", "show", &payment]);
+        assert_eq!(
+            (&shown[0]["status"], &shown[0]["to"], &shown[0]["amount"]),
+            (&"settled".into(), &"bob".into(), &"12.50".into())
+        );
+        let verified = json(dir.path(), &["state", "verify"]);
+        assert!(verified.iter().all(|partition| partition["differences"] == Value::Array(vec![])));
+    }
+    let dead = json(dir.path(), &["tail", "dlq", "--from", "beginning", "--exit-at-end"]);
+    let codes: Vec<&Value> = dead.iter().map(|line| &line["headers"]["x-error-code"]).collect();
+    assert_eq!(codes, vec!["field_invalid", "field_invalid"], "each copy of what cannot be understood is kept");
+}
+
+#[test]
+fn mistakes_have_their_exit_codes() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let bad = "nonsense\n{\"wallet\":\"a b\"}\n{\"type\":\"transfer\"}\n";
+    std::fs::write(dir.path().join("bad.jsonl"), bad).expect("a file");
+    for (arguments, code, told) in [
+        (&["frobnicate"][..], 2, "unrecognized"),
+        (&["wallet", "show", "alice"], 1, "holds no finflow data"),
+        (&["payment", "show", "pay_x"], 1, "not a payment id"),
+        (&["publish", "missing.jsonl"], 1, "missing.jsonl"),
+        (&["publish", "bad.jsonl"], 1, "line 2: no valid wallet"),
+        (&["wallet", "show", "alice"], 1, "there is no wallet alice"),
+        (&["wallet", "list", "--partitions", "4"], 78, "8 partitions, 4 are configured"),
+        (&["publish", "bad.jsonl", "--lanes", "9", "--partitions", "8"], 78, "--lanes"),
+    ] {
+        let output = finflow(dir.path(), arguments);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {errors}");
+        assert!(errors.contains(told), "{arguments:?}: {errors}");
+    }
+}
+
+#[test]
+fn a_process_that_is_killed_at_any_moment_loses_and_doubles_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut commands = String::new();
+    for n in 0..20 {
+        commands.push_str(&COMMANDS.lines().next().expect("a line").replace("alice", &format!("w{n}")));
+        commands.push('\n');
+        commands.push_str(&COMMANDS.lines().nth(2).expect("a line").replace("alice", &format!("w{n}")));
+        commands.push('\n');
+    }
+    for n in 0..4_000 {
+        let line = COMMANDS.lines().nth(3).expect("a line").replace("order-1", &format!("k{n}"));
+        commands.push_str(&line.replace("alice", &format!("w{}", n % 20)).replace("bob", &format!("w{}", (n * 7 + 1) % 20)));
+        commands.push('\n');
+    }
+    std::fs::write(dir.path().join("payments.jsonl"), &commands).expect("a file");
+    let mut random = fastrand::Rng::with_seed(7);
+    for _ in 0..15 {
+        let mut child = command(dir.path(), &["publish", "payments.jsonl", "--lanes", "2"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the program runs");
+        let until = std::time::Instant::now() + std::time::Duration::from_millis(random.u64(5..250));
+        while std::time::Instant::now() < until && child.try_wait().expect("a child").is_none() {
+            std::thread::yield_now();
+        }
+        // It may have finished already.
+        let _ = child.kill();
+        child.wait().expect("a child");
+    }
+    let told = json(dir.path(), &["publish", "payments.jsonl", "--lanes", "2", "--wait"]);
+    assert_eq!((&told[0]["unanswered"], &told[0]["applied"]), (&0.into(), &20.into()));
+    let events = json(dir.path(), &["tail", "events", "--from", "beginning", "--exit-at-end"]);
+    let events: Vec<Vec<u8>> = events.iter().map(|line| line["value"].to_string().into_bytes()).collect();
+    let audit = finflow_topologies::simulation::audit(events.iter().map(Vec::as_slice));
+    assert_eq!(audit.faults, Vec::<String>::new());
+    let ended: u64 = audit.outcomes.iter().filter(|(name, _)| name.starts_with("payment.")).map(|(_, count)| count).sum();
+    assert_eq!(ended, 4_020);
+    assert_eq!(audit.sums.get("AED"), Some(&(20 * 10_000)));
+    let verified = json(dir.path(), &["state", "verify"]);
+    assert!(verified.iter().all(|partition| partition["differences"] == Value::Array(vec![])));
+}
+
+#[test]
+fn the_demo_accounts_for_every_cent() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let output = finflow(dir.path(), &["demo", "--seconds", "2", "--rate", "1000", "--wallets", "300"]);
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(told.contains("every cent is accounted for (300 wallets"), "{told}");
+}

@@ -1,1 +1,177 @@
-//! finflow-config.
+//! The configuration: typed, complete and checked before anything starts.
+//!
+//! Layers: the built-in defaults < files < variables `FINFLOW__SECTION__KEY` < settings `section.key=value`. Every layer is checked
+//! by itself, so a wrong value is reported even where a later layer overrides it, and all problems are reported at once.
+//! The crate reads no file, no environment and no clock, and no message repeats a value: it could be a secret.
+
+mod layers;
+mod problems;
+mod values;
+
+use std::{net::SocketAddr, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+pub use problems::{Place, Problem, Problems};
+
+/// The documented defaults, as shipped.
+pub const DEFAULTS: &str = include_str!("../default.toml");
+/// The profile for production, to be given to [`Config::load`] as the first file.
+pub const PRODUCTION: &str = include_str!("../profiles/production.toml");
+
+/// Most partitions of a topic.
+pub const PARTITIONS_MAX: u32 = 4096;
+/// Most wallets kept decoded in memory.
+pub const HOT_WALLETS_MAX: u32 = 100_000_000;
+
+/// All of the configuration. `default.toml` says what each key means.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Lanes of this process, 1 to `topics.partitions`.
+    #[serde(deserialize_with = "values::whole::<_, 1, PARTITIONS_MAX>")]
+    pub lanes: u32,
+    /// This process.
+    pub node: Node,
+    /// The topics.
+    pub topics: Topics,
+    /// The epochs.
+    pub epoch: Epoch,
+    /// The treasury.
+    pub treasury: Treasury,
+    /// The memory of commands seen.
+    pub dedup: Dedup,
+    /// The store.
+    pub store: Store,
+    /// The log of this process.
+    pub log: Log,
+    /// The administrative server.
+    pub admin: Admin,
+}
+
+/// `[node]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    /// The name of this process, unlike that of any other of the same application.
+    #[serde(deserialize_with = "values::name")]
+    pub id: String,
+}
+
+/// `[topics]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Topics {
+    /// What all topic names begin with; fit for a Kafka topic.
+    #[serde(deserialize_with = "values::name")]
+    pub prefix: String,
+    /// Partitions of every topic, 1 to [`PARTITIONS_MAX`].
+    #[serde(deserialize_with = "values::whole::<_, 1, PARTITIONS_MAX>")]
+    pub partitions: u32,
+}
+
+/// `[epoch]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Epoch {
+    /// How long an epoch gathers commands; more than zero.
+    #[serde(with = "values::duration")]
+    pub interval: Duration,
+}
+
+/// `[treasury]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Treasury {
+    /// Whether top-ups are allowed.
+    #[serde(deserialize_with = "values::truth")]
+    pub enabled: bool,
+}
+
+/// `[dedup]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dedup {
+    /// How long a command's key is remembered; more than `margin`.
+    #[serde(with = "values::duration")]
+    pub retention: Duration,
+    /// How much longer it is kept; more than zero.
+    #[serde(with = "values::duration")]
+    pub margin: Duration,
+}
+
+/// `[store]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Store {
+    /// `store.memory`, in bytes; more than zero.
+    #[serde(rename = "memory", with = "values::size")]
+    pub memory_bytes: u64,
+    /// Wallets kept decoded in memory, 1 to [`HOT_WALLETS_MAX`].
+    #[serde(deserialize_with = "values::whole::<_, 1, HOT_WALLETS_MAX>")]
+    pub hot_wallets: u32,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// How lines are written.
+    #[serde(deserialize_with = "values::log_format")]
+    pub format: LogFormat,
+}
+
+/// How the lines of the process's log are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For a terminal.
+    Human,
+    /// One object a line.
+    Json,
+}
+
+/// `[admin]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Admin {
+    /// Where the administrative server listens; port 0 takes any free one.
+    #[serde(deserialize_with = "values::address")]
+    pub listen: SocketAddr,
+}
+
+impl Config {
+    /// The configuration that `files` (name and text), `variables` (name and value) and `settings` (`section.key=value`) make of the
+    /// defaults, each overriding those before it.
+    ///
+    /// Variables that do not begin with `FINFLOW__` are ignored.
+    ///
+    /// # Errors
+    /// All problems of all layers, each with its place.
+    pub fn load(
+        files: &[(String, String)],
+        variables: impl IntoIterator<Item = (String, String)>,
+        settings: &[String],
+    ) -> Result<Config, Problems> {
+        layers::load(files, variables, settings)
+    }
+
+    /// The configuration as a file that [`Config::load`] reads back to the same.
+    pub fn to_toml(&self) -> String {
+        // Strings, whole numbers and truth values in tables: TOML can write them all.
+        toml::to_string(self).unwrap_or_default()
+    }
+
+    /// The rules between keys: the key that is wrong, the one it is measured against, and what is wrong.
+    fn contradictions(&self) -> Vec<(&'static str, &'static str, String)> {
+        let mut found = Vec::new();
+        if self.topics.partitions < self.lanes {
+            let partitions = self.topics.partitions;
+            found.push(("lanes", "topics.partitions", format!("must be at most `topics.partitions`, which is {partitions}")));
+        }
+        if self.dedup.retention <= self.dedup.margin {
+            found.push(("dedup.retention", "dedup.margin", "must be more than `dedup.margin`".to_owned()));
+        }
+        found
+    }
+}

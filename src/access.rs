@@ -1,13 +1,24 @@
-//! Opening the engine of a data directory, for reading or for running.
+//! The way to the engine of a data directory: the service that runs there, else the directory itself.
 
+use std::ops::Range;
 use std::time::Duration;
 
-use finflow_actors::{Node, Settings};
+use finflow_actors::socket::Client;
+use finflow_actors::{Checked, Node, PartitionStatus, Publish, Settings};
+use finflow_ledger::{Coordinates, Payment, PaymentId, Wallet, WalletId};
+use finflow_topologies::Topic;
+use finflow_topologies::log::Fetched;
 
 use crate::cli::Common;
 use crate::failure::Failure;
 
 const DAY: Duration = Duration::from_secs(86_400);
+
+/// The engine, in another process or in this one.
+pub(crate) enum Access {
+    Running(Client),
+    Own(Node),
+}
 
 /// What the common options say.
 pub(crate) fn settings(common: &Common) -> Result<Settings, Failure> {
@@ -29,13 +40,118 @@ pub(crate) fn settings(common: &Common) -> Result<Settings, Failure> {
     })
 }
 
-/// The directory opened for reading. It must exist: reading makes nothing.
-pub(crate) fn open(common: &Common) -> Result<Node, Failure> {
-    if !common.data_dir.join("log").is_dir() {
-        return Err(Failure::Failed(format!(
-            "{} holds no finflow data; publish something first, for example: finflow publish payments.jsonl",
-            common.data_dir.display()
-        )));
+impl Access {
+    /// For reading: a directory must exist, because reading makes nothing.
+    pub(crate) async fn open(common: &Common) -> Result<Access, Failure> {
+        if let Some(client) = Client::connect(&common.data_dir).await {
+            return Ok(Access::Running(client));
+        }
+        if !common.data_dir.join("log").is_dir() {
+            return Err(Failure::Failed(format!(
+                "{} holds no finflow data; publish something first, for example: finflow publish payments.jsonl",
+                common.data_dir.display()
+            )));
+        }
+        Ok(Access::Own(Node::open(settings(common)?)?))
     }
-    Ok(Node::open(settings(common)?)?)
+
+    /// For publishing: without a running service the engine runs in this process.
+    pub(crate) async fn start(common: &Common) -> Result<Access, Failure> {
+        match Client::connect(&common.data_dir).await {
+            Some(client) => Ok(Access::Running(client)),
+            None => Ok(Access::Own(Node::start(settings(common)?).await?)),
+        }
+    }
+
+    /// Stops what [`Access::start`] started; a service of another process runs on.
+    pub(crate) async fn stop(&self) {
+        if let Access::Own(node) = self {
+            node.stop().await;
+        }
+    }
+
+    pub(crate) async fn partitions_count(&self) -> Result<u32, Failure> {
+        match self {
+            Access::Running(client) => Ok(client.partitions_count().await?),
+            Access::Own(node) => Ok(node.partitions_count()),
+        }
+    }
+
+    pub(crate) async fn publish(&self, records: Vec<Publish>) -> Result<Vec<Coordinates>, Failure> {
+        match self {
+            Access::Running(client) => Ok(client.publish(records).await?),
+            Access::Own(node) => Ok(node.publish(records).await?),
+        }
+    }
+
+    pub(crate) async fn range(&self, topic: Topic, partition: u32) -> Result<Range<u64>, Failure> {
+        match self {
+            Access::Running(client) => Ok(client.range(topic, partition).await?),
+            Access::Own(node) => Ok(node.range(topic, partition)?),
+        }
+    }
+
+    pub(crate) async fn fetch(&self, topic: Topic, partition: u32, from: u64, bytes_max: usize) -> Result<Fetched, Failure> {
+        match self {
+            Access::Running(client) => Ok(client.fetch(topic, partition, from, bytes_max).await?),
+            Access::Own(node) => Ok(node.fetch(topic, partition, from, bytes_max)?),
+        }
+    }
+
+    pub(crate) async fn changed(&self, deadline: Duration) -> Result<(), Failure> {
+        match self {
+            Access::Running(client) => client.changed(deadline).await?,
+            Access::Own(node) => node.changed(deadline).await,
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn wallet(&self, id: &WalletId) -> Result<Option<Wallet>, Failure> {
+        match self {
+            Access::Running(client) => Ok(client.wallet(id).await?),
+            Access::Own(node) => Ok(node.wallet(id)?),
+        }
+    }
+
+    pub(crate) async fn wallets(&self, partition: u32, after: Option<&WalletId>, limit: usize) -> Result<Vec<Wallet>, Failure> {
+        match self {
+            Access::Running(client) => Ok(client.wallets(partition, after, limit).await?),
+            Access::Own(node) => Ok(node.wallets(partition, after, limit)?),
+        }
+    }
+
+    pub(crate) async fn payment(&self, id: PaymentId) -> Result<Option<Payment>, Failure> {
+        match self {
+            Access::Running(client) => Ok(client.payment(id).await?),
+            Access::Own(node) => Ok(node.payment(id)?),
+        }
+    }
+
+    pub(crate) async fn status(&self) -> Result<Vec<PartitionStatus>, Failure> {
+        match self {
+            Access::Running(client) => Ok(client.status().await?),
+            Access::Own(node) => Ok(node.status()),
+        }
+    }
+
+    pub(crate) async fn idle(&self, deadline: Duration) -> Result<bool, Failure> {
+        match self {
+            Access::Running(client) => Ok(client.idle(deadline).await?),
+            Access::Own(node) => Ok(node.idle(deadline).await),
+        }
+    }
+
+    pub(crate) async fn check(&self) -> Result<Vec<Checked>, Failure> {
+        match self {
+            Access::Running(client) => Ok(client.check().await?),
+            Access::Own(node) => node.check().await.map_err(|error| Failure::Failed(error.to_string())),
+        }
+    }
+
+    pub(crate) async fn resume(&self, partition: u32) -> Result<(), Failure> {
+        match self {
+            Access::Running(client) => Ok(client.resume(partition).await?),
+            Access::Own(_) => Err(Failure::Failed("no service runs here; a partition is resumed where it runs".to_owned())),
+        }
+    }
 }

@@ -64,8 +64,14 @@ pub(crate) enum Command {
     /// Show a payment
     #[command(subcommand)]
     Payment(PaymentCommand),
-    /// Show how every partition is
-    Partitions,
+    /// Show how every partition is, or let a halted one go on
+    Partitions {
+        #[command(subcommand)]
+        command: Option<PartitionsCommand>,
+    },
+    /// Show dead letters
+    #[command(subcommand)]
+    Dlq(DlqCommand),
     /// Check the state
     #[command(subcommand)]
     State(StateCommand),
@@ -154,4 +160,24 @@ pub(crate) enum PaymentCommand {
 pub(crate) enum StateCommand {
     /// Read every row and check the invariants; exit 3 on a difference
     Verify,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PartitionsCommand {
+    /// Lets a halted partition go on from its last committed block
+    Resume {
+        /// The partition
+        partition: u32,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DlqCommand {
+    /// One line for each dead letter
+    List,
+    /// One dead letter, whole
+    Show {
+        /// Its place, as `list` gives it: partition:offset
+        place: String,
+    },
 }

@@ -69,3 +69,10 @@ impl From<std::io::Error> for Failure {
         Failure::Failed(error.to_string())
     }
 }
+
+/// What a running service answered.
+impl From<String> for Failure {
+    fn from(cause: String) -> Failure {
+        Failure::Failed(cause)
+    }
+}

@@ -10,6 +10,7 @@ use self::failure::Failure;
 mod access;
 mod cli;
 mod demo;
+mod dlq;
 mod failure;
 mod publish;
 mod run;
@@ -41,7 +42,8 @@ async fn carry_out(cli: Cli) -> Result<(), Failure> {
         Command::Tail(options) => tail::tail(&common, &options).await,
         Command::Wallet(command) => show::wallet(&common, &command).await,
         Command::Payment(command) => show::payment(&common, &command).await,
-        Command::Partitions => show::partitions(&common).await,
+        Command::Partitions { command } => show::partitions(&common, command.as_ref()).await,
+        Command::Dlq(command) => dlq::dlq(&common, &command).await,
         Command::State(command) => show::state(&common, &command).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "finflow", &mut std::io::stdout());

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use finflow_actors::{Node, Publish};
+use finflow_actors::Publish;
 use finflow_ledger::{Coordinates, PaymentId, PaymentState};
 use finflow_topologies::Topic;
 use finflow_topologies::log::Headers;
@@ -14,7 +14,7 @@ use finflow_topologies::wire::v1::{decode, home_of, origin_of};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use crate::access::settings;
+use crate::access::Access;
 use crate::cli::{self, Common};
 use crate::failure::Failure;
 use crate::show::print;
@@ -50,18 +50,18 @@ pub(crate) async fn publish(common: &Common, options: &cli::Publish) -> Result<(
         Box::new(file.map_err(|error| Failure::Failed(format!("{}: {error}", options.file.display())))?)
     };
     let deadline = Instant::now() + Duration::from_secs(options.timeout);
-    let node = Node::start(settings(common)?).await?;
-    let sent = send_all(&node, BufReader::new(source), &mut counts).await;
+    let access = Access::start(common).await?;
+    let sent = send_all(&access, BufReader::new(source), &mut counts).await;
     let finished = match &sent {
-        Ok(_) => node.idle(deadline.saturating_duration_since(Instant::now())).await,
-        Err(_) => false,
+        Ok(_) => access.idle(deadline.saturating_duration_since(Instant::now())).await,
+        Err(_) => Ok(false),
     };
-    let answered = match &sent {
-        Ok(sent) if options.wait && finished => count(&node, sent, &mut counts),
+    let answered = match (&sent, &finished) {
+        (Ok(sent), Ok(true)) if options.wait => count(&access, sent, &mut counts).await,
         _ => Ok(()),
     };
-    node.stop().await;
-    let sent = sent?;
+    access.stop().await;
+    let (sent, finished) = (sent?, finished?);
     answered?;
     let mut line = json!({ "published": sent.len(), "refused": counts.refused });
     if options.wait {
@@ -79,7 +79,7 @@ pub(crate) async fn publish(common: &Common, options: &cli::Publish) -> Result<(
     }
 }
 
-async fn send_all(node: &Node, mut lines: impl BufRead, counts: &mut Counts) -> Result<Vec<Sent>, Failure> {
+async fn send_all(access: &Access, mut lines: impl BufRead, counts: &mut Counts) -> Result<Vec<Sent>, Failure> {
     let style = ProgressStyle::with_template("{spinner} {human_pos} published {per_sec}");
     let progress = ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
     let (mut sent, mut batch, mut payments) = (Vec::new(), Vec::new(), Vec::new());
@@ -106,7 +106,7 @@ async fn send_all(node: &Node, mut lines: impl BufRead, counts: &mut Counts) -> 
         }
         if BATCH_LINES <= batch.len() || (read == 0 && !batch.is_empty()) {
             progress.inc(batch.len() as u64);
-            let places = node.publish(std::mem::take(&mut batch)).await?;
+            let places = access.publish(std::mem::take(&mut batch)).await?;
             sent.extend(places.into_iter().zip(payments.drain(..)).map(|(at, payment)| Sent { at, payment }));
         }
         if read == 0 {
@@ -117,11 +117,11 @@ async fn send_all(node: &Node, mut lines: impl BufRead, counts: &mut Counts) -> 
 }
 
 /// How each line ended, by its payment record or its dead letter. A line that reused a key counts as rejected.
-fn count(node: &Node, sent: &[Sent], counts: &mut Counts) -> Result<(), Failure> {
-    let dead = dead_letters(node)?;
+async fn count(access: &Access, sent: &[Sent], counts: &mut Counts) -> Result<(), Failure> {
+    let dead = dead_letters(access).await?;
     for line in sent {
         let payment = match line.payment {
-            Some(id) => node.payment(id)?,
+            Some(id) => access.payment(id).await?,
             None => None,
         };
         let is_dead = dead.contains(&(line.at.partition, line.at.offset));
@@ -136,12 +136,12 @@ fn count(node: &Node, sent: &[Sent], counts: &mut Counts) -> Result<(), Failure>
     Ok(())
 }
 
-fn dead_letters(node: &Node) -> Result<BTreeSet<(u32, u64)>, Failure> {
+async fn dead_letters(access: &Access) -> Result<BTreeSet<(u32, u64)>, Failure> {
     let mut dead = BTreeSet::new();
-    for partition in 0..node.partitions_count() {
-        let mut from = node.range(Topic::Dlq, partition)?.start;
+    for partition in 0..access.partitions_count().await? {
+        let mut from = access.range(Topic::Dlq, partition).await?.start;
         loop {
-            let fetched = node.fetch(Topic::Dlq, partition, from, LINE_BYTES_MAX as usize)?;
+            let fetched = access.fetch(Topic::Dlq, partition, from, LINE_BYTES_MAX as usize).await?;
             if fetched.records.is_empty() {
                 break;
             }

@@ -1,30 +1,30 @@
 //! Reading commands: wallets, payments, partitions, and the check of the state.
 
-use finflow_ledger::{Money, Payment, PaymentId, Rejection, Wallet, WalletId};
+use finflow_ledger::{Payment, PaymentId, Rejection, Wallet, WalletId};
 use finflow_topologies::wire::v1::time_text;
 use serde_json::{Value, json};
 
-use crate::access::open;
-use crate::cli::{Common, Format, PaymentCommand, StateCommand, WalletCommand};
+use crate::access::Access;
+use crate::cli::{Common, Format, PartitionsCommand, PaymentCommand, StateCommand, WalletCommand};
 use crate::failure::Failure;
 
 /// Wallets read at a time.
 const PAGE: usize = 1_000;
 
 pub(crate) async fn wallet(common: &Common, command: &WalletCommand) -> Result<(), Failure> {
-    let node = open(common)?;
+    let access = Access::open(common).await?;
     match command {
         WalletCommand::Show { wallet } => {
             let id = WalletId::parse(wallet)
                 .ok_or_else(|| Failure::Failed(format!("{wallet} is not a wallet id, for example alice")))?;
-            let found = node.wallet(&id)?.ok_or_else(|| Failure::Failed(format!("there is no wallet {id}")))?;
+            let found = access.wallet(&id).await?.ok_or_else(|| Failure::Failed(format!("there is no wallet {id}")))?;
             print(common, &wallet_json(&found));
         }
         WalletCommand::List => {
-            for partition in 0..node.partitions_count() {
+            for partition in 0..access.partitions_count().await? {
                 let mut after = None;
                 loop {
-                    let page = node.wallets(partition, after.as_ref(), PAGE)?;
+                    let page = access.wallets(partition, after.as_ref(), PAGE).await?;
                     page.iter().for_each(|wallet| print(common, &wallet_json(wallet)));
                     if page.len() < PAGE {
                         break;
@@ -41,42 +41,45 @@ pub(crate) async fn payment(common: &Common, command: &PaymentCommand) -> Result
     let PaymentCommand::Show { payment } = command;
     let id = PaymentId::parse(payment)
         .ok_or_else(|| Failure::Failed(format!("{payment} is not a payment id, for example pay_00000000000000000000000000")))?;
-    let node = open(common)?;
-    let found = node.payment(id)?.ok_or_else(|| Failure::Failed(format!("there is no payment {id}")))?;
+    let access = Access::open(common).await?;
+    let found = access.payment(id).await?.ok_or_else(|| Failure::Failed(format!("there is no payment {id}")))?;
     print(common, &payment_json(&found));
     Ok(())
 }
 
-pub(crate) async fn partitions(common: &Common) -> Result<(), Failure> {
-    for status in open(common)?.status() {
+pub(crate) async fn partitions(common: &Common, command: Option<&PartitionsCommand>) -> Result<(), Failure> {
+    let access = Access::open(common).await?;
+    if let Some(PartitionsCommand::Resume { partition }) = command {
+        return access.resume(*partition).await;
+    }
+    let mut halted = Vec::new();
+    for status in access.status().await? {
         print(
             common,
             &json!({
                 "partition": status.partition, "lane": status.lane, "state": status.state, "cause": status.cause,
-                "commands_lag": status.commands_lag, "postings_lag": status.postings_lag,
+                "block": status.block, "commands_lag": status.commands_lag, "postings_lag": status.postings_lag,
             }),
         );
+        halted.extend(status.cause.map(|cause| format!("partition {} is halted: {cause}", status.partition)));
     }
-    Ok(())
+    if halted.is_empty() { Ok(()) } else { Err(Failure::Failed(halted.join("; "))) }
 }
 
 pub(crate) async fn state(common: &Common, command: &StateCommand) -> Result<(), Failure> {
     let StateCommand::Verify = command;
-    let node = open(common)?;
+    let access = Access::open(common).await?;
     let mut differences = 0;
-    for (partition, found) in node.verify() {
-        let found = found.map_err(|error| Failure::Failed(format!("partition {partition}: {error}")))?;
-        differences += found.differences.len();
-        let digest: String = node.digest(partition)?.iter().map(|byte| format!("{byte:02x}")).collect();
-        let sums = found
-            .wallet_sums
-            .iter()
-            .map(|(currency, minor)| (currency.code().to_owned(), Value::from(Money::from_minor(*minor, *currency).to_string())));
-        let line = json!({
-            "partition": partition, "wallets": found.wallets, "payments": found.payments, "holds": found.holds,
-            "sums": sums.collect::<serde_json::Map<_, _>>(), "digest": digest, "differences": found.differences,
-        });
-        print(common, &line);
+    for checked in access.check().await? {
+        differences += checked.differences.len();
+        print(
+            common,
+            &json!({
+                "partition": checked.partition, "block": checked.block, "wallets": checked.wallets,
+                "payments": checked.payments, "holds": checked.holds, "sums": checked.sums, "digest": checked.digest,
+                "differences": checked.differences,
+            }),
+        );
     }
     if differences == 0 { Ok(()) } else { Err(Failure::Difference(format!("{differences} differences"))) }
 }

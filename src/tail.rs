@@ -3,13 +3,12 @@
 use std::io::{BufWriter, Write};
 use std::time::Duration;
 
-use finflow_actors::Node;
 use finflow_topologies::Topic;
 use finflow_topologies::log::Record;
 use finflow_topologies::wire::v1::time_text;
 use serde_json::{Map, Value, json};
 
-use crate::access::open;
+use crate::access::Access;
 use crate::cli::{self, Common, TailTopic};
 use crate::failure::Failure;
 
@@ -22,38 +21,38 @@ pub(crate) async fn tail(common: &Common, options: &cli::Tail) -> Result<(), Fai
         TailTopic::Commands => Topic::Commands,
         TailTopic::Dlq => Topic::Dlq,
     };
-    let node = open(common)?;
+    let access = Access::open(common).await?;
     let mut next = Vec::new();
-    for partition in 0..node.partitions_count() {
-        let range = node.range(topic, partition)?;
+    for partition in 0..access.partitions_count().await? {
+        let range = access.range(topic, partition).await?;
         next.push(match options.from {
             cli::From::Beginning => range.start,
             cli::From::End => range.end,
         });
     }
     loop {
-        let printed = print_all(&node, topic, &mut next)?;
+        let printed = print_all(&access, topic, &mut next).await?;
         if options.exit_at_end && !printed {
             return Ok(());
         }
         if !printed {
-            node.changed(PAUSE).await;
+            access.changed(PAUSE).await?;
         }
     }
 }
 
-fn print_all(node: &Node, topic: Topic, next: &mut [u64]) -> Result<bool, Failure> {
-    let mut out = BufWriter::new(std::io::stdout().lock());
+async fn print_all(access: &Access, topic: Topic, next: &mut [u64]) -> Result<bool, Failure> {
     let mut printed = false;
     for (partition, from) in (0_u32..).zip(next.iter_mut()) {
-        let fetched = node.fetch(topic, partition, *from, FETCH_BYTES)?;
+        let fetched = access.fetch(topic, partition, *from, FETCH_BYTES).await?;
+        let mut out = BufWriter::new(std::io::stdout().lock());
         for record in &fetched.records {
             writeln!(out, "{}", record_json(topic, partition, record))?;
             printed = true;
         }
+        out.flush()?;
         *from = fetched.next;
     }
-    out.flush()?;
     Ok(printed)
 }
 

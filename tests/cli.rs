@@ -164,3 +164,47 @@ fn the_demo_accounts_for_every_cent() {
     assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
     assert!(told.contains("every cent is accounted for (300 wallets"), "{told}");
 }
+
+/// A service that is killed when the test ends, however it ends.
+struct Service(std::process::Child);
+
+impl Service {
+    fn start(dir: &Path) -> Service {
+        let child = command(dir, &["run", "--lanes", "2"]).stderr(Stdio::null()).spawn().expect("the program runs");
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        let service = Service(child);
+        while !finflow(dir, &["partitions"]).status.success()
+            || std::os::unix::net::UnixStream::connect(dir.join("data/finflow.sock")).is_err()
+        {
+            assert!(std::time::Instant::now() < until, "the service does not answer");
+            std::thread::yield_now();
+        }
+        service
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_running_service_answers_and_survives_kills() {
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::create_dir(dir.path().join("data")).expect("a directory");
+    std::fs::write(dir.path().join("payments.jsonl"), COMMANDS).expect("a file");
+    for round in 1..=4_usize {
+        let service = Service::start(dir.path());
+        let told = json(dir.path(), &["publish", "payments.jsonl", "--wait"]);
+        assert_eq!((&told[0]["settled"], &told[0]["dead_lettered"]), (&2.into(), &1.into()), "round {round}");
+        assert_eq!(json(dir.path(), &["wallet", "show", "alice"])[0]["ledger"], "87.50");
+        assert_eq!(json(dir.path(), &["tail", "events", "--from", "beginning", "--exit-at-end"]).len(), 6);
+        assert_eq!(json(dir.path(), &["dlq", "list"]).len(), round);
+        let verified = json(dir.path(), &["state", "verify"]);
+        assert!(verified.iter().all(|partition| partition["differences"] == Value::Array(vec![])));
+        drop(service);
+    }
+}

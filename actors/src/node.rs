@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use finflow_ledger::{Coordinates, Payment, PaymentId, PaymentState, Wallet, WalletId};
-use finflow_state::{Generation, RocksStore, Shared, Store, Tag, Verification, Wallets, store};
+use finflow_ledger::{Coordinates, Currency, Money, Payment, PaymentId, PaymentState, Wallet, WalletId};
+use finflow_state::{Generation, RocksStore, Shared, Store, Tag, Wallets, store};
 use finflow_topologies::log::{self, Fetched, Headers, Log, Outgoing};
 use finflow_topologies::topics::{partition_of_key, partition_of_payment, partition_of_wallet};
 use finflow_topologies::{Outcome, Rules, Topic, restore};
 use ractor::{Actor, ActorRef};
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use self::root::Root;
@@ -24,6 +25,8 @@ mod root;
 
 /// How long a node waits for its lanes to finish when it stops.
 const STOP_TIMEOUT_MS: u64 = 10_000;
+/// Memory for reading a copy of a store, in bytes.
+const CHECK_MEMORY_BYTES: usize = 8 << 20;
 
 /// What a node is started with.
 #[derive(Debug, Clone)]
@@ -96,15 +99,36 @@ pub struct Publish {
     pub headers: Headers,
 }
 
+/// What a full read of a partition's rows found.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Checked {
+    /// The partition.
+    pub partition: u32,
+    /// The block that it was read at.
+    pub block: u64,
+    /// Wallets read.
+    pub wallets: u64,
+    /// Payment records read.
+    pub payments: u64,
+    /// Holds read.
+    pub holds: u64,
+    /// The sum of the wallets, by currency code, in major units.
+    pub sums: BTreeMap<String, String>,
+    /// SHA-256 over every row, in hex.
+    pub digest: String,
+    /// Everything that is wrong, in words.
+    pub differences: Vec<String>,
+}
+
 /// How a partition is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PartitionStatus {
     /// The partition.
     pub partition: u32,
     /// The lane it runs on.
     pub lane: String,
     /// `running`, `halted` or `stopped`.
-    pub state: &'static str,
+    pub state: String,
     /// Why it is halted.
     pub cause: Option<String>,
     /// The number of its last committed block.
@@ -278,7 +302,7 @@ impl Node {
             PartitionStatus {
                 partition: *id,
                 lane: lane_name(&self.0.settings, id % lanes),
-                state: if condition.halted.is_some() { "halted" } else { state },
+                state: if condition.halted.is_some() { "halted" } else { state }.to_owned(),
                 block: condition.block,
                 commands_lag: lag(Topic::Commands, *id, condition.commands_next),
                 postings_lag: lag(Topic::Postings, *id, condition.postings_next),
@@ -313,9 +337,21 @@ impl Node {
         self.tell(partition, Message::Kill(partition));
     }
 
-    /// Reads every row of every partition and checks the invariants.
-    pub fn verify(&self) -> Vec<(u32, Result<Verification, store::Error>)> {
-        self.0.partitions.iter().map(|(id, committed)| (*id, store::verify(&*committed.store))).collect()
+    /// Reads every row of every partition and checks the invariants, on a copy that stands still while the engine runs.
+    pub async fn check(&self) -> Result<Vec<Checked>, store::Error> {
+        let mut checked = Vec::with_capacity(self.0.partitions.len());
+        for (id, committed) in &self.0.partitions {
+            let copy = self.0.settings.data_dir.join(format!("check-{id}"));
+            let (id, store) = (*id, committed.store.clone());
+            let found = tokio::task::spawn_blocking(move || {
+                let found = check_copy(id, &store, &copy);
+                // What is left of a copy is removed by the next check.
+                let _ = std::fs::remove_dir_all(&copy);
+                found
+            });
+            checked.push(found.await.map_err(|error| store::Error::Io(error.to_string()))??);
+        }
+        Ok(checked)
     }
 
     /// SHA-256 over every row of a partition's store.
@@ -336,6 +372,27 @@ impl Node {
             None => Ok(committed),
         }
     }
+}
+
+fn check_copy(partition: u32, store: &RocksStore, copy: &std::path::Path) -> Result<Checked, store::Error> {
+    if copy.exists() {
+        std::fs::remove_dir_all(copy).map_err(|error| store::Error::Io(error.to_string()))?;
+    }
+    store.checkpoint(copy)?;
+    let copy = RocksStore::open(copy, &Shared::new(CHECK_MEMORY_BYTES))?;
+    let found = store::verify(&copy)?;
+    let text =
+        |(currency, minor): (&Currency, &i128)| (currency.code().to_owned(), Money::from_minor(*minor, *currency).to_string());
+    Ok(Checked {
+        partition,
+        block: copy.head().map_or(0, |head| head.number),
+        wallets: found.wallets,
+        payments: found.payments,
+        holds: found.holds,
+        sums: found.wallet_sums.iter().map(text).collect(),
+        digest: store::digest(&copy)?.iter().map(|byte| format!("{byte:02x}")).collect(),
+        differences: found.differences,
+    })
 }
 
 fn open(settings: Settings) -> Result<Inner, StartError> {

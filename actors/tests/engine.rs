@@ -107,8 +107,8 @@ async fn money_moves_while_partition_actors_die_and_survives_a_restart() {
         for (id, before) in digests {
             assert_eq!(node.digest(id).expect("readable"), before, "partition {id}");
         }
-        for (_, found) in node.verify() {
-            assert_eq!(found.expect("readable").differences, Vec::<String>::new());
+        for found in node.check().await.expect("readable") {
+            assert_eq!(found.differences, Vec::<String>::new());
         }
     }
 }

@@ -1,0 +1,53 @@
+//! `finflow dlq`: commands that could not be understood, where they stood and why.
+
+use finflow_topologies::Topic;
+use finflow_topologies::wire::v1::{origin_of, time_text};
+use serde_json::json;
+
+use crate::access::Access;
+use crate::cli::{Common, DlqCommand};
+use crate::failure::Failure;
+use crate::show::print;
+use crate::tail::record_json;
+
+const FETCH_BYTES: usize = 1 << 20;
+
+pub(crate) async fn dlq(common: &Common, command: &DlqCommand) -> Result<(), Failure> {
+    let access = Access::open(common).await?;
+    match command {
+        DlqCommand::List => list(common, &access).await,
+        DlqCommand::Show { place } => show(&access, place).await,
+    }
+}
+
+async fn list(common: &Common, access: &Access) -> Result<(), Failure> {
+    for partition in 0..access.partitions_count().await? {
+        let mut from = access.range(Topic::Dlq, partition).await?.start;
+        loop {
+            let fetched = access.fetch(Topic::Dlq, partition, from, FETCH_BYTES).await?;
+            for record in &fetched.records {
+                let header = |name: &str| record.headers.get(name).map(|value| String::from_utf8_lossy(value).into_owned());
+                let origin = origin_of(&record.headers).map(|origin| format!("{}:{}", origin.partition, origin.offset));
+                let line = json!({
+                    "place": format!("{partition}:{}", record.offset), "at": time_text(record.timestamp_ms),
+                    "code": header("x-error-code"), "message": header("__streams.errors.message"), "command": origin,
+                });
+                print(common, &line);
+            }
+            if fetched.records.is_empty() {
+                break;
+            }
+            from = fetched.next;
+        }
+    }
+    Ok(())
+}
+
+async fn show(access: &Access, place: &str) -> Result<(), Failure> {
+    let parsed = place.split_once(':').and_then(|(partition, offset)| Some((partition.parse().ok()?, offset.parse().ok()?)));
+    let (partition, offset) = parsed.ok_or_else(|| Failure::Failed(format!("{place} is not a place, for example 3:0")))?;
+    let fetched = access.fetch(Topic::Dlq, partition, offset, 1).await?;
+    let record = fetched.records.first().ok_or_else(|| Failure::Failed(format!("there is no dead letter at {place}")))?;
+    println!("{}", record_json(Topic::Dlq, partition, record));
+    Ok(())
+}

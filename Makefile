@@ -4,13 +4,12 @@
 export CARGO_TARGET_DIR ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/finflow/target
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-PACKAGES := clang libclang-dev pkg-config make g++
 # What each package is needed for, by a file or command that shows it is there.
 MISSING := $(strip \
-  $(if $(shell command -v clang),,clang) \
+  $(if $(shell which clang),,clang) \
   $(if $(wildcard /usr/lib/llvm*/lib/libclang*.so* /usr/lib/*/libclang*.so* /usr/lib64/libclang*.so*),,libclang-dev) \
-  $(if $(shell command -v pkg-config),,pkg-config) \
-  $(if $(shell command -v g++),,g++))
+  $(if $(shell which pkg-config),,pkg-config) \
+  $(if $(shell which g++),,g++))
 
 .PHONY: setup demo test
 

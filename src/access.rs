@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use finflow_actors::socket::Client;
 use finflow_actors::{Checked, Node, PartitionStatus, Publish, Settings};
+use finflow_config::Config;
 use finflow_ledger::{Coordinates, Payment, PaymentId, Wallet, WalletId};
 use finflow_topologies::Topic;
 use finflow_topologies::log::Fetched;
@@ -12,31 +13,38 @@ use finflow_topologies::log::Fetched;
 use crate::cli::Common;
 use crate::failure::Failure;
 
-const DAY: Duration = Duration::from_secs(86_400);
-
 /// The engine, in another process or in this one.
 pub(crate) enum Access {
     Running(Client),
     Own(Node),
 }
 
-/// What the common options say.
-pub(crate) fn settings(common: &Common) -> Result<Settings, Failure> {
-    if common.partitions < common.lanes {
-        return Err(Failure::Configuration("--lanes must not be more than --partitions, for example --lanes 2".to_owned()));
+/// Defaults, files, variables and settings together, or every problem of them.
+pub(crate) fn configuration(common: &Common) -> Result<Config, Failure> {
+    let mut files = Vec::new();
+    for path in &common.config {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|error| Failure::Configuration(format!("{name}: {error}")))?;
+        files.push((name, text));
     }
+    Config::load(&files, std::env::vars(), &common.set).map_err(|problems| Failure::Configuration(problems.to_string()))
+}
+
+/// What the engine is started with.
+pub(crate) fn settings(common: &Common) -> Result<Settings, Failure> {
+    let config = configuration(common)?;
     Ok(Settings {
         data_dir: common.data_dir.clone(),
-        prefix: "finflow".to_owned(),
-        partitions: common.partitions,
-        lanes: common.lanes,
-        node_id: "node-1".to_owned(),
-        epoch_interval: Duration::from_millis(2),
-        treasury_enabled: !common.no_treasury,
-        dedup_retention: DAY * 35,
-        dedup_margin: Duration::from_secs(3_600),
-        store_memory_bytes: 192 << 20,
-        hot_wallets: 200_000,
+        prefix: config.topics.prefix,
+        partitions: config.topics.partitions,
+        lanes: config.lanes,
+        node_id: config.node.id,
+        epoch_interval: config.epoch.interval,
+        treasury_enabled: config.treasury.enabled,
+        dedup_retention: config.dedup.retention,
+        dedup_margin: config.dedup.margin,
+        store_memory_bytes: usize::try_from(config.store.memory_bytes).unwrap_or(usize::MAX),
+        hot_wallets: config.store.hot_wallets as usize,
     })
 }
 

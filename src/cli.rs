@@ -19,21 +19,18 @@ pub(crate) struct Common {
     /// Where the log and the state live
     #[arg(long, global = true, default_value = "./finflow-data")]
     pub(crate) data_dir: PathBuf,
-    /// The partition count of the application; fixed when the directory is made
-    #[arg(long, global = true, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    pub(crate) partitions: u32,
-    /// Lanes: epochs that commit independently, at most one for each partition
-    #[arg(long, global = true, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub(crate) lanes: u32,
-    /// Refuse top-ups from the built-in treasury
-    #[arg(long, global = true)]
-    pub(crate) no_treasury: bool,
+    /// A configuration file over the defaults; later ones win
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Vec<PathBuf>,
+    /// One setting over all files, for example lanes=2
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
     /// How results are printed
     #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
     pub(crate) format: Format,
-    /// How logs are written to stderr
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Human)]
-    pub(crate) log_format: LogFormat,
+    /// How logs are written to stderr, instead of what log.format says
+    #[arg(long, global = true, value_enum)]
+    pub(crate) log_format: Option<LogFormat>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -75,6 +72,9 @@ pub(crate) enum Command {
     /// Check the state
     #[command(subcommand)]
     State(StateCommand),
+    /// Show or check the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Print shell completions
     Completions {
         /// The shell
@@ -180,4 +180,12 @@ pub(crate) enum DlqCommand {
         /// Its place, as `list` gives it: partition:offset
         place: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print what is in force
+    Show,
+    /// List every problem with its place; exit 78 if there is one
+    Check,
 }

@@ -35,7 +35,7 @@ pub(crate) async fn demo(common: &Common, options: &cli::Demo) -> Result<(), Fai
     let temporary = tempfile::tempdir()?;
     let is_given = common.data_dir.as_os_str() != "./finflow-data";
     let mut settings = settings(common)?;
-    settings.lanes = common.lanes.max(2).min(common.partitions);
+    settings.lanes = settings.lanes.max(2).min(settings.partitions);
     if !is_given {
         settings.data_dir = temporary.path().to_owned();
     }

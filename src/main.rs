@@ -45,6 +45,13 @@ async fn carry_out(cli: Cli) -> Result<(), Failure> {
         Command::Partitions { command } => show::partitions(&common, command.as_ref()).await,
         Command::Dlq(command) => dlq::dlq(&common, &command).await,
         Command::State(command) => show::state(&common, &command).await,
+        Command::Config(command) => {
+            let config = access::configuration(&common)?;
+            if let cli::ConfigCommand::Show = command {
+                print!("{}", config.to_toml());
+            }
+            Ok(())
+        }
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "finflow", &mut std::io::stdout());
             Ok(())
@@ -58,8 +65,8 @@ fn start_logs(cli: &Cli) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env();
     let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match cli.common.log_format {
-        cli::LogFormat::Json => logs.json().init(),
-        cli::LogFormat::Human => logs.init(),
-    }
+    // A wrong configuration is reported by the command itself.
+    let configured = access::configuration(&cli.common).is_ok_and(|config| config.log.format == finflow_config::LogFormat::Json);
+    let is_json = cli.common.log_format.map_or(configured, |format| format == cli::LogFormat::Json);
+    if is_json { logs.json().init() } else { logs.init() }
 }

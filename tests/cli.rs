@@ -102,8 +102,10 @@ fn mistakes_have_their_exit_codes() {
         (&["publish", "missing.jsonl"], 1, "missing.jsonl"),
         (&["publish", "bad.jsonl"], 1, "line 2: no valid wallet"),
         (&["wallet", "show", "alice"], 1, "there is no wallet alice"),
-        (&["wallet", "list", "--partitions", "4"], 78, "8 partitions, 4 are configured"),
-        (&["publish", "bad.jsonl", "--lanes", "9", "--partitions", "8"], 78, "--lanes"),
+        (&["wallet", "list", "--set", "topics.partitions=4"], 78, "8 partitions, 4 are configured"),
+        (&["publish", "bad.jsonl", "--set", "lanes=9"], 78, "lanes"),
+        (&["publish", "bad.jsonl", "--set", "lanse=9"], 78, "lanse"),
+        (&["config", "check", "--set", "epoch.interval=10", "--set", "topics.partitions=0"], 78, "epoch.interval"),
     ] {
         let output = finflow(dir.path(), arguments);
         let errors = String::from_utf8_lossy(&output.stderr);
@@ -130,7 +132,7 @@ fn a_process_that_is_killed_at_any_moment_loses_and_doubles_nothing() {
     std::fs::write(dir.path().join("payments.jsonl"), &commands).expect("a file");
     let mut random = fastrand::Rng::with_seed(7);
     for _ in 0..15 {
-        let mut child = command(dir.path(), &["publish", "payments.jsonl", "--lanes", "2"])
+        let mut child = command(dir.path(), &["publish", "payments.jsonl", "--set", "lanes=2"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -143,7 +145,7 @@ fn a_process_that_is_killed_at_any_moment_loses_and_doubles_nothing() {
         let _ = child.kill();
         child.wait().expect("a child");
     }
-    let told = json(dir.path(), &["publish", "payments.jsonl", "--lanes", "2", "--wait"]);
+    let told = json(dir.path(), &["publish", "payments.jsonl", "--set", "lanes=2", "--wait"]);
     assert_eq!((&told[0]["unanswered"], &told[0]["applied"]), (&0.into(), &20.into()));
     let events = json(dir.path(), &["tail", "events", "--from", "beginning", "--exit-at-end"]);
     let events: Vec<Vec<u8>> = events.iter().map(|line| line["value"].to_string().into_bytes()).collect();
@@ -170,7 +172,7 @@ struct Service(std::process::Child);
 
 impl Service {
     fn start(dir: &Path) -> Service {
-        let child = command(dir, &["run", "--lanes", "2"]).stderr(Stdio::null()).spawn().expect("the program runs");
+        let child = command(dir, &["run", "--set", "lanes=2"]).stderr(Stdio::null()).spawn().expect("the program runs");
         let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
         let service = Service(child);
         while !finflow(dir, &["partitions"]).status.success()

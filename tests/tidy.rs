@@ -104,7 +104,9 @@ fn flaws(path: &str, text: &str) -> Vec<String> {
     for (index, line) in text.lines().enumerate() {
         let place = format!("{path}:{}", index + 1);
         tests |= line.contains("#[cfg(test)]") || line.contains("#[test]");
-        if LINE_CHARS_MAX < line.chars().count() {
+        // A JSON document of a test's data stays on its line, as a record does.
+        let is_record = tests && line.contains("{\"");
+        if LINE_CHARS_MAX < line.chars().count() && !is_record {
             found.push(format!("{place}: longer than {LINE_CHARS_MAX} characters"));
         }
         if line.trim_start().starts_with(ignore) {
@@ -129,6 +131,7 @@ fn flaws_are_found() {
         ("a/src/lane.rs", "//! x\n".repeat(FILE_LINES_MAX + 1), Some("a/src/lane.rs: 521 lines")),
         ("a/src/lane.rs", format!("//!{}", "é".repeat(LINE_CHARS_MAX - 3)), None),
         ("a/src/lane.rs", format!("//! x\n//{}", "x".repeat(LINE_CHARS_MAX - 1)), Some("a/src/lane.rs:2: longer")),
+        ("a/tests/lane.rs", format!("//! x\n{{\"a\":{}}}", "1".repeat(LINE_CHARS_MAX)), None),
         ("a/src/lane.rs", concat!("//! x\n  #[", "ignore = \"slow\"]").to_owned(), Some("a/src/lane.rs:2: a test is run")),
         ("a/src/lane.rs", sleep.to_owned(), None),
         ("a/tests/lane.rs", sleep.to_owned(), Some("a/tests/lane.rs:2: a test polls")),

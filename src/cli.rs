@@ -37,6 +37,8 @@ pub(crate) struct Common {
 pub(crate) enum Format {
     Text,
     Json,
+    /// For `topology` alone
+    Mermaid,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -72,6 +74,8 @@ pub(crate) enum Command {
     /// Check the state
     #[command(subcommand)]
     State(StateCommand),
+    /// Draw how records travel
+    Topology,
     /// Show or check the configuration
     #[command(subcommand)]
     Config(ConfigCommand),

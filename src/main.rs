@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use self::cli::{Cli, Command};
+use self::cli::{Cli, Command, Format};
 use self::failure::Failure;
 
 mod access;
+mod admin;
 mod cli;
 mod demo;
 mod dlq;
@@ -16,6 +17,7 @@ mod publish;
 mod run;
 mod show;
 mod tail;
+mod topology;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -23,6 +25,10 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
+    if cli.common.format == Format::Mermaid && !matches!(cli.command, Command::Topology) {
+        let usage = "only `finflow topology --format mermaid` draws";
+        Cli::command().error(clap::error::ErrorKind::InvalidValue, usage).exit();
+    }
     start_logs(&cli);
     match carry_out(cli).await {
         Ok(()) => ExitCode::SUCCESS,
@@ -45,6 +51,10 @@ async fn carry_out(cli: Cli) -> Result<(), Failure> {
         Command::Partitions { command } => show::partitions(&common, command.as_ref()).await,
         Command::Dlq(command) => dlq::dlq(&common, &command).await,
         Command::State(command) => show::state(&common, &command).await,
+        Command::Topology => {
+            print!("{}", topology::draw(common.format));
+            Ok(())
+        }
         Command::Config(command) => {
             let config = access::configuration(&common)?;
             if let cli::ConfigCommand::Show = command {

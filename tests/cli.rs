@@ -97,6 +97,7 @@ fn mistakes_have_their_exit_codes() {
     std::fs::write(dir.path().join("bad.jsonl"), bad).expect("a file");
     for (arguments, code, told) in [
         (&["frobnicate"][..], 2, "unrecognized"),
+        (&["wallet", "list", "--format", "mermaid"], 2, "topology"),
         (&["wallet", "show", "alice"], 1, "holds no finflow data"),
         (&["payment", "show", "pay_x"], 1, "not a payment id"),
         (&["publish", "missing.jsonl"], 1, "missing.jsonl"),
@@ -172,7 +173,10 @@ struct Service(std::process::Child);
 
 impl Service {
     fn start(dir: &Path) -> Service {
-        let child = command(dir, &["run", "--set", "lanes=2"]).stderr(Stdio::null()).spawn().expect("the program runs");
+        let child = command(dir, &["run", "--set", "lanes=2", "--set", "admin.listen=127.0.0.1:0"])
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the program runs");
         let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
         let service = Service(child);
         while !finflow(dir, &["partitions"]).status.success()
@@ -209,4 +213,36 @@ fn a_running_service_answers_and_survives_kills() {
         assert!(verified.iter().all(|partition| partition["differences"] == Value::Array(vec![])));
         drop(service);
     }
+}
+
+#[test]
+fn operators_read_health_and_metrics() {
+    use std::io::{BufRead, BufReader, Read, Write};
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut child = command(dir.path(), &["run", "--log-format", "json", "--set", "admin.listen=127.0.0.1:0"]);
+    let mut service = Service(child.stderr(Stdio::piped()).spawn().expect("the program runs"));
+    let mut logs = BufReader::new(service.0.stderr.take().expect("a pipe")).lines();
+    let address = logs.find_map(|line| {
+        let line: Value = serde_json::from_str(&line.expect("a line")).expect("every log line is JSON");
+        line["fields"]["address"].as_str().map(str::to_owned)
+    });
+    let address = address.expect("the listener is logged");
+    let get = |path: &str| {
+        let mut stream = std::net::TcpStream::connect(&address).expect("a listener");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: finflow\r\nConnection: close\r\n\r\n").expect("a connection");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer
+    };
+    assert!(get("/livez").starts_with("HTTP/1.1 200"));
+    assert!(get("/readyz?verbose").contains("[+]partition 7 ok"));
+    assert!(get("/version").contains(env!("CARGO_PKG_VERSION")));
+    std::fs::write(dir.path().join("payments.jsonl"), COMMANDS).expect("a file");
+    json(dir.path(), &["publish", "payments.jsonl", "--wait"]);
+    let metrics = get("/metrics");
+    assert!(
+        metrics.contains("finflow_epochs_total{outcome=\"committed\"}")
+            && metrics.contains("# HELP finflow_inputs_committed_total")
+    );
+    assert!(metrics.contains("finflow_commit_duration_seconds_bucket"));
 }

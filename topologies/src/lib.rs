@@ -8,6 +8,7 @@ pub use self::lane::Lane;
 pub use self::partition::{Input, Open, Outcome, Partition, Rules, Work};
 pub use self::topics::Topic;
 
+pub mod graph;
 mod halt;
 pub mod lane;
 pub mod log;

@@ -104,7 +104,7 @@ fn equal_requests_have_equal_fingerprints() {
     let print = |value: &[u8]| decode(Some(value), &Headers::default()).map(|command| command.fingerprint);
     let first = print(TRANSFER.as_bytes());
     assert!(first.is_ok());
-    let swapped = r#"{ "amount":"12.5", "currency":"AED","to":"bob","wallet":"alice","idempotency_key":"k-2","tenant":"acme","type":"transfer"}"#;
+    let swapped = r#"{"amount" : "12.5", "currency":"AED","to":"bob","wallet":"alice","idempotency_key":"k-2","tenant":"acme","type":"transfer"}"#;
     for same in [with("12.50", "12.5"), with("}", r#","requested_at":"2026-01-01T00:00:00Z"}"#), swapped.as_bytes().to_vec()] {
         assert_eq!(print(&same), first, "{}", String::from_utf8_lossy(&same));
     }

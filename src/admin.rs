@@ -1,0 +1,87 @@
+//! The admin listener: `/livez`, `/readyz`, `/metrics`, `/version`. For operators inside the cluster; it tells nothing personal.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
+use axum::routing::get;
+use finflow_actors::Node;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tracing::info;
+
+use crate::failure::Failure;
+
+/// Upper edges of every duration's buckets, in seconds.
+const SECONDS: [f64; 10] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0];
+/// How often the exporter folds what was recorded since.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+#[derive(Clone)]
+struct Shown {
+    node: Node,
+    metrics: PrometheusHandle,
+}
+
+/// Takes in every metric from here on.
+pub(crate) fn recorder() -> Result<PrometheusHandle, Failure> {
+    let builder = PrometheusBuilder::new().set_buckets(&SECONDS).map_err(failed)?;
+    let metrics = builder.install_recorder().map_err(failed)?;
+    for (name, help) in finflow_actors::metrics::CATALOGUE.into_iter().chain(finflow_state::metrics::CATALOGUE) {
+        if name.ends_with("_seconds") {
+            metrics::describe_histogram!(name, help);
+        } else {
+            metrics::describe_counter!(name, help);
+        }
+    }
+    Ok(metrics)
+}
+
+/// Listens until the task is aborted.
+pub(crate) async fn serve(node: Node, listen: SocketAddr, metrics: PrometheusHandle) -> Result<JoinHandle<()>, Failure> {
+    let listener = TcpListener::bind(listen).await;
+    let listener = listener.map_err(|error| Failure::Failed(format!("admin.listen {listen}: {error}")))?;
+    info!(address = %listener.local_addr()?, "admin listener");
+    let folding = metrics.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(UPKEEP).await;
+            folding.run_upkeep();
+        }
+    });
+    let router = Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(exposed))
+        .route("/version", get(|| async { concat!("finflow ", env!("CARGO_PKG_VERSION"), "\n") }))
+        .with_state(Shown { node, metrics });
+    Ok(tokio::spawn(async move {
+        // It ends with the process; an error of one connection does not end it.
+        let _ = axum::serve(listener, router).await;
+    }))
+}
+
+async fn ready(State(shown): State<Shown>, RawQuery(query): RawQuery) -> (StatusCode, String) {
+    let status = shown.node.status();
+    let is_ready = status.iter().all(|partition| partition.cause.is_none());
+    let is_verbose = query.is_some_and(|query| query.split('&').any(|word| word == "verbose"));
+    let lines =
+        status.iter().filter(|partition| is_verbose || partition.cause.is_some()).map(|partition| match &partition.cause {
+            None => format!("[+]partition {} ok\n", partition.partition),
+            Some(cause) => format!("[-]partition {} {cause}\n", partition.partition),
+        });
+    let code = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, lines.chain([if is_ready { "ok\n".to_owned() } else { "not ready\n".to_owned() }]).collect())
+}
+
+async fn exposed(State(shown): State<Shown>) -> String {
+    metrics_process::Collector::default().collect();
+    shown.metrics.render()
+}
+
+fn failed(error: impl std::fmt::Display) -> Failure {
+    Failure::Failed(error.to_string())
+}

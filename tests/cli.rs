@@ -179,9 +179,9 @@ impl Service {
             .expect("the program runs");
         let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
         let service = Service(child);
-        while !finflow(dir, &["partitions"]).status.success()
-            || std::os::unix::net::UnixStream::connect(dir.join("data/finflow.sock")).is_err()
-        {
+        let socket = dir.join("data/finflow.sock");
+        // No other command may ask before: it would open the directory itself and keep the service out.
+        while std::os::unix::net::UnixStream::connect(&socket).is_err() {
             assert!(std::time::Instant::now() < until, "the service does not answer");
             std::thread::yield_now();
         }

@@ -114,3 +114,27 @@ fn concurrent_writers_leave_no_gap_and_readers_see_whole_commits() {
         assert!(own.is_sorted() && own.len() == 40);
     }
 }
+
+#[test]
+fn settling_a_doubt_beside_a_writer_loses_no_acknowledged_record() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = EmbeddedLog::open(dir.path(), 1).expect("a log");
+    let mut session = log.session("lane").expect("a session");
+    let acknowledged = std::thread::scope(|scope| {
+        let writer = log.clone();
+        let appender = scope.spawn(move || {
+            let append = |n: u64| writer.append(Topic::Commands, 0, vec![record(&n.to_string())]).map(|offset| (n, offset));
+            (0..400).filter_map(|n| append(n).ok()).collect::<Vec<(u64, u64)>>()
+        });
+        while !appender.is_finished() {
+            assert_eq!(session.resolve(&stamp(1)), Ok(Resolution::Aborted));
+        }
+        appender.join().expect("a writer")
+    });
+    assert!(!acknowledged.is_empty());
+    let records = log.fetch(Topic::Commands, 0, 0, usize::MAX).expect("records").records;
+    for (n, offset) in acknowledged {
+        let found = records.iter().find(|record| record.offset == offset).and_then(|record| record.value.clone());
+        assert_eq!(found.as_deref(), Some(n.to_string().as_bytes()), "offset {offset}");
+    }
+}

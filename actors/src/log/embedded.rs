@@ -34,7 +34,7 @@ struct Shared {
     /// `None` while a failed write has closed it and it could not be opened again.
     db: RwLock<Option<DB>>,
     state: Mutex<State>,
-    ranges: RwLock<BTreeMap<(Topic, u32), Range<u64>>>,
+    ranges: RwLock<Ranges>,
     changed: watch::Sender<u64>,
 }
 
@@ -58,22 +58,21 @@ impl EmbeddedLog {
             Some(_) => {}
             None => db.put_opt(COUNT_KEY, partitions.to_be_bytes(), &synced()).map_err(unavailable)?,
         }
+        let (ranges, positions) = load(&db, partitions)?;
         let shared = Shared {
             dir: dir.to_owned(),
             partitions,
             db: RwLock::new(Some(db)),
-            state: Mutex::default(),
-            ranges: RwLock::default(),
+            state: Mutex::new(State { positions, ..State::default() }),
+            ranges: RwLock::new(ranges),
             changed: watch::Sender::new(0),
         };
-        let log = EmbeddedLog(Arc::new(shared));
-        log.load()?;
-        Ok(log)
+        Ok(EmbeddedLog(Arc::new(shared)))
     }
 
     /// Appends records to several partitions of `commands` in one write, and gives the offset of the first in each.
     pub fn append_all(&self, batches: Vec<(u32, Vec<Outgoing>)>) -> Result<Vec<u64>, Error> {
-        let _state = self.state();
+        let _state = self.settled()?;
         self.write(batches.into_iter().map(|(partition, records)| (Topic::Commands, partition, records)).collect(), &[])
     }
 
@@ -84,27 +83,6 @@ impl EmbeddedLog {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Reads ends and positions, as after a start.
-    fn load(&self) -> Result<(), Error> {
-        let mut ranges = BTreeMap::new();
-        let mut positions = BTreeMap::new();
-        self.with_db(|db| {
-            for partition in 0..self.0.partitions {
-                for topic in Topic::ALL {
-                    ranges.insert((topic, partition), range_of(db, topic, partition)?);
-                }
-                if let Some(row) = db.get(key(POSITION, 0, partition, &[])).map_err(unavailable)? {
-                    let position = chunk::decode_position(partition, &row).ok_or_else(|| corrupt("a position"))?;
-                    positions.insert(partition, position);
-                }
-            }
-            Ok(())
-        })?;
-        *self.0.ranges.write().unwrap_or_else(PoisonError::into_inner) = ranges;
-        self.state().positions = positions;
-        Ok(())
     }
 
     fn with_db<T>(&self, read: impl FnOnce(&DB) -> Result<T, Error>) -> Result<T, Error> {
@@ -128,7 +106,11 @@ impl EmbeddedLog {
         for position in positions {
             write.put(key(POSITION, 0, position.partition, &[]), chunk::encode_position(position));
         }
-        self.with_db(|db| db.write_opt(write, &synced()).map_err(unavailable))?;
+        if let Err(error) = self.with_db(|db| db.write_opt(write, &synced()).map_err(unavailable)) {
+            // It may have been written all the same: closed until the disk has been asked.
+            *self.0.db.write().unwrap_or_else(PoisonError::into_inner) = None;
+            return Err(error);
+        }
         let mut ranges = self.0.ranges.write().unwrap_or_else(PoisonError::into_inner);
         for (place, _, end) in &ends {
             ranges.entry(*place).or_default().end = *end;
@@ -138,13 +120,27 @@ impl EmbeddedLog {
         Ok(ends.into_iter().map(|(_, base, _)| base).collect())
     }
 
-    /// Closes the database and opens it again, so that what a failed write left behind is known.
-    fn reopen(&self) -> Result<(), Error> {
+    /// Closes the database and opens it again, so that what a failed write left behind is known. No writer and no reader comes
+    /// between: an end that was read before their write would hide it, and the next append would overwrite it.
+    fn reopen(&self, state: &mut State) -> Result<(), Error> {
         let mut db = self.0.db.write().unwrap_or_else(PoisonError::into_inner);
         *db = None;
-        *db = Some(open_db(&self.0.dir)?);
-        drop(db);
-        self.load()
+        let opened = open_db(&self.0.dir)?;
+        let (ranges, positions) = load(&opened, self.0.partitions)?;
+        *self.0.ranges.write().unwrap_or_else(PoisonError::into_inner) = ranges;
+        state.positions = positions;
+        *db = Some(opened);
+        Ok(())
+    }
+
+    /// The state's lock, after what a failed write left behind is known: nobody builds on a guess.
+    fn settled(&self) -> Result<MutexGuard<'_, State>, Error> {
+        let mut state = self.state();
+        let is_closed = self.0.db.read().unwrap_or_else(PoisonError::into_inner).is_none();
+        if is_closed {
+            self.reopen(&mut state)?;
+        }
+        Ok(state)
     }
 }
 
@@ -155,7 +151,7 @@ impl Log for EmbeddedLog {
 
     fn append(&self, topic: Topic, partition: u32, records: Vec<Outgoing>) -> Result<u64, Error> {
         self.range(topic, partition)?;
-        let _state = self.state();
+        let _state = self.settled()?;
         let bases = self.write(vec![(topic, partition, records)], &[])?;
         Ok(bases.first().copied().unwrap_or_default())
     }
@@ -209,7 +205,7 @@ impl Log for EmbeddedLog {
     }
 
     fn trim(&self, topic: Topic, partition: u32, before: u64) -> Result<(), Error> {
-        let _state = self.state();
+        let _state = self.settled()?;
         let Range { start, end } = self.range(topic, partition)?;
         let before = before.clamp(start, end);
         let number = topic_number(topic);
@@ -253,7 +249,7 @@ struct EmbeddedSession {
 
 impl Session for EmbeddedSession {
     fn claim(&mut self, partition: u32) -> Result<Option<Position>, Error> {
-        let mut state = self.log.state();
+        let mut state = self.log.settled()?;
         if state.sessions.get(&self.lane) != Some(&self.id) {
             return Err(Error::Fenced);
         }
@@ -275,7 +271,10 @@ impl Session for EmbeddedSession {
         if transaction.positions.is_empty() {
             return Commit::Aborted("no positions: nothing would be fenced".to_owned());
         }
-        let mut state = self.log.state();
+        let mut state = match self.log.settled() {
+            Ok(state) => state,
+            Err(error) => return Commit::Aborted(error.to_string()),
+        };
         let is_owner = |position: &Position| state.owners.get(&position.partition) == Some(&self.id);
         if state.sessions.get(&self.lane) != Some(&self.id) || !transaction.positions.iter().all(is_owner) {
             return Commit::Fenced;
@@ -295,9 +294,10 @@ impl Session for EmbeddedSession {
     }
 
     fn resolve(&mut self, stamp: &Stamp) -> Result<Resolution, Error> {
-        self.log.reopen()?;
+        let mut state = self.log.state();
+        self.log.reopen(&mut state)?;
         self.doubt = None;
-        let is_committed = self.log.state().positions.values().any(|position| position.stamp == *stamp);
+        let is_committed = state.positions.values().any(|position| position.stamp == *stamp);
         Ok(if is_committed { Resolution::Committed } else { Resolution::Aborted })
     }
 }
@@ -311,6 +311,24 @@ fn open_db(dir: &Path) -> Result<DB, Error> {
     options.set_max_background_jobs(2);
     options.set_keep_log_file_num(2);
     DB::open(&options, dir).map_err(unavailable)
+}
+
+type Ranges = BTreeMap<(Topic, u32), Range<u64>>;
+
+/// Reads ranges and positions, as after a start.
+fn load(db: &DB, partitions: u32) -> Result<(Ranges, BTreeMap<u32, Position>), Error> {
+    let mut ranges = BTreeMap::new();
+    let mut positions = BTreeMap::new();
+    for partition in 0..partitions {
+        for topic in Topic::ALL {
+            ranges.insert((topic, partition), range_of(db, topic, partition)?);
+        }
+        if let Some(row) = db.get(key(POSITION, 0, partition, &[])).map_err(unavailable)? {
+            let position = chunk::decode_position(partition, &row).ok_or_else(|| corrupt("a position"))?;
+            positions.insert(partition, position);
+        }
+    }
+    Ok((ranges, positions))
 }
 
 fn range_of(db: &DB, topic: Topic, partition: u32) -> Result<Range<u64>, Error> {

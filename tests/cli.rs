@@ -85,6 +85,11 @@ fn the_contracts_file_gives_the_contracts_events_and_balances_once() {
         let verified = json(dir.path(), &["state", "verify"]);
         assert!(verified.iter().all(|partition| partition["differences"] == Value::Array(vec![])));
     }
+    let partitions = json(dir.path(), &["partitions"]);
+    assert!(
+        partitions.iter().all(|partition| partition["commands_lag"] == 0 && partition["postings_lag"] == 0),
+        "{partitions:?}"
+    );
     let dead = json(dir.path(), &["tail", "dlq", "--from", "beginning", "--exit-at-end"]);
     let codes: Vec<&Value> = dead.iter().map(|line| &line["headers"]["x-error-code"]).collect();
     assert_eq!(codes, vec!["field_invalid", "field_invalid"], "each copy of what cannot be understood is kept");

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use finflow_ledger::{Payment, PaymentId, Wallet, WalletId};
-use finflow_state::{Overlay, Payments, RocksStore, Store, Table, Wallets, store};
+use finflow_state::{Head, Overlay, Payments, RocksStore, Store, Table, Wallets, store};
 use finflow_topologies::partition::Layers;
 
 /// How a partition is, for operators.
@@ -14,6 +14,19 @@ pub(crate) struct Condition {
     pub(crate) postings_next: u64,
     pub(crate) halted: Option<String>,
     pub(crate) is_quiet: bool,
+}
+
+impl Condition {
+    /// That of a partition that stands still at `head`.
+    pub(crate) fn at(head: &Head) -> Condition {
+        Condition {
+            block: head.number,
+            commands_next: head.positions.commands,
+            postings_next: head.positions.postings,
+            halted: None,
+            is_quiet: true,
+        }
+    }
 }
 
 /// The committed state of one partition, shared by its lane and all readers.

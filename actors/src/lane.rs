@@ -375,13 +375,8 @@ impl State {
             Some(Status::Halted(halt)) => Some(halt.to_string()),
             _ => None,
         };
-        let condition = Condition {
-            block: head.number,
-            commands_next: head.positions.commands,
-            postings_next: head.positions.postings,
-            halted,
-            is_quiet: !self.lane.has_input() && !self.lane.has_open() && !self.lane.is_committing(),
-        };
+        let is_quiet = !self.lane.has_input() && !self.lane.has_open() && !self.lane.is_committing();
+        let condition = Condition { halted, is_quiet, ..Condition::at(head) };
         committed.show(self.lane.committed_layers(id), condition);
     }
 

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use self::root::Root;
 use crate::clock::now_ms;
-use crate::committed::Committed;
+use crate::committed::{Committed, Condition};
 use crate::lane::{Args, Message};
 use crate::log::embedded::EmbeddedLog;
 
@@ -192,8 +192,9 @@ impl Node {
         let mut session = inner.log.session("reader")?;
         for (id, committed) in &inner.partitions {
             let position = session.claim(*id)?;
-            restore::restore(&inner.log, &*committed.store, *id, position.as_ref())
+            let head = restore::restore(&inner.log, &*committed.store, *id, position.as_ref())
                 .map_err(|error| StartError::Restore(*id, error))?;
+            committed.show(Arc::from([]), Condition::at(&head));
         }
         Ok(Node(Arc::new(inner)))
     }

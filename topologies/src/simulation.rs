@@ -5,6 +5,13 @@
 
 pub use self::auditor::{Audit, audit};
 pub use self::node::Node;
+pub use self::planted::Planted;
+pub use self::world::{Outcome, run_seed};
 
 mod auditor;
+mod check;
 mod node;
+mod planted;
+mod steps;
+mod workload;
+mod world;

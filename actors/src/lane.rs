@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use finflow_state::Store;
 use finflow_topologies::lane::{Answer, Failure, Lane, Next, Status};
-use finflow_topologies::log::{Commit, Log, Resolution, Session};
+use finflow_topologies::log::{self, Commit, Log, Resolution, Session};
 use finflow_topologies::restore::restore;
 use finflow_topologies::{Halt, Rules, Topic, Work};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
@@ -51,8 +51,8 @@ pub(crate) enum Message {
     Turn,
     /// The commit in flight was answered.
     Answered(Commit),
-    /// A doubt was settled, or could not be yet.
-    Resolved(Option<Resolution>),
+    /// A doubt was settled, or could not be.
+    Resolved(Result<Resolution, log::Error>),
     /// Lets a halted partition go on.
     Resume(u32),
     /// Kills a partition actor, as chaos does.
@@ -103,8 +103,12 @@ impl Actor for LaneActor {
         match message {
             Message::Turn => state.turn(&myself).await?,
             Message::Answered(commit) => state.answered(&myself, &commit)?,
-            Message::Resolved(Some(resolution)) => state.settle(&myself, resolution)?,
-            Message::Resolved(None) => state.resolve_later(&myself),
+            Message::Resolved(Ok(resolution)) => state.settle(&myself, resolution)?,
+            Message::Resolved(Err(cause @ log::Error::Fenced)) => return Err(cause.into()),
+            Message::Resolved(Err(cause)) => {
+                warn!(%cause, "the doubt is not settled yet");
+                state.resolve_later(&myself);
+            }
             Message::Resume(partition) => {
                 state.lane.resume(partition);
                 myself.cast(Message::Turn)?;
@@ -154,11 +158,13 @@ impl State {
     /// Restores a partition and starts its actor; what cannot be restored is reported as halted and not served.
     async fn adopt(&mut self, myself: &ActorRef<Message>, id: u32) -> Result<(), ActorProcessingErr> {
         let Some(committed) = self.args.partitions.get(&id) else { return Ok(()) };
-        let position = self.session.lock().unwrap_or_else(PoisonError::into_inner).claim(id)?;
-        match restore(&self.args.log, &*committed.store, id, position.as_ref()) {
+        let claim = self.session.lock().unwrap_or_else(PoisonError::into_inner).claim(id)?;
+        match restore(&self.args.log, &*committed.store, id, claim.position.as_ref()) {
             Ok(head) => {
                 info!(partition = id, block = head.number, "restored");
-                self.lane.adopt(head);
+                if !self.lane.adopt(claim.epoch, head) {
+                    return Err("a partition was claimed again while its commit was in flight".into());
+                }
                 let actor = self.start(myself, id).await?;
                 self.actors.insert(id, (actor, Restarts::default()));
                 self.show(id);
@@ -324,9 +330,11 @@ impl State {
         let (session, myself, stamp) = (self.session.clone(), myself.clone(), self.lane.stamp().clone());
         tokio::spawn(async move {
             tokio::time::sleep(RETRY_DELAY).await;
-            let asked =
-                tokio::task::spawn_blocking(move || session.lock().unwrap_or_else(PoisonError::into_inner).resolve(&stamp).ok());
-            let _ = myself.cast(Message::Resolved(asked.await.ok().flatten()));
+            let resolve = move || session.lock().unwrap_or_else(PoisonError::into_inner).resolve(&stamp);
+            let asked = tokio::task::spawn_blocking(resolve).await;
+            let asked = asked.unwrap_or_else(|error| Err(log::Error::Unavailable(error.to_string())));
+            // A lane that is gone has left the outcome in the log.
+            let _ = myself.cast(Message::Resolved(asked));
         });
     }
 

@@ -191,8 +191,8 @@ impl Node {
         let inner = open(settings)?;
         let mut session = inner.log.session("reader")?;
         for (id, committed) in &inner.partitions {
-            let position = session.claim(*id)?;
-            let head = restore::restore(&inner.log, &*committed.store, *id, position.as_ref())
+            let claim = session.claim(*id)?;
+            let head = restore::restore(&inner.log, &*committed.store, *id, claim.position.as_ref())
                 .map_err(|error| StartError::Restore(*id, error))?;
             committed.show(Arc::from([]), Condition::at(&head));
         }

@@ -94,16 +94,31 @@ impl Lane {
         Lane { stamp, hosted: BTreeMap::new(), rounds: Rounds::Idle, now_ms: 0 }
     }
 
-    /// Takes in a restored partition at the head of its journal. The epoch that is open is dropped.
-    pub fn adopt(&mut self, head: Head) {
+    /// Takes in a partition that was restored to the head of its journal after the claim of this epoch. The epoch that is open
+    /// is dropped, and so is all that an older claim has left here: what of it is committed is in the head.
+    ///
+    /// `false`, and nothing has changed, while a commit that touches the partition is in flight. That commit was made under an
+    /// older claim; its outcome also decides about its other partitions, so it is to be settled first and the partition adopted
+    /// after that. If the commit had not reached the log before the claim, it is fenced, and the lane is over.
+    #[must_use]
+    pub fn adopt(&mut self, claim: u64, head: Head) -> bool {
+        if self.has_flight(head.partition) {
+            return false;
+        }
         self.drop_open();
         self.now_ms = self.now_ms.max(head.at_ms);
-        self.hosted.insert(head.partition, Hosted::new(head));
+        self.hosted.insert(head.partition, Hosted::new(claim, head));
+        true
+    }
+
+    /// Whether a commit that touches the partition is in flight.
+    pub fn has_flight(&self, partition: u32) -> bool {
+        self.hosted.get(&partition).is_some_and(|hosted| hosted.flight.is_some())
     }
 
     /// Lets go of a partition; whatever of it is not committed is dropped. `false` while a commit that touches it is in flight.
     pub fn release(&mut self, partition: u32) -> bool {
-        if self.hosted.get(&partition).is_some_and(|hosted| hosted.flight.is_some()) {
+        if self.has_flight(partition) {
             return false;
         }
         self.drop_open();

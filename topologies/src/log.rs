@@ -11,6 +11,7 @@ use finflow_state::Stamp;
 
 use crate::topics::Topic;
 
+pub mod conformance;
 pub mod simulated;
 
 /// A record as it was committed.
@@ -154,15 +155,34 @@ pub struct Position {
     pub stamp: Stamp,
 }
 
+/// The right to commit for a partition, as [`Session::claim`] gave it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// The assignment epoch. Of all claims of a partition only the latest is good, also among those of one session: what was
+    /// decided under an older one may rest on what somebody else has changed since.
+    pub epoch: u64,
+    /// The partition's committed position, read when every older claim was void; `None` = none yet.
+    pub position: Option<Position>,
+}
+
+/// A partition that a transaction touches: the epoch of the claim under which it was decided, and its position from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimed {
+    /// [`Claim::epoch`].
+    pub claim: u64,
+    /// The new position, or the committed one once more, which confirms that the claim is still good.
+    pub position: Position,
+}
+
 /// Everything that one epoch makes durable, at once or not at all.
 #[derive(Debug, Clone)]
 pub struct Transaction {
-    /// The epoch's stamp; the same in every position.
+    /// The epoch's stamp; the same in every new position.
     pub stamp: Stamp,
     /// Records by topic and partition; each pair stands here at most once.
     pub batches: Vec<Batch>,
-    /// The new position of every touched partition. Never empty: an empty list would fence nothing.
-    pub positions: Vec<Position>,
+    /// The position of every touched partition. Never empty: an empty list would fence nothing.
+    pub positions: Vec<Claimed>,
 }
 
 /// What became of a commit.
@@ -174,7 +194,8 @@ pub enum Commit {
     Aborted(String),
     /// Unknown; [`Session::resolve`] must settle it before the session commits again.
     InDoubt(String),
-    /// Another session has taken over; nothing of it is or will be visible and this session is over.
+    /// The session, or one of the claims, has been replaced by a newer one; nothing of it is or will be visible. What the lane
+    /// has decided rests on what it does not own: it has to begin again with a new session.
     Fenced,
 }
 
@@ -250,17 +271,19 @@ pub trait Log: Send + Sync {
 
 /// One lane's right to commit for the partitions it claims.
 pub trait Session: Send {
-    /// Takes over a partition, fences its former owner, and then gives its committed position (`None` = none yet).
-    fn claim(&mut self, partition: u32) -> Result<Option<Position>, Error>;
+    /// Takes over a partition, voids every earlier claim of it, this session's own included, and then reads its position.
+    fn claim(&mut self, partition: u32) -> Result<Claim, Error>;
 
     /// Gives a partition back.
     fn release(&mut self, partition: u32);
 
-    /// Makes an epoch durable. Every position must be of a claimed partition, else [`Commit::Fenced`].
+    /// Makes an epoch durable. Every position must be under this session's latest claim of it, else [`Commit::Fenced`].
     fn commit(&mut self, transaction: Transaction) -> Commit;
 
     /// Settles the doubt about the epoch with this stamp, which was the session's last commit.
-    /// [`Error::Unavailable`] means ask again.
+    ///
+    /// [`Error::Unavailable`] means ask again. [`Error::Fenced`]: none of the claims it was made under is good any more, so that
+    /// the positions cannot tell; the session is over.
     fn resolve(&mut self, stamp: &Stamp) -> Result<Resolution, Error>;
 }
 

@@ -11,7 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use finflow_state::Stamp;
-use finflow_topologies::log::{Commit, Error, Fetched, Log, Outgoing, Position, Resolution, Session, Transaction};
+use finflow_topologies::log::{
+    Claim, Claimed, Commit, Error, Fetched, Log, Outgoing, Position, Resolution, Session, Transaction,
+};
 use finflow_topologies::topics::Topic;
 use rocksdb::{DB, Direction, IteratorMode, Options, WriteBatch, WriteOptions};
 use tokio::sync::watch;
@@ -41,9 +43,17 @@ struct Shared {
 #[derive(Default)]
 struct State {
     positions: BTreeMap<u32, Position>,
-    owners: BTreeMap<u32, u64>,
+    /// By partition: the session and the epoch of the latest claim.
+    claims: BTreeMap<u32, (u64, u64)>,
+    claims_given: u64,
     sessions: BTreeMap<String, u64>,
     sessions_opened: u64,
+}
+
+impl State {
+    fn is_claimed(&self, session: u64, claimed: &Claimed) -> bool {
+        self.claims.get(&claimed.position.partition) == Some(&(session, claimed.claim))
+    }
 }
 
 impl EmbeddedLog {
@@ -91,7 +101,7 @@ impl EmbeddedLog {
     }
 
     /// Writes batches and positions in one synced write and then shows them. The caller holds the state's lock.
-    fn write(&self, batches: Vec<(Topic, u32, Vec<Outgoing>)>, positions: &[Position]) -> Result<Vec<u64>, Error> {
+    fn write(&self, batches: Vec<(Topic, u32, Vec<Outgoing>)>, positions: &[Claimed]) -> Result<Vec<u64>, Error> {
         let now_ms = now_ms();
         let mut write = WriteBatch::default();
         let mut ends = Vec::with_capacity(batches.len());
@@ -103,7 +113,7 @@ impl EmbeddedLog {
             }
             ends.push(((*topic, *partition), base, end));
         }
-        for position in positions {
+        for Claimed { position, .. } in positions {
             write.put(key(POSITION, 0, position.partition, &[]), chunk::encode_position(position));
         }
         if let Err(error) = self.with_db(|db| db.write_opt(write, &synced()).map_err(unavailable)) {
@@ -244,28 +254,37 @@ struct EmbeddedSession {
     log: EmbeddedLog,
     lane: String,
     id: u64,
-    doubt: Option<Stamp>,
+    doubt: Option<(Stamp, Vec<Claimed>)>,
+}
+
+impl EmbeddedSession {
+    fn is_over(&self, state: &State) -> bool {
+        state.sessions.get(&self.lane) != Some(&self.id)
+    }
 }
 
 impl Session for EmbeddedSession {
-    fn claim(&mut self, partition: u32) -> Result<Option<Position>, Error> {
+    fn claim(&mut self, partition: u32) -> Result<Claim, Error> {
+        self.log.range(Topic::Commands, partition)?;
         let mut state = self.log.settled()?;
-        if state.sessions.get(&self.lane) != Some(&self.id) {
+        if self.is_over(&state) {
             return Err(Error::Fenced);
         }
-        state.owners.insert(partition, self.id);
-        Ok(state.positions.get(&partition).cloned())
+        state.claims_given = state.claims_given.saturating_add(1);
+        let epoch = state.claims_given;
+        state.claims.insert(partition, (self.id, epoch));
+        Ok(Claim { epoch, position: state.positions.get(&partition).cloned() })
     }
 
     fn release(&mut self, partition: u32) {
         let mut state = self.log.state();
-        if state.owners.get(&partition) == Some(&self.id) {
-            state.owners.remove(&partition);
+        if state.claims.get(&partition).is_some_and(|(session, _)| *session == self.id) {
+            state.claims.remove(&partition);
         }
     }
 
     fn commit(&mut self, transaction: Transaction) -> Commit {
-        if let Some(doubt) = &self.doubt {
+        if let Some((doubt, _)) = &self.doubt {
             return Commit::Aborted(format!("the doubt about {doubt} comes first"));
         }
         if transaction.positions.is_empty() {
@@ -275,19 +294,22 @@ impl Session for EmbeddedSession {
             Ok(state) => state,
             Err(error) => return Commit::Aborted(error.to_string()),
         };
-        let is_owner = |position: &Position| state.owners.get(&position.partition) == Some(&self.id);
-        if state.sessions.get(&self.lane) != Some(&self.id) || !transaction.positions.iter().all(is_owner) {
+        if self.is_over(&state) || !transaction.positions.iter().all(|claimed| state.is_claimed(self.id, claimed)) {
             return Commit::Fenced;
+        }
+        let nowhere = transaction.batches.iter().find_map(|batch| self.log.range(batch.topic, batch.partition).err());
+        if let Some(error) = nowhere {
+            return Commit::Aborted(error.to_string());
         }
         let Transaction { stamp, batches, positions } = transaction;
         let batches = batches.into_iter().map(|batch| (batch.topic, batch.partition, batch.records)).collect();
         match self.log.write(batches, &positions) {
             Ok(_) => {
-                state.positions.extend(positions.into_iter().map(|position| (position.partition, position)));
+                state.positions.extend(positions.into_iter().map(|Claimed { position, .. }| (position.partition, position)));
                 Commit::Committed
             }
             Err(error) => {
-                self.doubt = Some(stamp);
+                self.doubt = Some((stamp, positions));
                 Commit::InDoubt(error.to_string())
             }
         }
@@ -296,8 +318,13 @@ impl Session for EmbeddedSession {
     fn resolve(&mut self, stamp: &Stamp) -> Result<Resolution, Error> {
         let mut state = self.log.state();
         self.log.reopen(&mut state)?;
-        self.doubt = None;
         let is_committed = state.positions.values().any(|position| position.stamp == *stamp);
+        // Whoever has claimed all of it since may have written other positions over the ones that would tell.
+        let is_told = |(_, touched): &(_, Vec<Claimed>)| touched.iter().any(|claimed| state.is_claimed(self.id, claimed));
+        if !is_committed && (self.is_over(&state) || self.doubt.as_ref().is_some_and(|doubt| !is_told(doubt))) {
+            return Err(Error::Fenced);
+        }
+        self.doubt = None;
         Ok(if is_committed { Resolution::Committed } else { Resolution::Aborted })
     }
 }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use finflow_state::{EncodedBlock, Header, Stamp};
+use finflow_state::{EncodedBlock, Head, Header, Stamp};
 
 use super::hosted::{Flight, Hosted};
-use crate::log::{Batch, Headers, Outgoing, Position, Transaction};
+use crate::log::{Batch, Claimed, Headers, Outgoing, Position, Transaction};
 use crate::partition::Open;
 use crate::topics::Topic;
 
@@ -30,16 +30,17 @@ pub(super) fn transaction(hosted: &mut BTreeMap<u32, Hosted>, stamp: &Stamp, now
         let flight = fly(open, stamp, now_ms);
         let block = Outgoing { key: None, value: Some(flight.block.bytes().clone()), headers: Headers::default() };
         batches.insert((Topic::Journal, *partition), vec![block]);
-        positions.push(Position {
-            partition: *partition,
-            commands: flight.head.positions.commands,
-            block: flight.head.number,
-            stamp: stamp.clone(),
-        });
+        positions.push(Claimed { claim: hosted.claim, position: position(&flight.head) });
         hosted.flight = Some(flight);
     }
     let batches = batches.into_iter().map(|((topic, partition), records)| Batch { topic, partition, records }).collect();
     Transaction { stamp: stamp.clone(), batches, positions }
+}
+
+/// How the log keeps a head beside the partition's offset.
+fn position(head: &Head) -> Position {
+    let Head { partition, number, stamp, positions, .. } = head;
+    Position { partition: *partition, commands: positions.commands, block: *number, stamp: stamp.clone() }
 }
 
 fn fly(open: Open, stamp: &Stamp, now_ms: i64) -> Flight {

@@ -42,6 +42,8 @@ pub(super) struct Flight {
 
 pub(super) struct Hosted {
     pub(super) status: Status,
+    /// The epoch of the claim under which it was restored.
+    pub(super) claim: u64,
     /// The head of the last committed block.
     pub(super) base: Arc<Head>,
     pub(super) flight: Option<Flight>,
@@ -58,9 +60,10 @@ pub(super) struct Hosted {
 }
 
 impl Hosted {
-    pub(super) fn new(head: Head) -> Hosted {
+    pub(super) fn new(claim: u64, head: Head) -> Hosted {
         Hosted {
             status: Status::Running,
+            claim,
             read: head.positions,
             base: Arc::new(head),
             flight: None,

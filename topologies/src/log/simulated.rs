@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use finflow_state::Stamp;
 
-use super::{Commit, Error, Fetched, Log, Outgoing, Position, Record, Resolution, Session, Transaction};
+use super::{Claim, Claimed, Commit, Error, Fetched, Log, Outgoing, Position, Record, Resolution, Session, Transaction};
 use crate::topics::Topic;
 
 /// What becomes of the next commit.
@@ -28,10 +28,13 @@ pub struct SimulatedLog(Arc<Mutex<Inner>>);
 
 struct Inner {
     partitions: u32,
+    has_gaps: bool,
     now_ms: i64,
     records: BTreeMap<(Topic, u32), Partition>,
     positions: BTreeMap<u32, Position>,
-    owners: BTreeMap<u32, u64>,
+    /// By partition: the session and the epoch of the latest claim.
+    claims: BTreeMap<u32, (u64, u64)>,
+    claims_given: u64,
     sessions: BTreeMap<String, u64>,
     sessions_opened: u64,
     fault: Option<Fault>,
@@ -40,6 +43,7 @@ struct Inner {
 #[derive(Default)]
 struct Partition {
     start: u64,
+    end: u64,
     records: Vec<Record>,
 }
 
@@ -48,15 +52,23 @@ impl SimulatedLog {
     pub fn new(partitions: u32) -> SimulatedLog {
         let inner = Inner {
             partitions,
+            has_gaps: false,
             now_ms: 0,
             records: BTreeMap::new(),
             positions: BTreeMap::new(),
-            owners: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            claims_given: 0,
             sessions: BTreeMap::new(),
             sessions_opened: 0,
             fault: None,
         };
         SimulatedLog(Arc::new(Mutex::new(inner)))
+    }
+
+    /// Leaves an offset without a record behind each batch of a commit, as the markers of Kafka's transactions do.
+    pub fn with_gaps(self) -> SimulatedLog {
+        self.lock().has_gaps = true;
+        self
     }
 
     /// Sets the time that records get.
@@ -85,7 +97,8 @@ impl Inner {
     fn write(&mut self, topic: Topic, partition: u32, records: Vec<Outgoing>) -> Result<u64, Error> {
         let timestamp_ms = self.now_ms;
         let log = self.partition(topic, partition)?;
-        let base = log.start + log.records.len() as u64;
+        let base = log.end;
+        log.end += records.len() as u64;
         log.records.extend(records.into_iter().zip(base..).map(|(record, offset)| Record {
             offset,
             timestamp_ms,
@@ -97,13 +110,21 @@ impl Inner {
     }
 
     fn take(&mut self, transaction: Transaction) -> Result<(), Error> {
+        // Refused whole or taken whole.
+        transaction.batches.iter().try_for_each(|batch| self.partition(batch.topic, batch.partition).map(|_| ()))?;
+        let gap = u64::from(self.has_gaps);
         for batch in transaction.batches {
             self.write(batch.topic, batch.partition, batch.records)?;
+            self.partition(batch.topic, batch.partition)?.end += gap;
         }
-        for position in transaction.positions {
+        for Claimed { position, .. } in transaction.positions {
             self.positions.insert(position.partition, position);
         }
         Ok(())
+    }
+
+    fn is_claimed(&self, session: u64, claimed: &Claimed) -> bool {
+        self.claims.get(&claimed.position.partition) == Some(&(session, claimed.claim))
     }
 }
 
@@ -118,28 +139,28 @@ impl Log for SimulatedLog {
 
     fn fetch(&self, topic: Topic, partition: u32, from: u64, bytes_max: usize) -> Result<Fetched, Error> {
         let mut inner = self.lock();
-        let log = inner.partition(topic, partition)?;
-        let (start, end) = (log.start, log.start + log.records.len() as u64);
+        let &mut Partition { start, end, ref records } = inner.partition(topic, partition)?;
         if from < start || end < from {
             return Err(Error::OutOfRange { topic, partition, asked: from, start, end });
         }
+        let first = records.partition_point(|record| record.offset < from);
         let mut bytes = 0;
-        let mut records = Vec::new();
-        for record in &log.records[(from - start) as usize..] {
+        let mut fetched = Fetched { records: Vec::new(), next: end };
+        for record in records.iter().skip(first) {
             bytes += record.value.as_ref().map_or(0, |value| value.len()) + record.headers.as_bytes().len();
-            if bytes_max < bytes && !records.is_empty() {
+            if bytes_max < bytes && !fetched.records.is_empty() {
+                fetched.next = record.offset;
                 break;
             }
-            records.push(record.clone());
+            fetched.records.push(record.clone());
         }
-        let next = from + records.len() as u64;
-        Ok(Fetched { records, next })
+        Ok(fetched)
     }
 
     fn range(&self, topic: Topic, partition: u32) -> Result<Range<u64>, Error> {
         let mut inner = self.lock();
         let log = inner.partition(topic, partition)?;
-        Ok(log.start..log.start + log.records.len() as u64)
+        Ok(log.start..log.end)
     }
 
     fn session(&self, lane: &str) -> Result<Box<dyn Session>, Error> {
@@ -153,9 +174,9 @@ impl Log for SimulatedLog {
     fn trim(&self, topic: Topic, partition: u32, before: u64) -> Result<(), Error> {
         let mut inner = self.lock();
         let log = inner.partition(topic, partition)?;
-        let count = before.saturating_sub(log.start).min(log.records.len() as u64);
-        log.records.drain(..count as usize);
-        log.start += count;
+        log.start = before.clamp(log.start, log.end);
+        let count = log.records.partition_point(|record| record.offset < log.start);
+        log.records.drain(..count);
         Ok(())
     }
 }
@@ -164,40 +185,48 @@ struct SimulatedSession {
     log: SimulatedLog,
     lane: String,
     id: u64,
-    doubt: Option<Stamp>,
+    doubt: Option<(Stamp, Vec<Claimed>)>,
+}
+
+impl SimulatedSession {
+    fn is_over(&self, inner: &Inner) -> bool {
+        inner.sessions.get(&self.lane) != Some(&self.id)
+    }
 }
 
 impl Session for SimulatedSession {
-    fn claim(&mut self, partition: u32) -> Result<Option<Position>, Error> {
+    fn claim(&mut self, partition: u32) -> Result<Claim, Error> {
         let mut inner = self.log.lock();
-        if inner.sessions.get(&self.lane) != Some(&self.id) {
+        inner.partition(Topic::Commands, partition)?;
+        if self.is_over(&inner) {
             return Err(Error::Fenced);
         }
-        inner.owners.insert(partition, self.id);
-        Ok(inner.positions.get(&partition).cloned())
+        inner.claims_given += 1;
+        let epoch = inner.claims_given;
+        inner.claims.insert(partition, (self.id, epoch));
+        Ok(Claim { epoch, position: inner.positions.get(&partition).cloned() })
     }
 
     fn release(&mut self, partition: u32) {
         let mut inner = self.log.lock();
-        if inner.owners.get(&partition) == Some(&self.id) {
-            inner.owners.remove(&partition);
+        if inner.claims.get(&partition).is_some_and(|(session, _)| *session == self.id) {
+            inner.claims.remove(&partition);
         }
     }
 
     fn commit(&mut self, transaction: Transaction) -> Commit {
         let mut inner = self.log.lock();
-        if let Some(doubt) = &self.doubt {
+        if let Some((doubt, _)) = &self.doubt {
             return Commit::Aborted(format!("the doubt about {doubt} comes first"));
         }
         if transaction.positions.is_empty() {
             return Commit::Aborted("no positions: nothing would be fenced".to_owned());
         }
-        let is_owner = |position: &Position| inner.owners.get(&position.partition) == Some(&self.id);
-        if inner.sessions.get(&self.lane) != Some(&self.id) || !transaction.positions.iter().all(is_owner) {
+        if self.is_over(&inner) || !transaction.positions.iter().all(|claimed| inner.is_claimed(self.id, claimed)) {
             return Commit::Fenced;
         }
-        let stamp = transaction.stamp.clone();
         let fault = inner.fault.take();
+        let doubt = (transaction.stamp.clone(), transaction.positions.clone());
         if matches!(fault, None | Some(Fault::DoubtCommitted))
             && let Err(error) = inner.take(transaction)
         {
@@ -207,16 +236,21 @@ impl Session for SimulatedSession {
             None => Commit::Committed,
             Some(Fault::Abort) => Commit::Aborted("ordered".to_owned()),
             Some(Fault::DoubtCommitted | Fault::DoubtAborted) => {
-                self.doubt = Some(stamp);
+                self.doubt = Some(doubt);
                 Commit::InDoubt("ordered".to_owned())
             }
         }
     }
 
     fn resolve(&mut self, stamp: &Stamp) -> Result<Resolution, Error> {
-        self.doubt = None;
         let inner = self.log.lock();
         let is_committed = inner.positions.values().any(|position| position.stamp == *stamp);
+        // Whoever has claimed all of it since may have written other positions over the ones that would tell.
+        let is_told = |(_, touched): &(_, Vec<Claimed>)| touched.iter().any(|claimed| inner.is_claimed(self.id, claimed));
+        if !is_committed && (self.is_over(&inner) || self.doubt.as_ref().is_some_and(|doubt| !is_told(doubt))) {
+            return Err(Error::Fenced);
+        }
+        self.doubt = None;
         Ok(if is_committed { Resolution::Committed } else { Resolution::Aborted })
     }
 }

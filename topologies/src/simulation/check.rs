@@ -105,9 +105,9 @@ impl AtRest<'_> {
     /// The store is what the journal says.
     fn rebuilt(&self, partition: u32, held: &dyn Store) -> Result<(), String> {
         let mut session = self.log.session("check").map_err(|error| error.to_string())?;
-        let position = session.claim(partition).map_err(|error| error.to_string())?;
+        let claim = session.claim(partition).map_err(|error| error.to_string())?;
         let fresh = MemoryStore::default();
-        let head = restore(self.log, &fresh, partition, position.as_ref()).map_err(|error| error.to_string())?;
+        let head = restore(self.log, &fresh, partition, claim.position.as_ref()).map_err(|error| error.to_string())?;
         let digest = |store: &dyn Store| store::digest(store).map_err(|error| error.to_string());
         if held.head() != Some(head) || digest(&fresh)? != digest(held)? {
             return Err(format!("partition {partition}: the store is not what the journal says"));

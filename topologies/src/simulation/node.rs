@@ -8,7 +8,7 @@ use finflow_state::{MemoryStore, Store};
 use crate::halt::Halt;
 use crate::lane::{Failure, Lane, Next, Settled};
 use crate::log::simulated::SimulatedLog;
-use crate::log::{Commit, Log, Resolution, Session, Transaction};
+use crate::log::{Claim, Commit, Log, Resolution, Session, Transaction};
 use crate::partition::{Open, Partition, Rules, Work};
 use crate::restore::{self, restore};
 use crate::topics::Topic;
@@ -22,6 +22,8 @@ pub struct Node {
     log: SimulatedLog,
     session: Box<dyn Session>,
     partitions: BTreeMap<u32, (Partition, Arc<dyn Store>)>,
+    /// Claimed while a commit that touches the partition was in flight.
+    waiting: BTreeMap<u32, (Claim, Arc<dyn Store>)>,
     rules: Arc<Rules>,
     in_flight: Option<Transaction>,
     in_doubt: bool,
@@ -37,6 +39,7 @@ impl Node {
             session: log.session(name)?,
             log: log.clone(),
             partitions: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             rules: rules.clone(),
             in_flight: None,
             in_doubt: false,
@@ -46,11 +49,24 @@ impl Node {
 
     /// Takes over a partition with the rows that `store` still holds.
     pub fn adopt(&mut self, partition: u32, store: Arc<dyn Store>) -> Result<(), restore::Error> {
-        let position = self.session.claim(partition)?;
-        let head = restore(&self.log, &*store, partition, position.as_ref())?;
-        self.lane.adopt(head);
-        let logic = Partition::new(partition, self.rules.clone(), store.clone());
-        self.partitions.insert(partition, (logic, store));
+        let claim = self.session.claim(partition)?;
+        self.waiting.insert(partition, (claim, store));
+        self.adopt_waiting()
+    }
+
+    /// Restores and adopts what was claimed, but for partitions that a commit in flight touches: they wait until it is settled.
+    fn adopt_waiting(&mut self) -> Result<(), restore::Error> {
+        for (partition, (claim, store)) in std::mem::take(&mut self.waiting) {
+            if self.lane.has_flight(partition) {
+                self.waiting.insert(partition, (claim, store));
+                continue;
+            }
+            let head = restore(&self.log, &*store, partition, claim.position.as_ref())?;
+            if self.lane.adopt(claim.epoch, head) {
+                let logic = Partition::new(partition, self.rules.clone(), store.clone());
+                self.partitions.insert(partition, (logic, store));
+            }
+        }
         Ok(())
     }
 

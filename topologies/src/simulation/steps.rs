@@ -105,7 +105,7 @@ impl World {
         let mut early = Vec::new();
         let mut is_stale = false;
         if let Some(transaction) = node.in_flight() {
-            is_stale = transaction.positions.iter().any(|position| self.owners[position.partition as usize] != index);
+            is_stale = transaction.positions.iter().any(|claimed| self.owners[claimed.position.partition as usize] != index);
             let takes = !is_stale && matches!(fault, None | Some(Fault::DoubtCommitted));
             self.plant.tamper(transaction, takes, &mut self.rng);
             if self.plant.planted == Some(Planted::StoreBeforeCommit) && !is_stale && self.rng.u8(..4) == 0 {

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use finflow_actors::socket::Client;
-use finflow_actors::{Checked, Node, PartitionStatus, Publish, Settings};
+use finflow_actors::{Checked, Clock, Housekeeping, Node, PartitionStatus, Publish, Settings};
 use finflow_config::Config;
 use finflow_ledger::{Coordinates, Payment, PaymentId, Wallet, WalletId};
 use finflow_topologies::Topic;
@@ -45,12 +45,26 @@ pub(crate) fn settings(common: &Common) -> Result<Settings, Failure> {
         dedup_margin: config.dedup.margin,
         store_memory_bytes: usize::try_from(config.store.memory_bytes).unwrap_or(usize::MAX),
         hot_wallets: config.store.hot_wallets as usize,
+        housekeeping: Housekeeping::default(),
+        clock: Clock::system(),
     })
 }
 
 impl Access {
-    /// For reading: a directory must exist, because reading makes nothing.
+    /// For reading: a directory must exist, because reading makes nothing, and no partition of it may be halted.
     pub(crate) async fn open(common: &Common) -> Result<Access, Failure> {
+        let access = Access::inspect(common).await?;
+        if let Access::Own(node) = &access
+            && let Some(halted) = node.status().into_iter().find(|status| status.cause.is_some())
+        {
+            let cause = halted.cause.unwrap_or_default();
+            return Err(Failure::Failed(format!("partition {} is halted: {cause}", halted.partition)));
+        }
+        Ok(access)
+    }
+
+    /// Like [`Access::open`], for commands that show what is wrong with a halted partition.
+    pub(crate) async fn inspect(common: &Common) -> Result<Access, Failure> {
         if let Some(client) = Client::connect(&common.data_dir).await {
             return Ok(Access::Running(client));
         }
@@ -149,10 +163,10 @@ impl Access {
         }
     }
 
-    pub(crate) async fn check(&self) -> Result<Vec<Checked>, Failure> {
+    pub(crate) async fn check(&self, snapshots: bool) -> Result<Vec<Checked>, Failure> {
         match self {
-            Access::Running(client) => Ok(client.check().await?),
-            Access::Own(node) => node.check().await.map_err(|error| Failure::Failed(error.to_string())),
+            Access::Running(client) => Ok(client.check(snapshots).await?),
+            Access::Own(node) => Ok(node.check(snapshots).await),
         }
     }
 

@@ -48,7 +48,7 @@ pub(crate) async fn payment(common: &Common, command: &PaymentCommand) -> Result
 }
 
 pub(crate) async fn partitions(common: &Common, command: Option<&PartitionsCommand>) -> Result<(), Failure> {
-    let access = Access::open(common).await?;
+    let access = Access::inspect(common).await?;
     if let Some(PartitionsCommand::Resume { partition }) = command {
         return access.resume(*partition).await;
     }
@@ -59,6 +59,7 @@ pub(crate) async fn partitions(common: &Common, command: Option<&PartitionsComma
             &json!({
                 "partition": status.partition, "lane": status.lane, "state": status.state, "cause": status.cause,
                 "block": status.block, "commands_lag": status.commands_lag, "postings_lag": status.postings_lag,
+                "restored_from": status.restored_from, "replayed": status.replayed,
             }),
         );
         halted.extend(status.cause.map(|cause| format!("partition {} is halted: {cause}", status.partition)));
@@ -68,9 +69,9 @@ pub(crate) async fn partitions(common: &Common, command: Option<&PartitionsComma
 
 pub(crate) async fn state(common: &Common, command: &StateCommand) -> Result<(), Failure> {
     let StateCommand::Verify = command;
-    let access = Access::open(common).await?;
+    let access = Access::inspect(common).await?;
     let mut differences = 0;
-    for checked in access.check().await? {
+    for checked in access.check(false).await? {
         differences += checked.differences.len();
         print(
             common,

@@ -1,10 +1,14 @@
 //! What readers may see of a partition: its store and the committed epochs that are not yet in it. Never anything uncommitted.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use finflow_ledger::{Payment, PaymentId, Wallet, WalletId};
 use finflow_state::{Head, Overlay, Payments, RocksStore, Store, Table, Wallets, store};
 use finflow_topologies::partition::Layers;
+use finflow_topologies::restore;
+
+use crate::restoring::{self, Origin, Restored};
 
 /// How a partition is, for operators.
 #[derive(Debug, Clone, Default)]
@@ -31,14 +35,27 @@ impl Condition {
 
 /// The committed state of one partition, shared by its lane and all readers.
 pub(crate) struct Committed {
-    pub(crate) store: Arc<RocksStore>,
+    dir: PathBuf,
+    /// `None` where it could not be restored: then it is halted from the start.
+    pub(crate) store: Option<Arc<RocksStore>>,
+    pub(crate) origin: Origin,
     layers: RwLock<Layers>,
     condition: Mutex<Condition>,
 }
 
 impl Committed {
-    pub(crate) fn new(store: Arc<RocksStore>) -> Committed {
-        Committed { store, layers: RwLock::new(Arc::from([])), condition: Mutex::default() }
+    /// What came of restoring the partition whose state lives in `dir`.
+    pub(crate) fn new(dir: PathBuf, restored: Result<Restored, restore::Error>) -> Committed {
+        let (store, origin, condition) = match restored {
+            Ok(Restored { store, head, origin }) => (Some(Arc::new(store)), origin, Condition::at(&head)),
+            Err(cause) => (None, Origin::default(), Condition { halted: Some(cause.to_string()), ..Condition::default() }),
+        };
+        Committed { dir, store, origin, layers: RwLock::new(Arc::from([])), condition: Mutex::new(condition) }
+    }
+
+    /// Notes that the store is corrupt, so that the next start builds it again.
+    pub(crate) fn mark_damaged(&self, cause: &str) {
+        restoring::mark_damaged(&self.dir, cause);
     }
 
     pub(crate) fn show(&self, layers: Layers, condition: Condition) {
@@ -70,7 +87,8 @@ impl Committed {
         }
         let mut bytes = Vec::new();
         T::encode_key(key, &mut bytes);
-        let row = self.store.get(&bytes)?;
+        let Some(store) = &self.store else { return Err(store::Error::Io("it is not open".to_owned())) };
+        let row = store.get(&bytes)?;
         Ok(row.map(|row| T::decode(key, &row)).transpose()?)
     }
 }

@@ -16,7 +16,7 @@ use finflow_topologies::{Halt, Rules, Topic, Work};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tracing::{error, info, warn};
 
-use crate::clock::now_ms;
+use crate::clock::Clock;
 use crate::committed::{Committed, Condition};
 use crate::log::embedded::EmbeddedLog;
 use crate::metrics;
@@ -42,6 +42,7 @@ pub(crate) struct Args {
     pub(crate) rules: Arc<Rules>,
     pub(crate) epoch_interval: Duration,
     pub(crate) log: EmbeddedLog,
+    pub(crate) clock: Clock,
     pub(crate) partitions: BTreeMap<u32, Arc<Committed>>,
     pub(crate) waiters: Arc<Waiters>,
 }
@@ -55,6 +56,8 @@ pub(crate) enum Message {
     Resolved(Result<Resolution, log::Error>),
     /// Lets a halted partition go on.
     Resume(u32),
+    /// A reader found the store of a partition corrupt.
+    Corrupt(u32, String),
     /// Kills a partition actor, as chaos does.
     Kill(u32),
     /// Finishes what is in flight, writes the stores, answers and takes no more turns.
@@ -113,6 +116,7 @@ impl Actor for LaneActor {
                 state.lane.resume(partition);
                 myself.cast(Message::Turn)?;
             }
+            Message::Corrupt(partition, cause) => state.halt(partition, Halt::Corrupt(cause)),
             Message::Kill(partition) => {
                 if let Some((actor, _)) = state.actors.get(&partition) {
                     actor.kill();
@@ -158,10 +162,12 @@ impl State {
     /// Restores a partition and starts its actor; what cannot be restored is reported as halted and not served.
     async fn adopt(&mut self, myself: &ActorRef<Message>, id: u32) -> Result<(), ActorProcessingErr> {
         let Some(committed) = self.args.partitions.get(&id) else { return Ok(()) };
+        // What could not be restored is halted with its cause already.
+        let Some(store) = &committed.store else { return Ok(()) };
         let claim = self.session.lock().unwrap_or_else(PoisonError::into_inner).claim(id)?;
-        match restore(&self.args.log, &*committed.store, id, claim.position.as_ref()) {
+        match restore(&self.args.log, &**store, id, claim.position.as_ref()) {
             Ok(head) => {
-                info!(partition = id, block = head.number, "restored");
+                info!(partition = id, block = head.number, "adopted");
                 if !self.lane.adopt(claim.epoch, head) {
                     return Err("a partition was claimed again while its commit was in flight".into());
                 }
@@ -181,7 +187,7 @@ impl State {
 
     async fn start(&self, myself: &ActorRef<Message>, id: u32) -> Result<ActorRef<partition::Message>, ActorProcessingErr> {
         let committed = self.args.partitions.get(&id).ok_or("a partition of another lane")?;
-        let store: Arc<dyn Store> = committed.store.clone();
+        let store: Arc<dyn Store> = committed.store.clone().ok_or("a partition that was not restored")?;
         let args = partition::Args { id, rules: self.args.rules.clone(), store };
         let (actor, _) = PartitionActor::spawn_linked(None, PartitionActor, args, myself.get_cell()).await?;
         Ok(actor)
@@ -203,10 +209,8 @@ impl State {
     }
 
     fn halt(&mut self, id: u32, halt: Halt) {
-        error!(partition = id, cause = %halt, "halted");
-        ::metrics::counter!(metrics::HALTS).increment(1);
         self.lane.halt(id, halt);
-        self.show(id);
+        self.report_halt(id);
     }
 
     /// Fetches, decides every round that is due, closes the epoch when it is time, and begins its commit.
@@ -215,7 +219,7 @@ impl State {
         if self.draining.is_none() {
             self.fetch();
         }
-        let mut work = self.lane.round(now_ms());
+        let mut work = self.lane.round(self.args.clock.now_ms());
         while !work.is_empty() {
             let answers = self.decide(work).await;
             let halted: Vec<u32> =
@@ -225,7 +229,7 @@ impl State {
             if next == Next::Dropped {
                 break;
             }
-            work = self.lane.round(now_ms());
+            work = self.lane.round(self.args.clock.now_ms());
         }
         if self.lane.has_open() && self.opened_at.is_none() {
             self.opened_at = Some(Instant::now());
@@ -243,6 +247,9 @@ impl State {
         if let Some(Status::Halted(cause)) = self.lane.status(id) {
             error!(partition = id, %cause, "halted");
             ::metrics::counter!(metrics::HALTS).increment(1);
+            if let (Halt::Corrupt(cause), Some(committed)) = (cause, self.args.partitions.get(&id)) {
+                committed.mark_damaged(cause);
+            }
             self.show(id);
         }
     }
@@ -299,7 +306,7 @@ impl State {
         if self.lane.is_committing() || !(is_due || self.lane.is_full() || self.draining.is_some()) {
             return;
         }
-        let Some(transaction) = self.lane.close(now_ms()) else { return };
+        let Some(transaction) = self.lane.close(self.args.clock.now_ms()) else { return };
         self.opened_at = None;
         self.committed_at = Instant::now();
         let (session, myself) = (self.session.clone(), myself.clone());
@@ -358,12 +365,13 @@ impl State {
     /// Writes the epochs of every partition that has gathered `epochs_min` of them.
     fn apply(&mut self, epochs_min: usize) -> Result<(), ActorProcessingErr> {
         for id in self.lane.partitions().collect::<Vec<_>>() {
-            if self.lane.unapplied_epochs(id) < epochs_min {
+            // What a halted partition has not stored, it replays from the journal.
+            if self.lane.unapplied_epochs(id) < epochs_min || self.lane.status(id) != Some(&Status::Running) {
                 continue;
             }
-            let Some(committed) = self.args.partitions.get(&id) else { continue };
+            let Some(store) = self.args.partitions.get(&id).and_then(|committed| committed.store.as_ref()) else { continue };
             let blocks = self.lane.unapplied(id);
-            if let Err(cause) = committed.store.apply(&blocks) {
+            if let Err(cause) = store.apply(&blocks) {
                 self.halt(id, cause.into());
                 continue;
             }
@@ -390,8 +398,8 @@ impl State {
 
     fn finish_drain(&mut self) {
         if let Some(answer) = self.draining.take() {
-            for committed in self.args.partitions.values() {
-                if let Err(cause) = committed.store.flush() {
+            for store in self.args.partitions.values().filter_map(|committed| committed.store.as_ref()) {
+                if let Err(cause) = store.flush() {
                     warn!(%cause, "cannot flush a store");
                 }
             }

@@ -1,7 +1,10 @@
 //! The actors: what runs the engine - logs, lanes, partitions and the node that supervises them. Nothing here decides about money.
 
-pub use self::node::{Checked, Node, PartitionStatus, Publish, ReadError, Settings, StartError};
+pub use self::clock::{Clock, Reading};
+pub use self::node::{Checked, Housekeeping, Node, PartitionStatus, Publish, ReadError, Settings, StartError};
+pub use self::snapshots::SnapshotError;
 
+mod checking;
 mod clock;
 mod committed;
 mod lane;
@@ -9,5 +12,7 @@ pub mod log;
 pub mod metrics;
 mod node;
 mod partition;
+mod restoring;
+mod snapshots;
 pub mod socket;
 mod supervisor;

@@ -10,12 +10,24 @@ pub const COMMIT_SECONDS: &str = "finflow_commit_duration_seconds";
 pub const RESTARTS: &str = "finflow_actor_restarts_total";
 /// Partitions halted.
 pub const HALTS: &str = "finflow_partition_halts_total";
+/// Partitions restored at start, by source (`directory`, `snapshot`, `journal`).
+pub const RESTORED: &str = "finflow_partitions_restored_total";
+/// Journal blocks applied to bring a store to its committed block.
+pub const REPLAYED: &str = "finflow_restore_blocks_replayed_total";
+/// Seconds that taking one snapshot took.
+pub const SNAPSHOT_SECONDS: &str = "finflow_snapshot_duration_seconds";
+/// The block of the newest snapshot, by partition.
+pub const SNAPSHOT_BLOCK: &str = "finflow_snapshot_block";
 
 /// Every metric: name and help.
-pub const CATALOGUE: [(&str, &str); 5] = [
+pub const CATALOGUE: [(&str, &str); 9] = [
     (INPUTS, "Inputs consumed by committed epochs"),
     (EPOCHS, "Epochs by outcome"),
     (COMMIT_SECONDS, "Seconds from handing a transaction to the log to its outcome"),
     (RESTARTS, "Actors restarted by their supervisor"),
     (HALTS, "Partitions halted by a broken invariant"),
+    (RESTORED, "Partitions restored at start"),
+    (REPLAYED, "Journal blocks applied to bring a store to its committed block"),
+    (SNAPSHOT_SECONDS, "Seconds that taking one snapshot took"),
+    (SNAPSHOT_BLOCK, "The block of the newest snapshot"),
 ];

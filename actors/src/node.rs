@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use finflow_ledger::{Coordinates, Currency, Money, Payment, PaymentId, PaymentState, Wallet, WalletId};
-use finflow_state::{Generation, RocksStore, Shared, Store, Tag, Wallets, store};
+use finflow_ledger::{Coordinates, Payment, PaymentId, PaymentState, Wallet, WalletId};
+use finflow_state::{Generation, RocksStore, Shared, Snapshots, Store, Tag, Wallets, store};
 use finflow_topologies::log::{self, Fetched, Headers, Log, Outgoing};
 use finflow_topologies::topics::{partition_of_key, partition_of_payment, partition_of_wallet};
 use finflow_topologies::{Outcome, Rules, Topic, restore};
@@ -16,17 +16,20 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use self::root::Root;
-use crate::clock::now_ms;
-use crate::committed::{Committed, Condition};
+pub use crate::checking::Checked;
+use crate::checking::check_copy;
+use crate::clock::Clock;
+use crate::committed::Committed;
 use crate::lane::{Args, Message};
 use crate::log::embedded::EmbeddedLog;
+use crate::metrics;
+use crate::restoring::{Restorer, clear, directory};
+use crate::snapshots::{Carrier, SnapshotError};
 
 mod root;
 
 /// How long a node waits for its lanes to finish when it stops.
 const STOP_TIMEOUT_MS: u64 = 10_000;
-/// Memory for reading a copy of a store, in bytes.
-const CHECK_MEMORY_BYTES: usize = 8 << 20;
 
 /// What a node is started with.
 #[derive(Debug, Clone)]
@@ -53,6 +56,17 @@ pub struct Settings {
     pub store_memory_bytes: usize,
     /// Wallets kept in memory, over all partitions.
     pub hot_wallets: usize,
+    /// What is done beside the epochs.
+    pub housekeeping: Housekeeping,
+    /// What time it is.
+    pub clock: Clock,
+}
+
+/// What a node does beside its epochs.
+#[derive(Debug, Clone, Default)]
+pub struct Housekeeping {
+    /// Where snapshots rest; `None` = `snapshots` in the data directory.
+    pub snapshots_dir: Option<PathBuf>,
 }
 
 /// Why a node does not start.
@@ -61,18 +75,12 @@ pub enum StartError {
     /// The log cannot be opened.
     #[error(transparent)]
     Log(#[from] log::Error),
-    /// A store cannot be opened.
-    #[error("partition {0}: {1}")]
-    Store(u32, store::Error),
     /// A directory cannot be made.
     #[error("{0}: {1}")]
     Directory(PathBuf, std::io::Error),
     /// An actor cannot be started.
     #[error("cannot start: {0}")]
     Spawn(#[from] ractor::SpawnErr),
-    /// A partition cannot be restored.
-    #[error("partition {0}: {1}")]
-    Restore(u32, restore::Error),
 }
 
 /// Why a read is not answered.
@@ -99,27 +107,6 @@ pub struct Publish {
     pub headers: Headers,
 }
 
-/// What a full read of a partition's rows found.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Checked {
-    /// The partition.
-    pub partition: u32,
-    /// The block that it was read at.
-    pub block: u64,
-    /// Wallets read.
-    pub wallets: u64,
-    /// Payment records read.
-    pub payments: u64,
-    /// Holds read.
-    pub holds: u64,
-    /// The sum of the wallets, by currency code, in major units.
-    pub sums: BTreeMap<String, String>,
-    /// SHA-256 over every row, in hex.
-    pub digest: String,
-    /// Everything that is wrong, in words.
-    pub differences: Vec<String>,
-}
-
 /// How a partition is.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PartitionStatus {
@@ -137,6 +124,10 @@ pub struct PartitionStatus {
     pub commands_lag: u64,
     /// Postings not consumed yet.
     pub postings_lag: u64,
+    /// What it was restored from at start: `directory`, `snapshot` or `journal`; empty where it could not be.
+    pub restored_from: String,
+    /// Journal blocks applied on top of that.
+    pub replayed: u64,
 }
 
 /// A running or opened node; clones share it.
@@ -147,6 +138,7 @@ struct Inner {
     settings: Settings,
     log: EmbeddedLog,
     partitions: BTreeMap<u32, Arc<Committed>>,
+    carrier: Arc<Carrier>,
     waiters: Arc<Waiters>,
     root: Option<ActorRef<root::Message>>,
 }
@@ -186,17 +178,9 @@ impl Node {
         Ok(Node(Arc::new(inner)))
     }
 
-    /// Opens the directory for reading: restores every partition, takes no commands.
+    /// Opens the directory for reading: restores every partition, takes no commands. A partition that cannot be restored is halted.
     pub fn open(settings: Settings) -> Result<Node, StartError> {
-        let inner = open(settings)?;
-        let mut session = inner.log.session("reader")?;
-        for (id, committed) in &inner.partitions {
-            let claim = session.claim(*id)?;
-            let head = restore::restore(&inner.log, &*committed.store, *id, claim.position.as_ref())
-                .map_err(|error| StartError::Restore(*id, error))?;
-            committed.show(Arc::from([]), Condition::at(&head));
-        }
-        Ok(Node(Arc::new(inner)))
+        Ok(Node(Arc::new(open(settings)?)))
     }
 
     /// Finishes what is in flight, writes the stores and stops the actors.
@@ -253,33 +237,27 @@ impl Node {
 
     /// A wallet as it is committed.
     pub fn wallet(&self, id: &WalletId) -> Result<Option<Wallet>, ReadError> {
-        Ok(self
-            .committed(partition_of_wallet(id, self.0.settings.partitions))?
-            .map(|held| held.wallet(id))
-            .transpose()?
-            .flatten())
+        self.read(partition_of_wallet(id, self.0.settings.partitions), |held| held.wallet(id))
     }
 
     /// At most `limit` wallets of a partition behind `after`, by id; what is committed but not yet stored may be missing.
     pub fn wallets(&self, partition: u32, after: Option<&WalletId>, limit: usize) -> Result<Vec<Wallet>, ReadError> {
-        let Some(committed) = self.committed(partition)? else { return Ok(Vec::new()) };
         let after = after.map(|after| [&[Tag::Wallets as u8], after.as_str().as_bytes()].concat());
-        let rows = committed.store.scan(Tag::Wallets, after.as_deref(), limit)?;
-        let ids = rows.iter().map(|(key, _)| <Wallets as finflow_state::Table>::decode_key(key).map_err(store::Error::from));
-        let mut wallets = Vec::with_capacity(rows.len());
-        for id in ids {
-            wallets.extend(committed.wallet(&id?)?);
-        }
-        Ok(wallets)
+        self.read(partition, |committed| {
+            let Some(store) = &committed.store else { return Ok(Vec::new()) };
+            let rows = store.scan(Tag::Wallets, after.as_deref(), limit)?;
+            let mut wallets = Vec::with_capacity(rows.len());
+            for (key, _) in &rows {
+                let id = <Wallets as finflow_state::Table>::decode_key(key)?;
+                wallets.extend(committed.wallet(&id)?);
+            }
+            Ok(wallets)
+        })
     }
 
     /// A payment, or any other command, as it is committed.
     pub fn payment(&self, id: PaymentId) -> Result<Option<Payment>, ReadError> {
-        Ok(self
-            .committed(partition_of_payment(id, self.0.settings.partitions))?
-            .map(|held| held.payment(id))
-            .transpose()?
-            .flatten())
+        self.read(partition_of_payment(id, self.0.settings.partitions), |held| held.payment(id))
     }
 
     /// Waits until a payment has ended, at most until the deadline, and gives it as it is then.
@@ -307,6 +285,8 @@ impl Node {
                 block: condition.block,
                 commands_lag: lag(Topic::Commands, *id, condition.commands_next),
                 postings_lag: lag(Topic::Postings, *id, condition.postings_next),
+                restored_from: committed.origin.source.to_owned(),
+                replayed: committed.origin.replayed,
                 cause: condition.halted,
             }
         });
@@ -338,26 +318,85 @@ impl Node {
         self.tell(partition, Message::Kill(partition));
     }
 
-    /// Reads every row of every partition and checks the invariants, on a copy that stands still while the engine runs.
-    pub async fn check(&self) -> Result<Vec<Checked>, store::Error> {
+    /// Reads every row of every partition and checks the invariants, on a copy that stands still while the engine runs; with
+    /// `snapshots`, every snapshot too. A partition that is halted or cannot be read differs.
+    pub async fn check(&self, snapshots: bool) -> Vec<Checked> {
         let mut checked = Vec::with_capacity(self.0.partitions.len());
-        for (id, committed) in &self.0.partitions {
-            let copy = self.0.settings.data_dir.join(format!("check-{id}"));
-            let (id, store) = (*id, committed.store.clone());
-            let found = tokio::task::spawn_blocking(move || {
-                let found = check_copy(id, &store, &copy);
-                // What is left of a copy is removed by the next check.
-                let _ = std::fs::remove_dir_all(&copy);
-                found
-            });
-            checked.push(found.await.map_err(|error| store::Error::Io(error.to_string()))??);
+        for partition in self.0.partitions.keys().copied() {
+            let node = self.clone();
+            let found = tokio::task::spawn_blocking(move || node.check_partition(partition, snapshots)).await;
+            let lost = |error: tokio::task::JoinError| Checked {
+                partition,
+                differences: vec![format!("the check failed: {error}")],
+                ..Checked::default()
+            };
+            checked.push(found.unwrap_or_else(lost));
         }
-        Ok(checked)
+        checked
+    }
+
+    fn check_partition(&self, partition: u32, snapshots: bool) -> Checked {
+        let copy = self.0.scratch().join(format!("check-{partition}"));
+        let rows = |committed: &Committed| match &committed.store {
+            Some(store) => check_copy(partition, store, &copy),
+            None => Ok(Checked::default()),
+        };
+        let mut checked = self.read(partition, rows).unwrap_or_else(|error| Checked {
+            partition,
+            differences: vec![error.to_string()],
+            ..Checked::default()
+        });
+        if snapshots {
+            self.check_snapshots(partition, &mut checked);
+        }
+        checked
+    }
+
+    /// Restores every snapshot of a partition into a scratch directory and reads its rows.
+    fn check_snapshots(&self, partition: u32, checked: &mut Checked) {
+        let carrier = &self.0.carrier;
+        let mut whole = Vec::new();
+        match carrier.snapshots.list(carrier.generation, partition) {
+            Err(cause) => checked.differences.push(format!("the snapshots cannot be listed: {cause}")),
+            Ok(names) => {
+                for name in names {
+                    match self.0.carrier.read_back(&name) {
+                        Ok(found) => {
+                            whole.push(name.block);
+                            checked.differences.extend(found.iter().map(|what| format!("snapshot {name}: {what}")));
+                        }
+                        Err(cause) => checked.differences.push(format!("snapshot {name}: {cause}")),
+                    }
+                }
+            }
+        }
+        checked.snapshots = Some(whole);
+    }
+
+    /// Takes a snapshot of every partition that has moved since its last one, and gives the block of the newest one of each.
+    pub async fn snapshot(&self) -> Result<BTreeMap<u32, u64>, SnapshotError> {
+        let mut blocks = BTreeMap::new();
+        for partition in self.0.partitions.keys().copied() {
+            let node = self.clone();
+            let taken = tokio::task::spawn_blocking(move || node.snapshot_partition(partition)).await;
+            let lost = |error: tokio::task::JoinError| Err(store::Error::Io(error.to_string()).into());
+            blocks.extend(taken.unwrap_or_else(lost)?.map(|block| (partition, block)));
+        }
+        Ok(blocks)
+    }
+
+    fn snapshot_partition(&self, partition: u32) -> Result<Option<u64>, SnapshotError> {
+        let carrier = &self.0.carrier;
+        if let Some(store) = self.0.partitions.get(&partition).and_then(|committed| committed.store.as_ref()) {
+            carrier.take(partition, store, &self.0.log)?;
+        }
+        carrier.newest(partition)
     }
 
     /// SHA-256 over every row of a partition's store.
     pub fn digest(&self, partition: u32) -> Result<[u8; 32], ReadError> {
-        Ok(self.committed(partition)?.map(|committed| store::digest(&*committed.store)).transpose()?.unwrap_or_default())
+        let digest = |store: &Arc<RocksStore>| store::digest(&**store);
+        self.read(partition, |committed| Ok(committed.store.as_ref().map(digest).transpose()?.unwrap_or_default()))
     }
 
     fn tell(&self, partition: u32, message: Message) {
@@ -366,60 +405,66 @@ impl Node {
         }
     }
 
-    fn committed(&self, partition: u32) -> Result<Option<&Arc<Committed>>, ReadError> {
-        let committed = self.0.partitions.get(&partition);
-        match committed.and_then(|committed| committed.condition().halted) {
-            Some(cause) => Err(ReadError::Halted(partition, cause)),
-            None => Ok(committed),
+    /// Reads committed state. A partition that is halted answers nothing; one that turns out to be corrupt is halted.
+    fn read<T: Default>(&self, partition: u32, read: impl FnOnce(&Committed) -> Result<T, store::Error>) -> Result<T, ReadError> {
+        let Some(committed) = self.0.partitions.get(&partition) else { return Ok(T::default()) };
+        if let Some(cause) = committed.condition().halted {
+            return Err(ReadError::Halted(partition, cause));
         }
+        let found = read(committed);
+        if let Err(store::Error::Corrupt(cause)) = &found {
+            committed.mark_damaged(cause);
+            self.tell(partition, Message::Corrupt(partition, cause.clone()));
+        }
+        Ok(found?)
     }
 }
 
-fn check_copy(partition: u32, store: &RocksStore, copy: &std::path::Path) -> Result<Checked, store::Error> {
-    if copy.exists() {
-        std::fs::remove_dir_all(copy).map_err(|error| store::Error::Io(error.to_string()))?;
+impl Inner {
+    fn scratch(&self) -> &PathBuf {
+        &self.carrier.scratch
     }
-    store.checkpoint(copy)?;
-    let copy = RocksStore::open(copy, &Shared::new(CHECK_MEMORY_BYTES))?;
-    let found = store::verify(&copy)?;
-    let text =
-        |(currency, minor): (&Currency, &i128)| (currency.code().to_owned(), Money::from_minor(*minor, *currency).to_string());
-    Ok(Checked {
-        partition,
-        block: copy.head().map_or(0, |head| head.number),
-        wallets: found.wallets,
-        payments: found.payments,
-        holds: found.holds,
-        sums: found.wallet_sums.iter().map(text).collect(),
-        digest: store::digest(&copy)?.iter().map(|byte| format!("{byte:02x}")).collect(),
-        differences: found.differences,
-    })
 }
 
+/// Opens the log, which keeps every other process out, and restores every partition.
 fn open(settings: Settings) -> Result<Inner, StartError> {
+    let made = |path: &PathBuf| std::fs::create_dir_all(path).map_err(|error| StartError::Directory(path.clone(), error));
     let state_dir = settings.data_dir.join("state");
-    std::fs::create_dir_all(&state_dir).map_err(|error| StartError::Directory(state_dir.clone(), error))?;
+    made(&state_dir)?;
     let log = EmbeddedLog::open(&settings.data_dir.join("log"), settings.partitions)?;
-    restore::create(&log, Generation(fresh_id()), now_ms())?;
-    let shared = Shared::new(settings.store_memory_bytes);
-    let mut partitions = BTreeMap::new();
-    for id in 0..settings.partitions {
-        let dir = state_dir.join(id.to_string());
-        let store = match RocksStore::open(&dir, &shared) {
-            Err(store::Error::Corrupt(cause)) => rebuild(&dir, &shared, id, &cause),
-            other => other,
-        };
-        partitions.insert(id, Arc::new(Committed::new(Arc::new(store.map_err(|error| StartError::Store(id, error))?))));
-    }
-    Ok(Inner { settings, log, partitions, waiters: Arc::default(), root: None })
+    let scratch = settings.data_dir.join("tmp");
+    clear(&scratch).map_err(|error| StartError::Directory(scratch.clone(), error))?;
+    made(&scratch)?;
+    let generation = restore::create(&log, Generation(fresh_id()), settings.clock.now_ms())?;
+    let snapshots_dir = settings.housekeeping.snapshots_dir.clone().unwrap_or_else(|| settings.data_dir.join("snapshots"));
+    let restorer = Restorer {
+        state_dir,
+        scratch: scratch.clone(),
+        snapshots: Snapshots::new(&snapshots_dir),
+        generation,
+        shared: Shared::new(settings.store_memory_bytes),
+        clock: settings.clock.clone(),
+    };
+    let partitions = restored(&restorer, &log)?;
+    let carrier = Arc::new(Carrier::new(restorer.snapshots, generation, scratch));
+    Ok(Inner { settings, log, partitions, carrier, waiters: Arc::default(), root: None })
 }
 
-/// Moves a damaged store aside, where its evidence stays, and begins an empty one, which the journal fills again.
-fn rebuild(dir: &std::path::Path, shared: &Shared, id: u32, cause: &str) -> Result<RocksStore, store::Error> {
-    tracing::warn!(partition = id, cause, "the store is damaged and is rebuilt from the journal");
-    let aside = dir.with_extension(format!("damaged-{}", now_ms()));
-    std::fs::rename(dir, &aside).map_err(|error| store::Error::Io(error.to_string()))?;
-    RocksStore::open(dir, shared)
+fn restored(restorer: &Restorer, log: &EmbeddedLog) -> Result<BTreeMap<u32, Arc<Committed>>, StartError> {
+    let mut session = log.session("restore")?;
+    let mut positions = BTreeMap::new();
+    for id in 0..log.partitions() {
+        positions.insert(id, session.claim(id)?.position);
+    }
+    let restored = restorer.restore_all(log, &positions);
+    let committed = |(id, restored): (u32, Result<_, restore::Error>)| {
+        if let Err(cause) = &restored {
+            tracing::error!(partition = id, %cause, "halted");
+            ::metrics::counter!(metrics::HALTS).increment(1);
+        }
+        (id, Arc::new(Committed::new(directory(&restorer.state_dir, id), restored)))
+    };
+    Ok(restored.into_iter().map(committed).collect())
 }
 
 fn lanes(inner: &Inner) -> BTreeMap<u32, Args> {
@@ -441,6 +486,7 @@ fn lanes(inner: &Inner) -> BTreeMap<u32, Args> {
             rules: rules.clone(),
             epoch_interval: settings.epoch_interval,
             log: inner.log.clone(),
+            clock: settings.clock.clone(),
             partitions: partitions.map(|(id, committed)| (*id, committed.clone())).collect(),
             waiters: inner.waiters.clone(),
         };

@@ -3,6 +3,7 @@
 //! Frames are a length (u32, big-endian) and a postcard value; one request, one reply. Only the owner of the directory may connect
 //! (mode 0600). Both ends are of one version: nothing here is stored.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -37,7 +38,8 @@ enum Request {
     Payment([u8; 16]),
     Status,
     Idle(u64),
-    Verify,
+    Verify(bool),
+    Snapshot,
     Resume(u32),
 }
 
@@ -68,6 +70,7 @@ enum Reply {
     Status(Vec<PartitionStatus>),
     Idle(bool),
     Checked(Vec<Checked>),
+    Blocks(Vec<(u32, u64)>),
 }
 
 /// Where the socket of a data directory is.
@@ -146,7 +149,8 @@ async fn answer(node: &Node, request: Request) -> Result<Reply, String> {
         }
         Request::Status => Reply::Status(node.status()),
         Request::Idle(millis) => Reply::Idle(node.idle(Duration::from_millis(millis)).await),
-        Request::Verify => Reply::Checked(node.check().await.map_err(text)?),
+        Request::Verify(snapshots) => Reply::Checked(node.check(snapshots).await),
+        Request::Snapshot => Reply::Blocks(node.snapshot().await.map_err(text)?.into_iter().collect()),
         Request::Resume(partition) => {
             node.resume(partition);
             Reply::Done
@@ -237,9 +241,17 @@ impl Client {
     }
 
     /// See [`Node::check`].
-    pub async fn check(&self) -> Result<Vec<Checked>, String> {
-        match self.ask(Request::Verify, REPLY_TIMEOUT * 20).await? {
+    pub async fn check(&self, snapshots: bool) -> Result<Vec<Checked>, String> {
+        match self.ask(Request::Verify(snapshots), REPLY_TIMEOUT * 20).await? {
             Reply::Checked(checked) => Ok(checked),
+            other => unexpected(&other),
+        }
+    }
+
+    /// See [`Node::snapshot`].
+    pub async fn snapshot(&self) -> Result<BTreeMap<u32, u64>, String> {
+        match self.ask(Request::Snapshot, REPLY_TIMEOUT * 20).await? {
+            Reply::Blocks(blocks) => Ok(blocks.into_iter().collect()),
             other => unexpected(&other),
         }
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use finflow_actors::{Node, Publish, Settings};
+use finflow_actors::{Clock, Housekeeping, Node, Publish, Settings};
 use finflow_ledger::WalletId;
 use finflow_topologies::Topic;
 use finflow_topologies::simulation::{Audit, audit};
@@ -25,6 +25,8 @@ fn settings(dir: &Path, lanes: u32) -> Settings {
         dedup_margin: Duration::from_secs(3_600),
         store_memory_bytes: 16 << 20,
         hot_wallets: 100,
+        housekeeping: Housekeeping::default(),
+        clock: Clock::system(),
     }
 }
 
@@ -107,7 +109,7 @@ async fn money_moves_while_partition_actors_die_and_survives_a_restart() {
         for (id, before) in digests {
             assert_eq!(node.digest(id).expect("readable"), before, "partition {id}");
         }
-        for found in node.check().await.expect("readable") {
+        for found in node.check(false).await {
             assert_eq!(found.differences, Vec::<String>::new());
         }
     }

@@ -5,6 +5,7 @@
 
 pub use self::journal::{BlockError, Broken, EncodedBlock, Generation, Head, Header, Positions, Stamp};
 pub use self::overlay::{Changes, Overlay};
+pub use self::snapshot::Snapshots;
 pub use self::store::{MemoryStore, RocksStore, Shared, Store, Verification};
 pub use self::tables::{Accounts, Holds, Payments, Table, Tag, TimerKind, Timers, Wallets};
 
@@ -12,5 +13,6 @@ pub mod codec;
 pub mod journal;
 pub mod metrics;
 pub mod overlay;
+pub mod snapshot;
 pub mod store;
 pub mod tables;

@@ -61,8 +61,9 @@ pub trait Store: Send + Sync {
     /// Makes what was applied survive a crash of the process.
     fn flush(&self) -> Result<(), Error>;
 
-    /// Writes a copy that can be opened as a store of its own into the directory `into`, which must not exist.
-    fn checkpoint(&self, into: &Path) -> Result<(), Error>;
+    /// Writes a copy that can be opened as a store of its own into the directory `into`, which must not exist, and gives the head
+    /// that the copy stands at.
+    fn checkpoint(&self, into: &Path) -> Result<Option<Head>, Error>;
 }
 
 /// The head after `blocks`, or why they do not follow `head`.

@@ -63,10 +63,16 @@ pub enum Halt {
     /// The local state cannot be read or continued.
     #[error("state: {0}")]
     State(String),
+    /// The local state is damaged; it can be built again from snapshot and journal.
+    #[error("state: the store is corrupt: {0}")]
+    Corrupt(String),
 }
 
 impl From<store::Error> for Halt {
     fn from(error: store::Error) -> Halt {
-        Halt::State(error.to_string())
+        match error {
+            store::Error::Corrupt(cause) => Halt::Corrupt(cause),
+            other => Halt::State(other.to_string()),
+        }
     }
 }

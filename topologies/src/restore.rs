@@ -1,9 +1,9 @@
 //! Restoring a partition: its store, then the journal's blocks up to the one that the committed position names.
 //!
 //! A store that is ahead of the log, of another generation or of another chain is a [`Halt`]: it is never served and never wiped
-//! silently. Journal offsets are never below block numbers, so reading begins at the offset that equals the store's block.
+//! silently. One that ends before the journal begins needs a snapshot first.
 
-use finflow_state::{EncodedBlock, Generation, Head, Store, store};
+use finflow_state::{EncodedBlock, Generation, Head, Header, Store, store};
 
 use crate::halt::Halt;
 use crate::log::{self, Headers, Log, Outgoing, Position, Record};
@@ -21,7 +21,15 @@ pub enum Error {
     /// The store failed; if it is corrupt, it can be rebuilt from the journal.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// State and log contradict each other.
+    /// The journal no longer reaches back to what the store holds: a newer copy is needed.
+    #[error("the journal begins at block {start}, the store needs block {due}")]
+    Behind {
+        /// The block that the store needs next.
+        due: u64,
+        /// The first block that the journal holds.
+        start: u64,
+    },
+    /// State and log contradict each other: nothing of it may be served.
     #[error("{0}")]
     Contradiction(String),
 }
@@ -53,36 +61,89 @@ pub fn create(log: &dyn Log, fresh: Generation, now_ms: i64) -> Result<Generatio
 }
 
 /// Brings `store` to the block that `position` names (block 0 without one) and gives the head there.
+///
+/// The store's own block must be the journal's; where that is trimmed away, the block behind it must follow it.
 pub fn restore(log: &dyn Log, store: &dyn Store, partition: u32, position: Option<&Position>) -> Result<Head, Error> {
     let target = position.map_or(0, |position| position.block);
-    let held = store.head();
-    if let Some(held) = held.as_ref().filter(|held| held.partition != partition || target < held.number) {
-        return Err(Error::Contradiction(format!(
-            "the store holds block {} of partition {}, the log has committed block {target} of partition {partition}",
-            held.number, held.partition
-        )));
-    }
     let range = log.range(Topic::Journal, partition)?;
-    let mut from = held.as_ref().map_or(range.start, |held| held.number.max(range.start));
-    loop {
-        let at = store.head().map(|head| head.number);
-        if at == Some(target) && from != held.as_ref().map_or(u64::MAX, |held| held.number.max(range.start)) {
-            break;
-        }
+    let first = block_from(log, partition, range.start)?.map(|(_, header)| header);
+    let held = store.head();
+    if let Some(held) = &held {
+        belongs(held, first.as_ref(), partition, target)?;
+    }
+    let due = held.as_ref().map_or(0, |held| held.number.saturating_add(1));
+    if let Some(first) = first.as_ref().filter(|first| due < first.number) {
+        return Err(Error::Behind { due, start: first.number });
+    }
+    let mut from = offset_of(log, partition, due.saturating_sub(1))?;
+    while from < range.end {
         let fetched = log.fetch(Topic::Journal, partition, from, FETCH_BYTES)?;
-        if fetched.records.is_empty() && fetched.next <= from {
-            return Err(Error::Contradiction(format!("the journal ends before block {target}, which was committed")));
-        }
+        let is_stuck = fetched.records.is_empty() && fetched.next <= from;
         apply(store, held.as_ref(), &fetched.records, target)?;
         from = fetched.next;
+        if is_stuck || store.head().is_some_and(|head| target <= head.number) {
+            break;
+        }
     }
     let head = store.head().ok_or_else(|| Error::Contradiction("the journal has no block 0".to_owned()))?;
+    if head.number != target {
+        return Err(Error::Contradiction(format!("the journal ends at block {}, block {target} was committed", head.number)));
+    }
     match position {
         Some(position) if position.stamp != head.stamp => Err(Error::Contradiction(format!(
             "block {} carries stamp {}, the committed position {}",
             head.number, head.stamp, position.stamp
         ))),
         _ => Ok(head),
+    }
+}
+
+/// Whether a store may be of this partition and log at all: never ahead, never another's.
+fn belongs(held: &Head, first: Option<&Header>, partition: u32, target: u64) -> Result<(), Error> {
+    if held.partition != partition || target < held.number {
+        return Err(Error::Contradiction(format!(
+            "the store holds block {} of partition {}, the log has committed block {target} of partition {partition}",
+            held.number, held.partition
+        )));
+    }
+    match first.filter(|first| first.generation != held.generation) {
+        Some(first) => Err(Error::Contradiction(format!(
+            "the store is of generation {}, the journal of generation {}",
+            held.generation, first.generation
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Where block `number` of a partition's journal lies, or the first one behind it; the journal's end where there is none.
+///
+/// Offsets are never below block numbers but may have gaps, as transactions leave them in Kafka, so it is looked for by halves.
+pub fn offset_of(log: &dyn Log, partition: u32, number: u64) -> Result<u64, Error> {
+    let range = log.range(Topic::Journal, partition)?;
+    let (mut low, mut high) = (number.clamp(range.start, range.end.max(range.start)), range.end);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match block_from(log, partition, middle)? {
+            Some((offset, header)) if header.number < number => low = offset.saturating_add(1),
+            _ => high = middle,
+        }
+    }
+    Ok(low)
+}
+
+/// The offset and header of the first block at or behind `from`.
+fn block_from(log: &dyn Log, partition: u32, from: u64) -> Result<Option<(u64, Header)>, Error> {
+    let mut from = from;
+    loop {
+        let fetched = log.fetch(Topic::Journal, partition, from, 1)?;
+        if let Some(record) = fetched.records.first() {
+            let block = block(record).map_err(Error::Contradiction)?;
+            return Ok(Some((record.offset, block.header().clone())));
+        }
+        if fetched.next <= from {
+            return Ok(None);
+        }
+        from = fetched.next;
     }
 }
 

@@ -37,7 +37,7 @@ impl Store for Minefield {
         self.0.flush()
     }
 
-    fn checkpoint(&self, into: &Path) -> Result<(), Error> {
+    fn checkpoint(&self, into: &Path) -> Result<Option<Head>, Error> {
         self.0.checkpoint(into)
     }
 }

@@ -64,7 +64,7 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn checkpoint(&self, _into: &Path) -> Result<(), Error> {
+    fn checkpoint(&self, _into: &Path) -> Result<Option<Head>, Error> {
         Err(Error::Io("a store in memory has no checkpoint".to_owned()))
     }
 }

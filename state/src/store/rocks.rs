@@ -48,8 +48,11 @@ pub struct RocksStore {
 }
 
 impl RocksStore {
-    /// Opens the store in `dir`, or begins an empty one.
+    /// Opens the store in `dir`, or begins an empty one where there is nothing.
     pub fn open(dir: &Path, shared: &Shared) -> Result<RocksStore, Error> {
+        if is_headless(dir) {
+            return Err(Error::Corrupt("the file CURRENT is missing".to_owned()));
+        }
         let db = DB::open(&options(shared), dir).map_err(error)?;
         let head = match db.get_pinned(HEAD_KEY).map_err(error)? {
             None => None,
@@ -124,11 +127,20 @@ impl Store for RocksStore {
         self.db.flush().map_err(error)
     }
 
-    fn checkpoint(&self, into: &Path) -> Result<(), Error> {
+    fn checkpoint(&self, into: &Path) -> Result<Option<Head>, Error> {
+        // Most of the memtable reaches the disk before blocks are kept out, so that they are kept out only briefly.
+        self.flush()?;
         // Holding the head keeps blocks out while the copy is made, so that it ends with a known one.
-        let _head = self.lock_head();
-        Checkpoint::new(&self.db).and_then(|checkpoint| checkpoint.create_checkpoint(into)).map_err(error)
+        let head = self.lock_head();
+        Checkpoint::new(&self.db).and_then(|checkpoint| checkpoint.create_checkpoint(into)).map_err(error)?;
+        Ok(head.clone())
     }
+}
+
+/// Whether the directory holds a database that has lost its entry. RocksDB would begin an empty one over it and remove its files.
+fn is_headless(dir: &Path) -> bool {
+    let is_empty = std::fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none());
+    !is_empty && !dir.join("CURRENT").exists()
 }
 
 fn options(shared: &Shared) -> Options {

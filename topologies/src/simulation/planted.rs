@@ -154,7 +154,7 @@ impl Store for Wrapped {
         self.inner.flush()
     }
 
-    fn checkpoint(&self, into: &Path) -> Result<(), Error> {
+    fn checkpoint(&self, into: &Path) -> Result<Option<Head>, Error> {
         self.inner.checkpoint(into)
     }
 }

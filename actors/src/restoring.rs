@@ -1,0 +1,234 @@
+//! Brings a partition's state back at start: its own directory, else the newest snapshot that is whole, else its journal from block 0.
+//!
+//! A directory that contradicts the log stays where it is, as evidence, and is not served. One that is damaged, or ends before the
+//! journal begins, is moved aside and replaced: what it held is in snapshot and journal.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use finflow_state::snapshot::{self, Name};
+use finflow_state::{Generation, Head, RocksStore, Shared, Snapshots, Store, store};
+use finflow_topologies::log::{Log, Position};
+use finflow_topologies::restore::{self, Error};
+use tracing::{info, warn};
+
+use crate::clock::Clock;
+use crate::metrics;
+
+/// Directories that were moved aside are kept up to this number per partition, the newest ones.
+const ASIDE_MAX: usize = 3;
+/// Partitions restored at the same time.
+const THREADS_MAX: usize = 8;
+/// Left in a directory whose store was found corrupt while it was served, with the cause.
+const DAMAGED: &str = "DAMAGED";
+
+/// What restoring needs besides the log.
+pub(crate) struct Restorer {
+    pub(crate) state_dir: PathBuf,
+    /// For copies that are not whole yet; emptied at start.
+    pub(crate) scratch: PathBuf,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) generation: Generation,
+    pub(crate) shared: Shared,
+    pub(crate) clock: Clock,
+}
+
+/// A partition's store at the block that the log has committed.
+pub(crate) struct Restored {
+    pub(crate) store: RocksStore,
+    pub(crate) head: Head,
+    pub(crate) origin: Origin,
+}
+
+/// Where a restored state came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Origin {
+    /// `directory`, `snapshot` or `journal`.
+    pub(crate) source: &'static str,
+    /// Blocks of the journal applied on top of it.
+    pub(crate) replayed: u64,
+}
+
+impl Restorer {
+    /// Restores every partition of `positions` to its committed position, several at a time.
+    pub(crate) fn restore_all(
+        &self,
+        log: &dyn Log,
+        positions: &BTreeMap<u32, Option<Position>>,
+    ) -> BTreeMap<u32, Result<Restored, Error>> {
+        let waiting = Mutex::new(positions.iter());
+        let restored = Mutex::new(BTreeMap::new());
+        let work = || {
+            loop {
+                let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let Some((id, position)) = next else { break };
+                let found = self.restore(log, *id, position.as_ref());
+                restored.lock().unwrap_or_else(PoisonError::into_inner).insert(*id, found);
+            }
+        };
+        let threads = thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX).min(positions.len());
+        thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+        restored.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Restores one partition, which nobody may have open.
+    pub(crate) fn restore(&self, log: &dyn Log, id: u32, position: Option<&Position>) -> Result<Restored, Error> {
+        let restored = match self.try_directory(log, id, position)? {
+            Some(restored) => restored,
+            None => match self.try_snapshots(log, id, position)? {
+                Some(restored) => restored,
+                None => self.journal_alone(log, id, position)?,
+            },
+        };
+        let Origin { source, replayed } = restored.origin;
+        info!(partition = id, block = restored.head.number, source, replayed, "restored");
+        ::metrics::counter!(metrics::RESTORED, "source" => source).increment(1);
+        ::metrics::counter!(metrics::REPLAYED).increment(replayed);
+        Ok(restored)
+    }
+
+    /// `None` where there is nothing to go on with; what was in the way is moved aside.
+    fn try_directory(&self, log: &dyn Log, id: u32, position: Option<&Position>) -> Result<Option<Restored>, Error> {
+        let dir = self.dir(id);
+        let opened = if dir.exists() { self.open_own(&dir) } else { return Ok(None) };
+        let (label, cause) = match opened {
+            // The first blocks never left memory: there is nothing in it.
+            Ok(store) if store.head().is_none() => {
+                drop(store);
+                std::fs::remove_dir_all(&dir).map_err(io_error)?;
+                return Ok(None);
+            }
+            Ok(store) => match brought(log, store, id, position, "directory") {
+                Err(behind @ Error::Behind { .. }) => ("outdated", behind.to_string()),
+                Err(Error::Store(store::Error::Corrupt(cause))) => ("damaged", cause),
+                other => return other.map(Some),
+            },
+            Err(store::Error::Corrupt(cause)) => ("damaged", cause),
+            Err(other) => return Err(other.into()),
+        };
+        let aside = move_aside(&dir, label, self.clock.now_ms()).map_err(io_error)?;
+        warn!(partition = id, cause, aside = %aside.display(), "the state directory is {label} and is built again");
+        Ok(None)
+    }
+
+    fn open_own(&self, dir: &Path) -> Result<RocksStore, store::Error> {
+        match std::fs::read_to_string(dir.join(DAMAGED)) {
+            Ok(cause) => Err(store::Error::Corrupt(cause)),
+            Err(_) => RocksStore::open(dir, &self.shared),
+        }
+    }
+
+    /// The newest snapshot that is whole; one that is not is passed over, because an older one and the journal are as good.
+    fn try_snapshots(&self, log: &dyn Log, id: u32, position: Option<&Position>) -> Result<Option<Restored>, Error> {
+        let names = self.snapshots.list(self.generation, id).unwrap_or_else(|cause| {
+            warn!(partition = id, %cause, "the snapshots cannot be listed");
+            Vec::new()
+        });
+        for name in names {
+            let restored = match self.unpacked(&name, id) {
+                Ok(store) => brought(log, store, id, position, "snapshot"),
+                Err(cause) => {
+                    warn!(partition = id, snapshot = %name, cause, "the snapshot is passed over");
+                    continue;
+                }
+            };
+            match restored {
+                Err(Error::Behind { .. } | Error::Store(store::Error::Corrupt(_))) => {
+                    warn!(partition = id, snapshot = %name, "the snapshot cannot be continued and is passed over");
+                    std::fs::remove_dir_all(self.dir(id)).map_err(io_error)?;
+                }
+                other => return other.map(Some),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Copies a snapshot to where the partition's state lives and opens it. Nothing is left there unless it is whole.
+    fn unpacked(&self, name: &Name, id: u32) -> Result<RocksStore, String> {
+        let scratch = self.scratch.join(format!("restore-{id}"));
+        clear(&scratch).map_err(|error| error.to_string())?;
+        let manifest = self.snapshots.copy_out(name, &scratch).map_err(|error: snapshot::Error| error.to_string())?;
+        let checked = RocksStore::open(&scratch, &self.shared).map_err(|error| error.to_string())?;
+        if checked.head().as_ref() != Some(&manifest.head) {
+            return Err("its rows do not stand at the block that its manifest names".to_owned());
+        }
+        drop(checked);
+        let dir = self.dir(id);
+        std::fs::rename(&scratch, &dir).map_err(|error| error.to_string())?;
+        RocksStore::open(&dir, &self.shared).map_err(|error| error.to_string())
+    }
+
+    fn journal_alone(&self, log: &dyn Log, id: u32, position: Option<&Position>) -> Result<Restored, Error> {
+        let store = RocksStore::open(&self.dir(id), &self.shared)?;
+        brought(log, store, id, position, "journal").map_err(|error| match error {
+            Error::Behind { .. } => Error::Contradiction(format!("{error}, and no snapshot can be used")),
+            other => other,
+        })
+    }
+
+    fn dir(&self, id: u32) -> PathBuf {
+        directory(&self.state_dir, id)
+    }
+}
+
+/// Replays the journal onto a store. The store is closed again where that fails.
+fn brought(
+    log: &dyn Log,
+    store: RocksStore,
+    id: u32,
+    position: Option<&Position>,
+    source: &'static str,
+) -> Result<Restored, Error> {
+    let before = store.head().map_or(0, |head| head.number);
+    let head = restore::restore(log, &store, id, position)?;
+    let replayed = head.number.saturating_sub(before);
+    Ok(Restored { store, head, origin: Origin { source, replayed } })
+}
+
+/// Where the state of a partition lives.
+pub(crate) fn directory(state_dir: &Path, id: u32) -> PathBuf {
+    state_dir.join(id.to_string())
+}
+
+/// Notes in a directory that its store is corrupt: whoever opens it next moves it aside.
+pub(crate) fn mark_damaged(dir: &Path, cause: &str) {
+    if let Err(error) = std::fs::write(dir.join(DAMAGED), cause) {
+        warn!(dir = %dir.display(), %error, "cannot note the damage");
+    }
+}
+
+/// Renames a directory to `{its name}.{label}-{time}`, keeps the newest few of them, and says where it went.
+pub(crate) fn move_aside(dir: &Path, label: &str, now_ms: i64) -> std::io::Result<PathBuf> {
+    let taken = |stamp: &i64| !dir.with_extension(format!("{label}-{stamp:013}")).exists();
+    let stamp = (now_ms..).find(taken).unwrap_or(now_ms);
+    let aside = dir.with_extension(format!("{label}-{stamp:013}"));
+    std::fs::rename(dir, &aside)?;
+    let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else { return Ok(aside) };
+    let prefix = format!("{}.{label}-", name.to_string_lossy());
+    let mut kept = Vec::new();
+    for entry in std::fs::read_dir(parent)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            kept.push(entry.path());
+        }
+    }
+    kept.sort_unstable();
+    for old in kept.iter().rev().skip(ASIDE_MAX) {
+        std::fs::remove_dir_all(old)?;
+    }
+    Ok(aside)
+}
+
+/// Removes a directory and what is in it, if it is there.
+pub(crate) fn clear(dir: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn io_error(error: std::io::Error) -> Error {
+    Error::Store(store::Error::Io(error.to_string()))
+}

@@ -1,0 +1,124 @@
+//! The snapshot carrier: copies the stores of a running node into its snapshots, one at a time, while the epochs go on.
+//!
+//! Only the checkpoint (hard links, between two applies) concerns the store; hashing and copying work on what was linked.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Instant, SystemTime};
+
+use finflow_state::snapshot::{self, Hashed, Name};
+use finflow_state::{Generation, RocksStore, Snapshots, Store, store};
+use finflow_topologies::log::Log;
+use finflow_topologies::restore;
+use tracing::{info, warn};
+
+use crate::checking::{check_store, memory};
+use crate::metrics;
+use crate::restoring::clear;
+
+/// Why a snapshot was not taken or is not good.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// The store cannot be copied.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// It cannot be written or read back.
+    #[error(transparent)]
+    Snapshot(#[from] snapshot::Error),
+    /// The store's block cannot be found in the journal.
+    #[error(transparent)]
+    Journal(#[from] restore::Error),
+    /// The copy on its way cannot be made or removed.
+    #[error("{0}: {1}")]
+    Directory(PathBuf, std::io::Error),
+    /// It does not hold what its manifest says.
+    #[error("{0} opens at another block than its manifest names")]
+    Head(Name),
+}
+
+/// Takes and checks the snapshots of one application.
+pub(crate) struct Carrier {
+    pub(crate) snapshots: Snapshots,
+    pub(crate) generation: Generation,
+    /// For checkpoints on their way.
+    pub(crate) scratch: PathBuf,
+    /// What is known of each partition's files. Held while a snapshot is taken: one at a time.
+    hashed: Mutex<BTreeMap<u32, Hashed>>,
+}
+
+impl Carrier {
+    pub(crate) fn new(snapshots: Snapshots, generation: Generation, scratch: PathBuf) -> Carrier {
+        Carrier { snapshots, generation, scratch, hashed: Mutex::default() }
+    }
+
+    /// The newest snapshot's block of a partition.
+    pub(crate) fn newest(&self, partition: u32) -> Result<Option<u64>, SnapshotError> {
+        Ok(self.snapshots.list(self.generation, partition)?.first().map(|name| name.block))
+    }
+
+    /// Takes a snapshot and removes older ones; `None` where the newest one has the store's block already.
+    pub(crate) fn take(&self, partition: u32, store: &RocksStore, log: &dyn Log) -> Result<Option<Name>, SnapshotError> {
+        let mut hashed = self.hashed.lock().unwrap_or_else(PoisonError::into_inner);
+        let block = store.head().map_or(0, |head| head.number);
+        if block == 0 || self.newest(partition)?.is_some_and(|newest| block <= newest) {
+            return Ok(None);
+        }
+        let begun = Instant::now();
+        let checkpoint = self.scratch.join(format!("snapshot-{partition}"));
+        let cleared = || clear(&checkpoint).map_err(|error| SnapshotError::Directory(checkpoint.clone(), error));
+        cleared()?;
+        std::fs::create_dir_all(&self.scratch).map_err(|error| SnapshotError::Directory(self.scratch.clone(), error))?;
+        let taken = self.keep(partition, store, log, &checkpoint, hashed.entry(partition).or_default());
+        cleared()?;
+        let name = taken?;
+        self.snapshots.prune(self.generation, partition)?;
+        self.sweep();
+        let seconds = begun.elapsed();
+        ::metrics::histogram!(metrics::SNAPSHOT_SECONDS).record(seconds);
+        ::metrics::gauge!(metrics::SNAPSHOT_BLOCK, "partition" => partition.to_string()).set(name.block as f64);
+        info!(partition, block = name.block, seconds = seconds.as_secs_f64(), "snapshot taken");
+        Ok(Some(name))
+    }
+
+    fn keep(
+        &self,
+        partition: u32,
+        store: &RocksStore,
+        log: &dyn Log,
+        checkpoint: &Path,
+        hashed: &mut Hashed,
+    ) -> Result<Name, SnapshotError> {
+        let head = store.checkpoint(checkpoint)?.ok_or_else(|| store::Error::Corrupt("it has no head".to_owned()))?;
+        let offset = restore::offset_of(log, partition, head.number)?;
+        Ok(self.snapshots.take(checkpoint, &head, offset, hashed)?)
+    }
+
+    /// Removes files that no snapshot names any more; a failure costs only space.
+    fn sweep(&self) {
+        match self.snapshots.sweep(SystemTime::now()) {
+            Ok(0) => {}
+            Ok(files) => info!(files, "snapshot files that nothing names are removed"),
+            Err(cause) => warn!(%cause, "snapshot files cannot be swept"),
+        }
+    }
+
+    /// Restores a snapshot into a scratch directory and reads its rows; gives what is wrong with them.
+    pub(crate) fn read_back(&self, name: &Name) -> Result<Vec<String>, SnapshotError> {
+        let copy = self.scratch.join(format!("verify-{}", name.partition));
+        let cleared = || clear(&copy).map_err(|error| SnapshotError::Directory(copy.clone(), error));
+        cleared()?;
+        let found = self.read_copy(name, &copy);
+        cleared()?;
+        found
+    }
+
+    fn read_copy(&self, name: &Name, copy: &Path) -> Result<Vec<String>, SnapshotError> {
+        let manifest = self.snapshots.copy_out(name, copy)?;
+        let store = RocksStore::open(copy, &memory())?;
+        if store.head().as_ref() != Some(&manifest.head) {
+            return Err(SnapshotError::Head(*name));
+        }
+        Ok(check_store(name.partition, &store)?.differences)
+    }
+}

@@ -1,0 +1,194 @@
+//! The manifest of a snapshot: the head it stands at and its files. JSON, versioned, with a checksum of its own.
+//!
+//! `{"sha256":"...","manifest":{"format":1,...}}`: the checksum is over the bytes of the inner object as they stand.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+use super::Error;
+use crate::journal::{Generation, Head, Positions, Stamp};
+
+const FORMAT: u32 = 1;
+
+/// What a snapshot consists of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    /// Where the partition stood.
+    pub head: Head,
+    /// Where the head's block lies in the journal.
+    pub journal_offset: u64,
+    /// The files of the store.
+    pub files: Vec<Entry>,
+}
+
+/// One file of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name in the store.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+    /// Its SHA-256.
+    pub sha256: [u8; 32],
+}
+
+/// The name of a snapshot. Those of one partition sort by block; the incarnation tells two lanes apart that wrote the same block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Name {
+    /// The application's generation.
+    pub generation: Generation,
+    /// The partition.
+    pub partition: u32,
+    /// The last block it contains.
+    pub block: u64,
+    /// The life of the lane that wrote that block.
+    pub incarnation: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Sealed<'a> {
+    sha256: String,
+    #[serde(borrow)]
+    manifest: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct Versioned {
+    format: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ManifestV1 {
+    format: u32,
+    generation: String,
+    partition: u32,
+    block: u64,
+    stamp: String,
+    at_ms: i64,
+    commands: u64,
+    postings: u64,
+    sent: Vec<(u32, u64)>,
+    received: Vec<(u32, u64)>,
+    journal_offset: u64,
+    files: Vec<EntryV1>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct EntryV1 {
+    name: String,
+    bytes: u64,
+    sha256: String,
+}
+
+impl Manifest {
+    /// The bytes that are stored.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let head = &self.head;
+        let files = self.files.iter();
+        let row = ManifestV1 {
+            format: FORMAT,
+            generation: head.generation.to_string(),
+            partition: head.partition,
+            block: head.number,
+            stamp: head.stamp.to_string(),
+            at_ms: head.at_ms,
+            commands: head.positions.commands,
+            postings: head.positions.postings,
+            sent: head.sent.iter().map(|(to, sequence)| (*to, *sequence)).collect(),
+            received: head.received.iter().map(|(from, sequence)| (*from, *sequence)).collect(),
+            journal_offset: self.journal_offset,
+            files: files.map(|file| EntryV1 { name: file.name.clone(), bytes: file.bytes, sha256: hex(&file.sha256) }).collect(),
+        };
+        // Texts, whole numbers and lists of them: JSON can write them all.
+        let manifest = serde_json::value::to_raw_value(&row).unwrap_or_default();
+        let sha256 = hex(&Sha256::digest(manifest.get()).into());
+        serde_json::to_vec(&Sealed { sha256, manifest: &manifest }).unwrap_or_default()
+    }
+
+    /// Reads what [`Manifest::encode`] wrote.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, Error> {
+        let damaged = |error: serde_json::Error| Error::Damaged(format!("its manifest cannot be read: {error}"));
+        let sealed: Sealed<'_> = serde_json::from_slice(bytes).map_err(damaged)?;
+        if sealed.sha256 != hex(&Sha256::digest(sealed.manifest.get()).into()) {
+            return Err(Error::Damaged("its manifest's checksum does not match".to_owned()));
+        }
+        let Versioned { format } = serde_json::from_str(sealed.manifest.get()).map_err(damaged)?;
+        if format != FORMAT {
+            return Err(Error::Format(format));
+        }
+        let row: ManifestV1 = serde_json::from_str(sealed.manifest.get()).map_err(damaged)?;
+        row.try_into().map_err(|what| Error::Damaged(format!("its manifest does not name {what}")))
+    }
+}
+
+impl TryFrom<ManifestV1> for Manifest {
+    type Error = &'static str;
+
+    fn try_from(row: ManifestV1) -> Result<Manifest, &'static str> {
+        let head = Head {
+            generation: Generation(unhex(&row.generation).ok_or("a generation")?),
+            partition: row.partition,
+            number: row.block,
+            stamp: Stamp::parse(&row.stamp).ok_or("a stamp")?,
+            at_ms: row.at_ms,
+            positions: Positions { commands: row.commands, postings: row.postings },
+            sent: row.sent.into_iter().collect(),
+            received: row.received.into_iter().collect(),
+        };
+        let files = row.files.into_iter().map(|file| {
+            let sha256 = unhex(&file.sha256).ok_or("a digest")?;
+            let is_plain = !file.name.is_empty() && !file.name.starts_with('.') && !file.name.contains(['/', '\\']);
+            is_plain.then_some(Entry { name: file.name, bytes: file.bytes, sha256 }).ok_or("a file")
+        });
+        Ok(Manifest { head, journal_offset: row.journal_offset, files: files.collect::<Result<_, _>>()? })
+    }
+}
+
+impl Name {
+    /// The name of the snapshot that stands at `head`.
+    pub fn of(head: &Head) -> Name {
+        let Head { generation, partition, number: block, .. } = *head;
+        Name { generation, partition, block, incarnation: head.stamp.incarnation }
+    }
+
+    /// The name written as [`Name`] is displayed; `None` for any other text.
+    pub fn parse(text: &str) -> Option<Name> {
+        let (generation, rest) = text.split_once('/')?;
+        let (partition, rest) = rest.split_once('/')?;
+        let (block, incarnation) = rest.strip_suffix(".json")?.split_once('-')?;
+        let name = Name {
+            generation: Generation(unhex(generation)?),
+            partition: partition.parse().ok()?,
+            block: block.parse().ok()?,
+            incarnation: u64::from_str_radix(incarnation, 16).ok()?,
+        };
+        (name.to_string() == text).then_some(name)
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Name { generation, partition, block, incarnation } = self;
+        write!(f, "{generation}/{partition}/{block:020}-{incarnation:016x}.json")
+    }
+}
+
+pub(super) fn hex(bytes: &[u8; 32]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Lower-case hex of exactly `N` bytes.
+fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let is_hex = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if text.len() != N * 2 || !is_hex {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (place, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(place * 2..place * 2 + 2)?, 16).ok()?;
+    }
+    Some(bytes)
+}

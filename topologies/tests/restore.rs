@@ -1,0 +1,194 @@
+//! Restoring from the journal as a table: what a store may hold, what the journal holds, and what comes of it. Each row runs on a
+//! log without gaps and on one with gaps between its offsets, as transactions leave them in Kafka.
+
+use std::ops::Range;
+
+use finflow_state::{EncodedBlock, Generation, Head, Header, MemoryStore, Overlay, Positions, Stamp, Store};
+use finflow_topologies::Topic;
+use finflow_topologies::log::simulated::SimulatedLog;
+use finflow_topologies::log::{Error, Fetched, Headers, Log, Outgoing, Position, Session};
+use finflow_topologies::restore::{self, restore};
+
+const PARTITION: u32 = 1;
+const BLOCKS: u64 = 40;
+
+fn stamp(life: u64, counter: u64) -> Stamp {
+    if counter == 0 { Stamp::genesis() } else { Stamp { lane: "lane/0".into(), incarnation: life, counter } }
+}
+
+/// Block `number` of the chain that one life of a lane wrote.
+fn block(generation: u8, partition: u32, life: u64, number: u64) -> EncodedBlock {
+    if number == 0 {
+        return EncodedBlock::genesis(Generation([generation; 16]), partition, 2, 0);
+    }
+    let header = Header {
+        generation: Generation([generation; 16]),
+        partition,
+        number,
+        stamp: stamp(life, number),
+        previous: stamp(life, number - 1),
+        at_ms: number as i64,
+        positions: Positions { commands: number, postings: 0 },
+        sent: vec![],
+        received: vec![],
+    };
+    EncodedBlock::encode(&header, &Overlay::default())
+}
+
+/// A store with the blocks up to `number`; `None` = an empty one.
+fn store(generation: u8, partition: u32, life: u64, number: Option<u64>) -> MemoryStore {
+    let store = MemoryStore::default();
+    let blocks: Vec<EncodedBlock> =
+        number.into_iter().flat_map(|number| 0..=number).map(|number| block(generation, partition, life, number)).collect();
+    store.apply(&blocks).expect("a chain");
+    store
+}
+
+/// A log whose offsets are twice those of the log behind it.
+struct Sparse(SimulatedLog);
+
+impl Log for Sparse {
+    fn partitions(&self) -> u32 {
+        self.0.partitions()
+    }
+
+    fn append(&self, topic: Topic, partition: u32, records: Vec<Outgoing>) -> Result<u64, Error> {
+        Ok(self.0.append(topic, partition, records)? * 2)
+    }
+
+    fn fetch(&self, topic: Topic, partition: u32, from: u64, bytes_max: usize) -> Result<Fetched, Error> {
+        let range = self.0.range(topic, partition)?;
+        let mut fetched = self.0.fetch(topic, partition, from.div_ceil(2).min(range.end), bytes_max)?;
+        fetched.records.iter_mut().for_each(|record| record.offset *= 2);
+        fetched.next = fetched.records.last().map_or(range.end * 2, |record| record.offset + 1);
+        Ok(fetched)
+    }
+
+    fn range(&self, topic: Topic, partition: u32) -> Result<Range<u64>, Error> {
+        let range = self.0.range(topic, partition)?;
+        Ok(range.start * 2..range.end * 2)
+    }
+
+    fn session(&self, lane: &str) -> Result<Box<dyn Session>, Error> {
+        self.0.session(lane)
+    }
+
+    fn trim(&self, topic: Topic, partition: u32, before: u64) -> Result<(), Error> {
+        self.0.trim(topic, partition, before.div_ceil(2))
+    }
+}
+
+/// What the journal is, besides whole.
+#[derive(Default, Clone, Copy)]
+struct Journal {
+    /// Blocks below this one are trimmed away.
+    start: u64,
+    /// This block was never written.
+    missing: Option<u64>,
+    /// From this block on it is of another life that does not follow.
+    broken: Option<u64>,
+    /// It ends before this block.
+    end: Option<u64>,
+}
+
+fn log(journal: Journal) -> SimulatedLog {
+    let log = SimulatedLog::new(2);
+    for number in 0..journal.end.unwrap_or(BLOCKS + 1) {
+        if journal.missing == Some(number) {
+            continue;
+        }
+        let life = if journal.broken.is_some_and(|broken| broken <= number) { 9 } else { 1 };
+        let value = Some(block(1, PARTITION, life, number).bytes().clone());
+        log.append(Topic::Journal, PARTITION, vec![Outgoing { key: None, value, headers: Headers::default() }]).expect("a log");
+    }
+    log.trim(Topic::Journal, PARTITION, journal.start).expect("a log");
+    log
+}
+
+fn told(restored: Result<Head, restore::Error>) -> String {
+    match restored {
+        Ok(head) => format!("block {}", head.number),
+        Err(restore::Error::Behind { due, start }) => format!("behind: {due} < {start}"),
+        Err(restore::Error::Contradiction(cause)) => format!("halt: {cause}"),
+        Err(other) => format!("failed: {other}"),
+    }
+}
+
+fn check(what: &str, journal: Journal, held: impl Fn() -> MemoryStore, target: u64, expected: &str) {
+    let position = Position { partition: PARTITION, commands: target, block: target, stamp: stamp(1, target) };
+    let log = log(journal);
+    for log in [&log as &dyn Log, &Sparse(log.clone())] {
+        let store = held();
+        let before = store.head();
+        let found = told(restore(log, &store, PARTITION, Some(&position)));
+        assert!(found.starts_with(expected), "{what}: {found}, not {expected}");
+        if let Some(number) = found.strip_prefix("block ") {
+            assert_eq!(number, target.to_string(), "{what}");
+            assert_eq!(store.head().map(|head| head.number), Some(target), "{what}");
+        }
+        if found.starts_with("behind") {
+            assert_eq!(store.head(), before, "{what}: nothing is applied");
+        }
+    }
+}
+
+#[test]
+fn a_store_is_continued_only_where_its_chain_meets_the_journals() {
+    let whole = Journal::default();
+    let trimmed = Journal { start: 13, ..whole };
+    let gone = Journal { start: BLOCKS + 1, ..whole };
+    let own = |number| move || store(1, PARTITION, 1, number);
+    let other_life = |number| move || store(1, PARTITION, 2, Some(number));
+    let all = BLOCKS;
+    check("an empty store", whole, own(None), all, "block");
+    check("an empty store and nothing committed", whole, own(None), 0, "block");
+    check("a store that is behind", whole, own(Some(17)), all, "block");
+    check("a store that is behind by one", whole, own(Some(all - 1)), all, "block");
+    check("a store that is level", whole, own(Some(all)), all, "block");
+    check("a store that is behind what was committed then", whole, own(Some(3)), 7, "block");
+    check("a store that is ahead", whole, own(Some(8)), 7, "halt: the store holds block 8 of partition 1, the log has");
+    check("another life's store", whole, other_life(17), all, "halt: block 17 of the store is not the journal's");
+    check("another life's store, level", whole, other_life(all), all, "halt: block 40 of the store is not the journal's");
+    check("another generation's store", whole, || store(2, PARTITION, 1, Some(3)), all, "halt: the store is of generation 0202");
+    check("another partition's store", whole, || store(1, 0, 1, Some(3)), all, "halt: the store holds block 3 of partition 0");
+
+    check("an empty store", trimmed, own(None), all, "behind: 0 < 13");
+    check("a store that ends too early", trimmed, own(Some(11)), all, "behind: 12 < 13");
+    check("a store that ends just before", trimmed, own(Some(12)), all, "block");
+    check("a store that ends at the first block", trimmed, own(Some(13)), all, "block");
+    check("another life's store just before", trimmed, other_life(12), all, "halt: block 13 follows");
+    check("another generation's old store", trimmed, || store(2, PARTITION, 1, Some(3)), all, "halt: the store is of generation");
+    check("a level store", gone, own(Some(all)), all, "block");
+    check("another life's level store", gone, other_life(all), all, "halt: block 40 carries stamp");
+    check("a store that is behind", gone, own(Some(all - 1)), all, "halt: the journal ends at block 39");
+
+    let holed = Journal { missing: Some(20), ..whole };
+    check("a missing block", holed, own(Some(17)), all, "halt: block 21 stands where block 20 is due");
+    check("a missing block behind the store", holed, own(Some(30)), all, "block");
+    let broken = Journal { broken: Some(20), ..whole };
+    check("a broken chain", broken, own(Some(17)), all, "halt: block 20 follows");
+    let short = Journal { end: Some(20), ..whole };
+    check("a journal that ends too early", short, own(Some(17)), all, "halt: the journal ends at block 19, block 40 was");
+    check("a journal that ends before the store", short, own(Some(25)), all, "halt: the journal ends at block 25, block 40 was");
+    check("another epoch's position", whole, own(None), 7, "block");
+    let log = log(whole);
+    let position = Position { partition: PARTITION, commands: 7, block: 7, stamp: stamp(2, 7) };
+    let found = told(restore(&log, &MemoryStore::default(), PARTITION, Some(&position)));
+    assert!(found.starts_with("halt: block 7 carries stamp lane/0/0000000000000001/7"), "{found}");
+}
+
+#[test]
+fn blocks_are_found_by_number_whatever_the_gaps() {
+    let log = log(Journal { start: 5, ..Journal::default() });
+    for (log, factor) in [(&log as &dyn Log, 1), (&Sparse(log.clone()), 2)] {
+        for number in 0..=BLOCKS {
+            let at = restore::offset_of(log, PARTITION, number).expect("a log");
+            assert!(number.max(5) * factor - (factor - 1) <= at && at <= number.max(5) * factor, "block {number} at {at}");
+            let found = log.fetch(Topic::Journal, PARTITION, at, 1).expect("a log").records;
+            assert_eq!(found[0].offset, number.max(5) * factor, "block {number}");
+        }
+        let end = log.range(Topic::Journal, PARTITION).expect("a log").end;
+        let behind = restore::offset_of(log, PARTITION, BLOCKS + 1).expect("a log");
+        assert!(log.fetch(Topic::Journal, PARTITION, behind, 1).expect("a log").records.is_empty() && behind <= end);
+    }
+}

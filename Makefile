@@ -1,4 +1,5 @@
-# The front doors: `make demo` runs the main job, `make test` checks everything. Both set up what is missing first.
+# The front doors: `make demo` runs the main job, `make test` checks everything, `make kafka` starts a broker. All set up what is
+# missing first.
 # Build outputs stay outside the clone, so that RocksDB is compiled once per machine.
 
 export CARGO_TARGET_DIR ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/finflow/target
@@ -9,14 +10,26 @@ MISSING := $(strip \
   $(if $(shell which clang),,clang) \
   $(if $(wildcard /usr/lib/llvm*/lib/libclang*.so* /usr/lib/*/libclang*.so* /usr/lib64/libclang*.so*),,libclang-dev) \
   $(if $(shell which pkg-config),,pkg-config) \
-  $(if $(shell which g++),,g++))
+  $(if $(shell which g++),,g++) \
+  $(if $(wildcard /usr/include/openssl/ssl.h /usr/local/include/openssl/ssl.h),,libssl-dev) \
+  $(if $(wildcard /usr/include/zlib.h /usr/local/include/zlib.h),,zlib1g-dev) \
+  $(if $(shell which ps),,procps) \
+  $(if $(shell which mvn),,maven) \
+  $(if $(shell java -version 2>&1 | grep -E 'version "(1[7-9]|[2-9][0-9])'),,openjdk-17-jre-headless))
 
-.PHONY: setup demo test
+# Where `make kafka` keeps its broker's data.
+KAFKA_DIR ?= $(if $(XDG_STATE_HOME),$(XDG_STATE_HOME),$(HOME)/.local/state)/finflow/kafka
+KAFKA_PORT ?= 9092
+
+.PHONY: setup demo test kafka
 
 setup:
 ifneq ($(MISSING),)
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(MISSING); \
+	  apt-get update -qq && missing="$(MISSING)" && \
+	  { apt-cache show openjdk-17-jre-headless >/dev/null 2>&1 || \
+	    missing="$$(echo $$missing | sed s/openjdk-17-jre-headless/default-jre-headless/)"; } && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; \
 	else \
 	  echo "finflow needs these packages, please install them: $(MISSING)" >&2; exit 1; \
 	fi
@@ -30,3 +43,7 @@ test: setup
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo test --locked --workspace
+
+kafka: setup
+	config/ops/kafka/kafka start $(KAFKA_PORT) "$(KAFKA_DIR)"
+	@echo 'stop it with: config/ops/kafka/kafka stop "$(KAFKA_DIR)"'

@@ -156,7 +156,7 @@ fn a_process_that_is_killed_at_any_moment_loses_and_doubles_nothing() {
     let events = json(dir.path(), &["tail", "events", "--from", "beginning", "--exit-at-end"]);
     let events: Vec<Vec<u8>> = events.iter().map(|line| line["value"].to_string().into_bytes()).collect();
     let audit = finflow_topologies::simulation::audit(events.iter().map(Vec::as_slice));
-    assert_eq!(audit.faults, Vec::<String>::new());
+    assert_eq!(audit.faults, vec![]);
     let ended: u64 = audit.outcomes.iter().filter(|(name, _)| name.starts_with("payment.")).map(|(_, count)| count).sum();
     assert_eq!(ended, 4_020);
     assert_eq!(audit.sums.get("AED"), Some(&(20 * 10_000)));

@@ -208,9 +208,12 @@ impl State {
         Ok(())
     }
 
-    fn halt(&mut self, id: u32, halt: Halt) {
-        self.lane.halt(id, halt);
-        self.report_halt(id);
+    /// Halts a partition for a reason that needs no confirmation, once.
+    fn halt(&mut self, id: u32, cause: Halt) {
+        if !matches!(self.lane.status(id), Some(Status::Halted(_))) {
+            self.lane.halt(id, cause);
+            self.report_halt(id);
+        }
     }
 
     /// Fetches, decides every round that is due, closes the epoch when it is time, and begins its commit.
@@ -222,11 +225,7 @@ impl State {
         let mut work = self.lane.round(self.args.clock.now_ms());
         while !work.is_empty() {
             let answers = self.decide(work).await;
-            let halted: Vec<u32> =
-                answers.iter().filter(|(_, answer)| matches!(answer, Err(Failure::Halted(_)))).map(|(id, _)| *id).collect();
-            let next = self.lane.merge(answers);
-            halted.into_iter().for_each(|id| self.report_halt(id));
-            if next == Next::Dropped {
+            if self.lane.merge(answers) == Next::Dropped {
                 break;
             }
             work = self.lane.round(self.args.clock.now_ms());
@@ -243,6 +242,7 @@ impl State {
         Ok(())
     }
 
+    /// Reports a halt that is certain.
     fn report_halt(&self, id: u32) {
         if let Some(Status::Halted(cause)) = self.lane.status(id) {
             error!(partition = id, %cause, "halted");
@@ -303,7 +303,8 @@ impl State {
 
     fn close(&mut self, myself: &ActorRef<Message>) {
         let is_due = self.opened_at.is_some_and(|opened_at| self.args.epoch_interval <= opened_at.elapsed());
-        if self.lane.is_committing() || !(is_due || self.lane.is_full() || self.draining.is_some()) {
+        let is_due = is_due || self.lane.is_full() || self.lane.has_suspect() || self.draining.is_some();
+        if self.lane.is_committing() || !is_due {
             return;
         }
         let Some(transaction) = self.lane.close(self.args.clock.now_ms()) else { return };
@@ -347,6 +348,7 @@ impl State {
 
     fn settle(&mut self, myself: &ActorRef<Message>, resolution: Resolution) -> Result<(), ActorProcessingErr> {
         let settled = self.lane.settle(resolution);
+        settled.halted.iter().for_each(|id| self.report_halt(*id));
         let outcome = if settled.committed { "committed" } else { "aborted" };
         ::metrics::counter!(metrics::EPOCHS, "outcome" => outcome).increment(1);
         ::metrics::counter!(metrics::INPUTS).increment(settled.inputs);
@@ -391,8 +393,8 @@ impl State {
             Some(Status::Halted(halt)) => Some(halt.to_string()),
             _ => None,
         };
-        let is_quiet = !self.lane.has_input() && !self.lane.has_open() && !self.lane.is_committing();
-        let condition = Condition { halted, is_quiet, ..Condition::at(head) };
+        let is_busy = self.lane.has_input() || self.lane.has_open() || self.lane.has_suspect() || self.lane.is_committing();
+        let condition = Condition { halted, is_quiet: !is_busy, ..Condition::at(head) };
         committed.show(self.lane.committed_layers(id), condition);
     }
 

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use finflow_actors::{Clock, Housekeeping, Node, Publish, Settings};
+use finflow_actors::log::embedded::EmbeddedLog;
+use finflow_actors::{Clock, Housekeeping, Node, Publish, ReadError, Settings};
 use finflow_ledger::WalletId;
 use finflow_topologies::Topic;
+use finflow_topologies::log::{Log, Outgoing};
 use finflow_topologies::simulation::{Audit, audit};
+use finflow_topologies::topics::partition_of_wallet;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -69,7 +72,7 @@ fn audited(node: &Node) -> Audit {
 
 fn check(node: &Node, wallets: usize, transfers: u64) {
     let audit = audited(node);
-    assert_eq!(audit.faults, Vec::<String>::new());
+    assert_eq!(audit.faults, vec![]);
     let ended = audit.outcomes.get("payment.settled").copied().unwrap_or_default()
         + audit.outcomes.get("payment.rejected").copied().unwrap_or_default();
     assert_eq!(ended, transfers + wallets as u64);
@@ -134,4 +137,32 @@ async fn swapped_directories_halt_and_another_partition_count_is_refused() {
     drop(node);
     let error = Node::open(Settings { partitions: 8, ..settings(dir.path(), 1) }).err().expect("another count");
     assert!(error.to_string().contains("4 partitions, 8"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_posting_that_cannot_be_read_halts_one_partition_and_no_other() {
+    let dir = tempfile::tempdir().expect("a directory");
+    Node::start(settings(dir.path(), 1)).await.expect("a node").stop().await;
+    let log = EmbeddedLog::open(&dir.path().join("log"), 4).expect("a log");
+    let posting = Outgoing { value: Some(Bytes::from_static(b"no posting")), ..Outgoing::default() };
+    log.append(Topic::Postings, 0, vec![posting]).expect("a log");
+    drop(log);
+
+    let node = Node::start(settings(dir.path(), 1)).await.expect("a node");
+    let until = Instant::now() + DEADLINE;
+    while node.status()[0].cause.is_none() {
+        assert!(Instant::now() < until, "the partition is not halted: {:?}", node.status());
+        node.changed(Duration::from_millis(20)).await;
+    }
+    assert!(node.status()[0].cause.as_ref().is_some_and(|cause| cause.contains("posting at offset 0 cannot be read")));
+    node.publish(opened(20)).await.expect("a log");
+    assert!(node.idle(DEADLINE).await, "{:?}", node.status());
+    for n in 0..20 {
+        let id = WalletId::parse(&format!("w{n}")).expect("valid");
+        match partition_of_wallet(&id, 4) {
+            0 => assert!(matches!(node.wallet(&id), Err(ReadError::Halted(0, _))), "{id}"),
+            _ => assert!(node.wallet(&id).expect("readable").is_some(), "{id}"),
+        }
+    }
+    node.stop().await;
 }

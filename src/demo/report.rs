@@ -28,7 +28,7 @@ impl Report {
         cpu: f64,
         latencies: Option<Histogram<u64>>,
     ) -> Report {
-        let faults = std::mem::take(&mut audit.faults);
+        let faults = std::mem::take(&mut audit.faults).iter().map(ToString::to_string).collect();
         let per_second = load.transfers as f64 / took.as_secs_f64();
         let per_cpu = if 0.0 < cpu { load.transfers as f64 / cpu } else { 0.0 };
         let figures = vec![

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use finflow_state::{EncodedBlock, Head, Overlay, Stamp};
 
 use self::hosted::{Flight, Hosted};
-pub use self::hosted::{Status, Wants};
+pub use self::hosted::{Status, Suspicion, Wants};
 use crate::halt::Halt;
 use crate::log::{Commit, Fetched, Resolution, Transaction};
 use crate::partition::{Layers, Open, Outcome, Work};
@@ -22,6 +22,7 @@ use crate::wire::v1::Posting;
 mod close;
 mod hosted;
 mod merge;
+mod suspicion;
 
 /// Commands and postings that one partition takes into one wave, each.
 pub const WAVE_RECORDS_MAX: usize = 1_024;
@@ -41,6 +42,8 @@ pub struct Lane {
     stamp: Stamp,
     hosted: BTreeMap<u32, Hosted>,
     rounds: Rounds,
+    /// A confirmation is in flight, see [`Lane::suspect`].
+    is_confirming: bool,
     now_ms: i64,
 }
 
@@ -70,7 +73,7 @@ pub enum Next {
 /// Why a partition gave nothing back for its work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
-    /// It met a broken invariant.
+    /// It met what looks like a broken invariant.
     Halted(Halt),
     /// Its actor died; a new one can decide the same inputs again.
     Lost,
@@ -85,13 +88,15 @@ pub struct Settled {
     pub committed: bool,
     /// Inputs that the epoch consumed.
     pub inputs: u64,
+    /// Partitions that are halted from now on: what was suspected is confirmed.
+    pub halted: Vec<u32>,
 }
 
 impl Lane {
     /// A lane called `name` (its transactional id). `incarnation` tells this life of the lane from every other.
     pub fn new(name: Arc<str>, incarnation: u64) -> Lane {
         let stamp = Stamp { lane: name, incarnation, counter: 0 };
-        Lane { stamp, hosted: BTreeMap::new(), rounds: Rounds::Idle, now_ms: 0 }
+        Lane { stamp, hosted: BTreeMap::new(), rounds: Rounds::Idle, is_confirming: false, now_ms: 0 }
     }
 
     /// Takes in a partition that was restored to the head of its journal after the claim of this epoch. The epoch that is open
@@ -105,7 +110,7 @@ impl Lane {
         if self.has_flight(head.partition) {
             return false;
         }
-        self.drop_open();
+        self.acquit();
         self.now_ms = self.now_ms.max(head.at_ms);
         self.hosted.insert(head.partition, Hosted::new(claim, head));
         true
@@ -121,17 +126,9 @@ impl Lane {
         if self.has_flight(partition) {
             return false;
         }
-        self.drop_open();
+        self.acquit();
         self.hosted.remove(&partition);
         true
-    }
-
-    /// Stops a partition: the open epoch is dropped whole and replayed without it.
-    pub fn halt(&mut self, partition: u32, cause: Halt) {
-        self.drop_open();
-        if let Some(hosted) = self.hosted.get_mut(&partition) {
-            hosted.status = Status::Halted(cause);
-        }
     }
 
     /// Lets a halted partition go on from its last committed block.
@@ -172,7 +169,7 @@ impl Lane {
 
     /// Takes fetched records of `commands` or `postings`. Records that it did not ask for are ignored.
     ///
-    /// A posting that cannot be read halts the partition.
+    /// A posting that cannot be read makes the partition suspect.
     pub fn offer(&mut self, topic: Topic, partition: u32, from: u64, fetched: Fetched) {
         let Some(hosted) = self.hosted.get_mut(&partition) else { return };
         let taken = match topic {
@@ -180,8 +177,8 @@ impl Lane {
             Topic::Postings => hosted.offer_postings(from, fetched),
             Topic::Events | Topic::Journal | Topic::Dlq => Ok(()),
         };
-        if let Err(halt) = taken {
-            self.halt(partition, halt);
+        if let Err(cause) = taken {
+            self.suspect(partition, cause);
         }
     }
 
@@ -204,7 +201,7 @@ impl Lane {
 
     /// Whether a commit is in flight.
     pub fn is_committing(&self) -> bool {
-        self.hosted.values().any(|hosted| hosted.flight.is_some())
+        self.is_confirming || self.hosted.values().any(|hosted| hosted.flight.is_some())
     }
 
     /// Whether the epoch that is open has grown to where it should be closed soon.
@@ -237,12 +234,17 @@ impl Lane {
     }
 
     /// Closes the open epoch into a transaction, if it holds anything, no wave is under way and no commit is in flight.
+    ///
+    /// While a partition is suspect, the transaction asks for the confirmation instead, and the epoch stays open.
     pub fn close(&mut self, clock_ms: i64) -> Option<Transaction> {
-        if !matches!(self.rounds, Rounds::Idle) || self.is_committing() || !self.has_open() {
+        if !matches!(self.rounds, Rounds::Idle) || self.is_committing() || !(self.has_open() || self.has_suspect()) {
             return None;
         }
         self.now_ms = self.now_ms.max(clock_ms);
         self.stamp.counter = self.stamp.counter.saturating_add(1);
+        if self.has_suspect() {
+            return Some(self.confirmation());
+        }
         Some(close::transaction(&mut self.hosted, &self.stamp, self.now_ms))
     }
 
@@ -254,11 +256,15 @@ impl Lane {
     /// Takes the outcome of the commit in flight, once it is certain.
     pub fn settle(&mut self, resolution: Resolution) -> Settled {
         let mut settled = Settled { committed: resolution == Resolution::Committed, ..Settled::default() };
+        if self.is_confirming {
+            settled.halted = self.confirmed(settled.committed);
+            return settled;
+        }
         if !settled.committed {
             for hosted in self.hosted.values_mut() {
                 hosted.flight = None;
             }
-            self.drop_open();
+            self.acquit();
             return settled;
         }
         for hosted in self.hosted.values_mut() {

@@ -39,7 +39,9 @@ impl World {
         let mut world = World { log, nodes: vec![] };
         for lane in 0..lanes {
             let mut node = Node::start(&world.log, &format!("lane-{lane}"), 1, &rules()).expect("a session");
-            (0..PARTITIONS).filter(|id| id % lanes == lane).for_each(|id| node.adopt_empty(id).expect("an empty partition"));
+            for id in (0..PARTITIONS).filter(|id| id % lanes == lane) {
+                node.adopt_empty(id).expect("an empty partition");
+            }
             world.nodes.push(node);
         }
         world
@@ -103,7 +105,7 @@ impl World {
             assert_eq!(store::verify(&*self.store(partition)).expect("readable").differences, Vec::<String>::new());
         }
         let events = self.records(Topic::Events);
-        assert_eq!(audit(events.iter().map(Vec::as_slice)).faults, Vec::<String>::new());
+        assert_eq!(audit(events.iter().map(Vec::as_slice)).faults, vec![]);
     }
 }
 
@@ -237,7 +239,7 @@ fn a_crash_a_doubt_or_an_abort_changes_nothing() {
                 node.close(NOW_MS);
             }
             if 2 < crash_after {
-                node.commit();
+                node.commit().expect("nothing waits");
             }
             let stores: Vec<_> = (0..PARTITIONS).map(|id| world.store(id)).collect();
             let mut node = Node::start(&world.log, "lane-0", 2, &rules()).expect("a session");

@@ -37,6 +37,11 @@ pub(super) fn transaction(hosted: &mut BTreeMap<u32, Hosted>, stamp: &Stamp, now
     Transaction { stamp: stamp.clone(), batches, positions }
 }
 
+/// The position of every partition as it is committed, for a transaction that changes none.
+pub(super) fn current(hosted: &BTreeMap<u32, Hosted>) -> Vec<Claimed> {
+    hosted.values().map(|hosted| Claimed { claim: hosted.claim, position: position(&hosted.base) }).collect()
+}
+
 /// How the log keeps a head beside the partition's offset.
 fn position(head: &Head) -> Position {
     let Head { partition, number, stamp, positions, .. } = head;

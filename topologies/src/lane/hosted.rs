@@ -17,8 +17,22 @@ use crate::wire::v1::Posting;
 pub enum Status {
     /// It takes input.
     Running,
+    /// An invariant is broken, if the epoch that says so was decided on what is ours. It takes nothing until the log has told.
+    Suspect(Suspicion),
     /// An invariant is broken; it takes nothing until an operator resumes it.
     Halted(Halt),
+}
+
+/// A halt that was decided out of an epoch which nobody has committed.
+///
+/// A lane that has lost a partition without knowing it decides on what is not there any more. Its commit would be fenced; what it
+/// takes for a broken invariant has to be asked for as well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suspicion {
+    /// The invariant that seems to be broken.
+    pub cause: Halt,
+    /// Whether the confirmation in flight is also about this suspicion: it was asked for after the suspicious decision.
+    pub(super) is_asked: bool,
 }
 
 /// Offsets to fetch from; `None` = nothing wanted now.
@@ -83,6 +97,24 @@ impl Hosted {
     /// The newest head: of the epoch in flight, else of the last committed one.
     pub(super) fn newest(&self) -> &Arc<Head> {
         self.flight.as_ref().map_or(&self.base, |flight| &flight.head)
+    }
+
+    pub(super) fn is_suspect(&self) -> bool {
+        matches!(self.status, Status::Suspect(_))
+    }
+
+    /// Notes what a decision has found; an earlier finding stands.
+    pub(super) fn suspect(&mut self, cause: Halt) {
+        if self.is_running() {
+            self.status = Status::Suspect(Suspicion { cause, is_asked: false });
+        }
+    }
+
+    /// Forgets a suspicion whose ground is gone: the inputs are decided again.
+    pub(super) fn acquit(&mut self) {
+        if self.is_suspect() {
+            self.status = Status::Running;
+        }
     }
 
     pub(super) fn drop_open(&mut self) {

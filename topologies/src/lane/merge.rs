@@ -17,24 +17,25 @@ const HAND_OVER_BYTES: usize = 4 * 1024;
 impl Lane {
     /// Takes the answers to the work of a round.
     ///
-    /// One failure drops the open epoch whole; a partition that met a broken invariant is halted and the rest goes on without it.
+    /// One failure drops the open epoch whole; a partition that met what looks like a broken invariant is suspect from then on
+    /// and the rest goes on without it.
     pub fn merge(&mut self, mut answers: Vec<Answer>) -> Next {
         if !matches!(self.rounds, Rounds::Deciding) {
             return Next::Dropped;
         }
         answers.sort_by_key(|(partition, _)| *partition);
-        let mut halted: Vec<(u32, Halt)> = Vec::new();
+        let mut suspects: Vec<(u32, Halt)> = Vec::new();
         let mut lost = false;
         for (partition, answer) in answers {
             match (answer, self.hosted.get_mut(&partition)) {
                 (Ok(open), Some(hosted)) => hosted.open = Some(open),
-                (Err(Failure::Halted(halt)), _) => halted.push((partition, halt)),
+                (Err(Failure::Halted(cause)), _) => suspects.push((partition, cause)),
                 (Err(Failure::Lost), _) | (Ok(_), None) => lost = true,
             }
         }
-        if !halted.is_empty() || lost {
+        if !suspects.is_empty() || lost {
             self.drop_open();
-            halted.into_iter().for_each(|(partition, halt)| self.halt(partition, halt));
+            suspects.into_iter().for_each(|(partition, cause)| self.suspect(partition, cause));
             return Next::Dropped;
         }
         let handed = self.hand_over();

@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use super::fault::{Fault, Kind};
+
 /// What the events say.
 #[derive(Debug, Default)]
 pub struct Audit {
@@ -17,8 +19,8 @@ pub struct Audit {
     pub sums: BTreeMap<String, i128>,
     /// Sum of all top-ups per currency: what the wallets must sum to.
     pub brought_in: BTreeMap<String, i128>,
-    /// Everything that is wrong, in words.
-    pub faults: Vec<String>,
+    /// Everything that is wrong.
+    pub faults: Vec<Fault>,
     seqs: BTreeMap<String, u64>,
     ids: BTreeSet<String>,
     ended: BTreeMap<String, String>,
@@ -31,7 +33,7 @@ pub fn audit<'a>(events: impl IntoIterator<Item = &'a [u8]>) -> Audit {
     for event in events {
         match serde_json::from_slice(event) {
             Ok(event) => audit.event(&event),
-            Err(error) => audit.faults.push(format!("an event is not JSON: {error}")),
+            Err(error) => audit.fault(Kind::EventUnreadable, format!("an event is not JSON: {error}")),
         }
     }
     audit.finish();
@@ -43,7 +45,7 @@ impl Audit {
         let text = |name: &str| event.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         let (name, wallet, payment, kind) = (text("event"), text("wallet"), text("payment"), text("type"));
         if !self.ids.insert(text("id")) {
-            self.faults.push(format!("event {} stands twice", text("id")));
+            self.fault(Kind::EventTwice, format!("event {} stands twice", text("id")));
         }
         *self.outcomes.entry(name.clone()).or_default() += 1;
         let minor = minor_units(&text("amount"), &text("currency"));
@@ -53,7 +55,7 @@ impl Audit {
             _ => Some(0),
         };
         let Some(moved) = moved else {
-            self.faults.push(format!("{name} of {wallet} has no amount"));
+            self.fault(Kind::EventUnreadable, format!("{name} of {wallet} has no amount"));
             return;
         };
         if name == "payment.settled" && kind == "top_up" {
@@ -62,10 +64,12 @@ impl Audit {
         if name.starts_with("payment.")
             && let Some(before) = self.ended.insert(payment.clone(), name.clone())
         {
-            self.faults.push(format!("payment {payment} ended twice: {before}, {name}"));
+            let is_settled = before == name && name == "payment.settled";
+            let kind = if is_settled { Kind::SettledTwice } else { Kind::EndedTwice };
+            self.fault(kind, format!("payment {payment} ended twice: {before}, {name}"));
         }
         if name == "wallet.credited" && self.credits.insert(payment.clone(), wallet.clone()).is_some() {
-            self.faults.push(format!("payment {payment} credited twice"));
+            self.fault(Kind::CreditedTwice, format!("payment {payment} credited twice"));
         }
         self.wallet(event, &wallet, moved);
     }
@@ -74,7 +78,7 @@ impl Audit {
         let Some(seq) = event.get("wallet_seq").and_then(Value::as_u64) else { return };
         let last = self.seqs.insert(wallet.to_owned(), seq).unwrap_or_default();
         if seq != last + 1 {
-            self.faults.push(format!("wallet {wallet}: event {seq} follows event {last}"));
+            self.fault(Kind::EventMissing, format!("wallet {wallet}: event {seq} follows event {last}"));
         }
         let currency = event.get("currency").and_then(Value::as_str).unwrap_or_default();
         let entry = self.balances.entry(wallet.to_owned()).or_insert_with(|| (currency.to_owned(), 0));
@@ -86,11 +90,14 @@ impl Audit {
         };
         let (available, held) = (told("available"), told("held"));
         if told("ledger") != Some(ledger) {
-            self.faults.push(format!("wallet {wallet}: event {seq} tells {:?}, its movements sum to {ledger}", told("ledger")));
+            self.fault(
+                Kind::BalanceWrong,
+                format!("wallet {wallet}: event {seq} tells {:?}, its movements sum to {ledger}", told("ledger")),
+            );
         }
         let sum = available.zip(held).map(|(available, held)| available + held);
         if sum != Some(ledger) || available.is_none_or(|sum| sum < 0) || held.is_none_or(|sum| sum < 0) {
-            self.faults.push(format!("wallet {wallet}: event {seq} does not add up"));
+            self.fault(Kind::BalanceWrong, format!("wallet {wallet}: event {seq} does not add up"));
         }
     }
 
@@ -103,14 +110,18 @@ impl Audit {
         for currency in currencies {
             let (sum, expected) = (of(&self.sums, &currency), of(&self.brought_in, &currency));
             if sum != expected {
-                self.faults.push(format!("{currency}: wallets sum to {sum}, {expected} was brought in"));
+                self.fault(Kind::SumWrong, format!("{currency}: wallets sum to {sum}, {expected} was brought in"));
             }
         }
-        for payment in
-            self.credits.keys().filter(|payment| self.ended.get(*payment).map(String::as_str) != Some("payment.settled"))
-        {
-            self.faults.push(format!("payment {payment} credited but not settled"));
+        let is_settled = |payment: &&String| self.ended.get(*payment).map(String::as_str) == Some("payment.settled");
+        let unsettled: Vec<String> = self.credits.keys().filter(|payment| !is_settled(payment)).cloned().collect();
+        for payment in unsettled {
+            self.fault(Kind::CreditedUnsettled, format!("payment {payment} credited but not settled"));
         }
+    }
+
+    fn fault(&mut self, kind: Kind, text: String) {
+        self.faults.push(Fault { kind, text });
     }
 }
 

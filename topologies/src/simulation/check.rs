@@ -8,6 +8,7 @@ use finflow_state::{Accounts, MemoryStore, Payments, Store, Wallets, store};
 use sha2::{Digest, Sha256};
 
 use super::audit;
+use super::fault::{Fault, Kind};
 use super::workload::Workload;
 use crate::log::simulated::SimulatedLog;
 use crate::log::{Log, Record};
@@ -26,7 +27,8 @@ pub(super) struct AtRest<'a> {
 
 /// Every record of a topic, in the order of each partition.
 pub(super) fn records(log: &SimulatedLog, topic: Topic) -> Vec<Record> {
-    let all = (0..log.partitions()).filter_map(|partition| log.fetch(topic, partition, 0, usize::MAX).ok());
+    let from = |partition| log.range(topic, partition).map_or(0, |range| range.start);
+    let all = (0..log.partitions()).filter_map(|partition| log.fetch(topic, partition, from(partition), usize::MAX).ok());
     all.flat_map(|fetched| fetched.records).collect()
 }
 
@@ -44,37 +46,42 @@ pub(super) fn history(log: &SimulatedLog, mut digest: Sha256) -> [u8; 32] {
 }
 
 impl AtRest<'_> {
-    /// Everything that is wrong, in words.
-    pub(super) fn faults(&self) -> Result<Vec<String>, String> {
+    /// Everything that is wrong.
+    pub(super) fn faults(&self) -> Result<Vec<Fault>, store::Error> {
         let mut faults = Vec::new();
         let events: Vec<_> = records(self.log, Topic::Events).into_iter().filter_map(|record| record.value).collect();
         let mut audited = audit(events.iter().map(|event| &event[..]));
         faults.append(&mut audited.faults);
         let dead_letters = records(self.log, Topic::Dlq).len();
         if dead_letters != self.workload.poison {
-            faults.push(format!("{dead_letters} dead letters of {} records that are not commands", self.workload.poison));
+            let text = format!("{dead_letters} dead letters of {} records that are not commands", self.workload.poison);
+            faults.push(Fault::new(Kind::DeadLetters, text));
         }
 
         let mut states: BTreeMap<[u8; 16], PaymentState> = BTreeMap::new();
         let mut transit: BTreeMap<(u32, u32, Currency), i128> = BTreeMap::new();
         let mut balances: BTreeMap<String, i128> = BTreeMap::new();
         for (partition, held) in (0..).zip(self.stores) {
-            let verified = store::verify(&**held).map_err(|error| error.to_string())?;
-            faults.extend(verified.differences.into_iter().map(|found| format!("partition {partition}: {found}")));
+            let verified = store::verify(&**held)?;
+            let differences = verified.differences.into_iter();
+            faults.extend(differences.map(|found| Fault::new(Kind::RowsWrong, format!("partition {partition}: {found}"))));
             if verified.holds != 0 {
-                faults.push(format!("partition {partition}: {} holds are left", verified.holds));
+                let text = format!("partition {partition}: {} holds are left", verified.holds);
+                faults.push(Fault::new(Kind::HoldLeft, text));
             }
-            self.read(partition, &**held, &mut states, &mut transit, &mut balances).map_err(|error| error.to_string())?;
+            self.read(partition, &**held, &mut states, &mut transit, &mut balances)?;
             faults.extend(self.rebuilt(partition, &**held).err());
         }
         for ((low, high, currency), sum) in transit.into_iter().filter(|(_, sum)| *sum != 0) {
-            faults.push(format!("in transit between {low} and {high}: {sum} minor units of {currency}"));
+            let text = format!("in transit between {low} and {high}: {sum} minor units of {currency}");
+            faults.push(Fault::new(Kind::InTransit, text));
         }
         faults.extend(self.payments(&states));
         let audited: BTreeMap<String, i128> =
             audited.balances.into_iter().map(|(wallet, (_, balance))| (wallet, balance)).collect();
         if audited != balances {
-            faults.push(format!("the events say {audited:?}, the stores hold {balances:?}"));
+            let text = format!("the events say {audited:?}, the stores hold {balances:?}");
+            faults.push(Fault::new(Kind::EventsDiffer, text));
         }
         Ok(faults)
     }
@@ -103,33 +110,36 @@ impl AtRest<'_> {
     }
 
     /// The store is what the journal says.
-    fn rebuilt(&self, partition: u32, held: &dyn Store) -> Result<(), String> {
-        let mut session = self.log.session("check").map_err(|error| error.to_string())?;
-        let claim = session.claim(partition).map_err(|error| error.to_string())?;
+    fn rebuilt(&self, partition: u32, held: &dyn Store) -> Result<(), Fault> {
+        let failed = |error: &dyn std::fmt::Display| Fault::new(Kind::NotRestored, format!("partition {partition}: {error}"));
+        let mut session = self.log.session("check").map_err(|error| failed(&error))?;
+        let claim = session.claim(partition).map_err(|error| failed(&error))?;
         let fresh = MemoryStore::default();
-        let head = restore(self.log, &fresh, partition, claim.position.as_ref()).map_err(|error| error.to_string())?;
-        let digest = |store: &dyn Store| store::digest(store).map_err(|error| error.to_string());
+        let head = restore(self.log, &fresh, partition, claim.position.as_ref()).map_err(|error| failed(&error))?;
+        let digest = |store: &dyn Store| store::digest(store).map_err(|error| failed(&error));
         if held.head() != Some(head) || digest(&fresh)? != digest(held)? {
-            return Err(format!("partition {partition}: the store is not what the journal says"));
+            return Err(Fault::new(Kind::StoreDiffers, format!("partition {partition}: the store is not what the journal says")));
         }
         Ok(())
     }
 
-    fn payments(&self, states: &BTreeMap<[u8; 16], PaymentState>) -> Vec<String> {
+    fn payments(&self, states: &BTreeMap<[u8; 16], PaymentState>) -> Vec<Fault> {
         let mut faults = Vec::new();
         for id in &self.workload.payments {
             let state = states.get(id);
             if !state.is_some_and(|state| state.is_terminal()) {
-                faults.push(format!("payment {} is {state:?} at the end", PaymentId::from_bytes(*id)));
+                let text = format!("payment {} is {state:?} at the end", PaymentId::from_bytes(*id));
+                faults.push(Fault::new(Kind::PaymentLost, text));
             }
         }
         if states.len() != self.workload.payments.len() {
-            faults.push(format!("{} payments were asked for, {} are held", self.workload.payments.len(), states.len()));
+            let text = format!("{} payments were asked for, {} are held", self.workload.payments.len(), states.len());
+            faults.push(Fault::new(Kind::PaymentLost, text));
         }
         for Outcome { payment, state } in self.told.iter().filter(|told| told.state.is_terminal()) {
             let held = states.get(payment.as_bytes());
             if held != Some(state) {
-                faults.push(format!("payment {payment} was told to be {state:?} and is {held:?}"));
+                faults.push(Fault::new(Kind::ToldWrong, format!("payment {payment} was told to be {state:?} and is {held:?}")));
             }
         }
         faults

@@ -8,7 +8,7 @@ use finflow_state::{MemoryStore, Store};
 use crate::halt::Halt;
 use crate::lane::{Failure, Lane, Next, Settled};
 use crate::log::simulated::SimulatedLog;
-use crate::log::{Claim, Commit, Log, Resolution, Session, Transaction};
+use crate::log::{self, Claim, Commit, Log, Resolution, Session, Transaction};
 use crate::partition::{Open, Partition, Rules, Work};
 use crate::restore::{self, restore};
 use crate::topics::Topic;
@@ -29,6 +29,8 @@ pub struct Node {
     in_doubt: bool,
     /// It was fenced: whatever it does is refused.
     pub is_fenced: bool,
+    /// Decisions that seemed to break an invariant.
+    pub suspicions: u64,
 }
 
 impl Node {
@@ -44,14 +46,17 @@ impl Node {
             in_flight: None,
             in_doubt: false,
             is_fenced: false,
+            suspicions: 0,
         })
     }
 
-    /// Takes over a partition with the rows that `store` still holds.
-    pub fn adopt(&mut self, partition: u32, store: Arc<dyn Store>) -> Result<(), restore::Error> {
+    /// Takes over a partition with the rows that `store` still holds, and gives the epoch of the claim.
+    pub fn adopt(&mut self, partition: u32, store: Arc<dyn Store>) -> Result<u64, restore::Error> {
         let claim = self.session.claim(partition)?;
+        let epoch = claim.epoch;
         self.waiting.insert(partition, (claim, store));
-        self.adopt_waiting()
+        self.adopt_waiting()?;
+        Ok(epoch)
     }
 
     /// Restores and adopts what was claimed, but for partitions that a commit in flight touches: they wait until it is settled.
@@ -71,7 +76,7 @@ impl Node {
     }
 
     /// Takes over a partition with no rows at all.
-    pub fn adopt_empty(&mut self, partition: u32) -> Result<(), restore::Error> {
+    pub fn adopt_empty(&mut self, partition: u32) -> Result<u64, restore::Error> {
         self.adopt(partition, Arc::new(MemoryStore::default()))
     }
 
@@ -92,7 +97,9 @@ impl Node {
         if work.is_empty() {
             return None;
         }
-        let answers = work.into_iter().map(|(id, work)| (id, self.decide(id, work, lost == Some(id)))).collect();
+        let answers: Vec<_> = work.into_iter().map(|(id, work)| (id, self.decide(id, work, lost == Some(id)))).collect();
+        let suspicious = answers.iter().filter(|(_, answer)| matches!(answer, Err(Failure::Halted(_))));
+        self.suspicions += suspicious.count() as u64;
         Some(self.lane.merge(answers))
     }
 
@@ -119,26 +126,31 @@ impl Node {
         self.in_flight.as_mut()
     }
 
-    /// Commits what is in flight, or settles the doubt about it.
-    pub fn commit(&mut self) -> Option<Settled> {
-        let resolution = if self.in_doubt {
-            self.session.resolve(self.lane.stamp()).ok()?
-        } else {
-            match self.session.commit(self.in_flight.take()?) {
-                Commit::Committed => Resolution::Committed,
-                Commit::Aborted(_) => Resolution::Aborted,
-                Commit::Fenced => {
-                    self.is_fenced = true;
-                    Resolution::Aborted
-                }
-                Commit::InDoubt(_) => {
-                    self.in_doubt = true;
-                    return None;
-                }
-            }
-        };
+    /// Commits what is in flight, or settles the doubt about it. A partition that was claimed again meanwhile is adopted then.
+    pub fn commit(&mut self) -> Result<Option<Settled>, restore::Error> {
+        let Some(resolution) = self.resolution() else { return Ok(None) };
         self.in_doubt = false;
-        Some(self.lane.settle(resolution))
+        let settled = self.lane.settle(resolution);
+        if !self.is_fenced {
+            self.adopt_waiting()?;
+        }
+        Ok(Some(settled))
+    }
+
+    fn resolution(&mut self) -> Option<Resolution> {
+        if self.in_doubt {
+            return match self.session.resolve(self.lane.stamp()) {
+                Ok(resolution) => Some(resolution),
+                Err(cause) => {
+                    self.is_fenced |= cause == log::Error::Fenced;
+                    None
+                }
+            };
+        }
+        let commit = self.session.commit(self.in_flight.take()?);
+        self.in_doubt = matches!(commit, Commit::InDoubt(_));
+        self.is_fenced |= commit == Commit::Fenced;
+        Option::from(&commit)
     }
 
     /// Writes the oldest `count` committed epochs of a partition to its store.
@@ -161,7 +173,8 @@ impl Node {
     /// Whether there is nothing left to do: no input, no open epoch, no commit, nothing to apply.
     pub fn is_idle(&self) -> bool {
         let applied = self.partitions.keys().all(|id| self.lane.unapplied_epochs(*id) == 0);
-        let busy = self.lane.has_input() || self.lane.has_open() || self.in_flight.is_some() || self.in_doubt;
+        let busy = self.lane.has_input() || self.lane.has_open() || self.lane.has_suspect();
+        let busy = busy || self.in_flight.is_some() || self.in_doubt || !self.waiting.is_empty();
         !busy && applied && self.lane.is_level()
     }
 
@@ -176,7 +189,7 @@ impl Node {
                 is_busy = true;
             }
             is_busy |= self.close(now_ms) || self.in_doubt;
-            self.commit();
+            self.commit()?;
             for id in &ids {
                 self.apply(*id, usize::MAX)?;
             }

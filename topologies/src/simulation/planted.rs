@@ -2,43 +2,112 @@
 //!
 //! The production code has no switch for any of this; a store or a transaction is wrapped or altered on its way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use fastrand::Rng;
+use finflow_ledger::{Coordinates, PaymentId};
 use finflow_state::store::{Error, RawRow};
-use finflow_state::{EncodedBlock, Head, MemoryStore, Store, Tag};
+use finflow_state::{EncodedBlock, Head, MemoryStore, Payments, Store, Table, Tag};
 
+use super::Outcome;
+use super::fault::{Fault, Kind};
 use crate::log::{Outgoing, Record, Transaction};
-use crate::topics::Topic;
-use crate::wire::v1::{Posting, PostingBody};
+use crate::topics::{Topic, payment_id};
+use crate::wire::v1::{self, Posting, PostingBody};
 
 /// A bug that the simulator must find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Planted {
-    /// After a crash the dedup entries are not looked at.
+    /// After a crash the records of what has ended are not looked at.
     DedupSkippedOnReplay,
     /// A block reaches the store before the log has committed it.
     StoreBeforeCommit,
-    /// A posting is delivered twice, and nobody looks at its sequence.
+    /// A credit is delivered twice, and nobody looks at its sequence.
     SequenceUnchecked,
     /// A block lacks one of the rows that its epoch changed.
     EntityMissing,
+    /// The log loses a posting.
+    PostingLost,
+    /// An event is written twice.
+    EventTwice,
+}
+
+impl Planted {
+    /// All of them.
+    pub const ALL: [Planted; 6] = [
+        Planted::DedupSkippedOnReplay,
+        Planted::StoreBeforeCommit,
+        Planted::SequenceUnchecked,
+        Planted::EntityMissing,
+        Planted::PostingLost,
+        Planted::EventTwice,
+    ];
+
+    /// The name by which the command line calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Planted::DedupSkippedOnReplay => "dedup-skipped-on-replay",
+            Planted::StoreBeforeCommit => "store-before-commit",
+            Planted::SequenceUnchecked => "sequence-unchecked",
+            Planted::EntityMissing => "entity-missing",
+            Planted::PostingLost => "posting-lost",
+            Planted::EventTwice => "event-twice",
+        }
+    }
+
+    /// The bug of this name.
+    pub fn from_name(name: &str) -> Option<Planted> {
+        Planted::ALL.into_iter().find(|planted| planted.name() == name)
+    }
+
+    /// The faults that show the bug as what it is.
+    pub fn shows_as(self) -> &'static [Kind] {
+        match self {
+            Planted::DedupSkippedOnReplay => &[Kind::SettledTwice],
+            // Its rows are not the journal's, or it is seen to be ahead before anybody reads them.
+            Planted::StoreBeforeCommit => &[Kind::StoreDiffers, Kind::NotRestored],
+            Planted::SequenceUnchecked => &[Kind::CreditedTwice],
+            Planted::EntityMissing => &[Kind::StoreDiffers],
+            // The engine sees the gap itself; this shows that a halt out of what is ours is reported.
+            Planted::PostingLost => &[Kind::Halted],
+            Planted::EventTwice => &[Kind::EventTwice],
+        }
+    }
+
+    /// Whether the outcome of a seed shows the bug as what it is, and not through a halt that comes of it.
+    pub fn shows_in(self, outcome: &Outcome) -> bool {
+        let shows = |fault: &Fault| self.shows_as().contains(&fault.kind);
+        let is_halted = outcome.faults.iter().any(|fault| fault.kind == Kind::Halted);
+        outcome.faults.iter().any(shows) && is_halted == self.shows_as().contains(&Kind::Halted)
+    }
 }
 
 /// The bug of a seed and what it has done so far.
 pub(super) struct Plant {
     pub(super) planted: Option<Planted>,
     is_done: bool,
-    /// By how much the sequences of a pair are off.
-    shifts: BTreeMap<(u32, u32), u64>,
+    /// Pairs of partitions whose sequences in the log are ahead of those that were decided.
+    ahead: BTreeSet<(u32, u32)>,
+    doubled: Option<Doubled>,
+    /// The commands of the workload by the payment that they ask for.
+    commands: BTreeMap<PaymentId, Outgoing>,
+}
+
+/// The payment that is credited twice.
+#[derive(Clone, Copy)]
+struct Doubled {
+    payment: PaymentId,
+    is_answered: bool,
 }
 
 impl Plant {
-    pub(super) fn new(planted: Option<Planted>) -> Plant {
-        Plant { planted, is_done: false, shifts: BTreeMap::new() }
+    pub(super) fn new(planted: Option<Planted>, records: &[(u32, Outgoing)]) -> Plant {
+        let commands = records.iter().filter_map(|(_, record)| Some((asks_for(record)?, record.clone())));
+        let commands = if planted == Some(Planted::SequenceUnchecked) { commands.collect() } else { BTreeMap::new() };
+        Plant { planted, is_done: false, ahead: BTreeSet::new(), doubled: None, commands }
     }
 
     /// The store as a node gets it.
@@ -53,29 +122,80 @@ impl Plant {
     /// Alters a transaction that is about to be committed; `takes` says that the log is going to take it.
     pub(super) fn tamper(&mut self, transaction: &mut Transaction, takes: bool, rng: &mut Rng) {
         match self.planted {
-            Some(Planted::SequenceUnchecked) => self.repeat(transaction, takes),
+            Some(Planted::SequenceUnchecked) => self.deliver_twice(transaction, takes),
             Some(Planted::EntityMissing) if takes && !self.is_done => self.is_done = drop_row(transaction, rng).is_some(),
+            Some(Planted::PostingLost) if takes && !self.is_done => {
+                self.is_done = records(transaction, Topic::Postings).map(Vec::pop).next().is_some();
+            }
+            Some(Planted::EventTwice) if takes && !self.is_done => {
+                let events = records(transaction, Topic::Events).next();
+                self.is_done = events.is_some_and(|events| {
+                    events.extend(events.first().cloned());
+                    true
+                });
+            }
             _ => {}
         }
     }
 
-    fn repeat(&mut self, transaction: &mut Transaction, takes: bool) {
-        for batch in transaction.batches.iter_mut().filter(|batch| batch.topic == Topic::Postings) {
-            let mut postings: Vec<Posting> = batch.records.iter().filter_map(decode).collect();
+    /// Writes a credit a second time, under the next sequence, so that the receiver takes it once more; all that the pair sends
+    /// later is counted on. The second answer would find nothing held: the home gets a duplicate in its place.
+    fn deliver_twice(&mut self, transaction: &mut Transaction, takes: bool) {
+        let mut doubled = self.doubled;
+        for records in records(transaction, Topic::Postings) {
+            let mut postings: Vec<Posting> = records.iter().filter_map(decode).collect();
             for posting in &mut postings {
-                posting.sequence += self.shifts.get(&(posting.source, posting.destination)).copied().unwrap_or_default();
+                posting.sequence += u64::from(self.ahead.contains(&(posting.source, posting.destination)));
+                if let Some(second) = doubled.as_mut().and_then(|doubled| doubled.second(posting, &self.commands)) {
+                    posting.body = second;
+                }
             }
-            let credit = postings.iter().find(|posting| matches!(posting.body, PostingBody::Credit(_))).cloned();
-            if let Some(mut credit) = credit.filter(|_| takes && !self.is_done) {
+            let credit = postings.iter().find_map(|posting| Some((posting.clone(), credited(posting)?)));
+            if let Some((mut credit, payment)) = credit.filter(|_| takes && doubled.is_none()) {
                 let pair = postings.iter().filter(|posting| posting.source == credit.source);
                 credit.sequence = pair.map(|posting| posting.sequence).max().unwrap_or_default() + 1;
-                self.shifts.insert((credit.source, credit.destination), 1);
-                self.is_done = true;
+                self.ahead.insert((credit.source, credit.destination));
+                doubled = Some(Doubled { payment, is_answered: false });
                 postings.push(credit);
             }
-            batch.records = postings.iter().map(Posting::encode).collect();
+            *records = postings.iter().map(Posting::encode).collect();
+        }
+        if takes {
+            self.doubled = doubled;
         }
     }
+}
+
+impl Doubled {
+    /// What stands in the place of the second answer: the payment's own command, which its home knows already.
+    fn second(&mut self, posting: &Posting, commands: &BTreeMap<PaymentId, Outgoing>) -> Option<PostingBody> {
+        if !matches!(posting.body, PostingBody::Acknowledge { payment, .. } if payment == self.payment) {
+            return None;
+        }
+        if !std::mem::replace(&mut self.is_answered, true) {
+            return None;
+        }
+        let Outgoing { key, value, headers } = commands.get(&self.payment)?.clone();
+        let source = Coordinates { partition: posting.source, offset: 0 };
+        Some(PostingBody::Forward { key, value, headers, timestamp_ms: super::world::START_MS, source })
+    }
+}
+
+fn asks_for(record: &Outgoing) -> Option<PaymentId> {
+    let command = v1::decode(record.value.as_deref(), &record.headers).ok()?;
+    Some(payment_id(&command.tenant, &command.wallet, &command.key))
+}
+
+fn credited(posting: &Posting) -> Option<PaymentId> {
+    match &posting.body {
+        PostingBody::Credit(credit) => Some(credit.payment),
+        _ => None,
+    }
+}
+
+/// The records of a transaction for each partition of a topic.
+fn records(transaction: &mut Transaction, topic: Topic) -> impl Iterator<Item = &mut Vec<Outgoing>> {
+    transaction.batches.iter_mut().filter(move |batch| batch.topic == topic).map(|batch| &mut batch.records)
 }
 
 /// The journal blocks of a transaction.
@@ -92,8 +212,8 @@ fn decode(record: &Outgoing) -> Option<Posting> {
 
 /// Writes a block of the transaction again without one of its rows.
 fn drop_row(transaction: &mut Transaction, rng: &mut Rng) -> Option<()> {
-    let record = transaction.batches.iter_mut().filter(|batch| batch.topic == Topic::Journal).find_map(|batch| {
-        let record = batch.records.first_mut()?;
+    let record = records(transaction, Topic::Journal).find_map(|records| {
+        let record = records.first_mut()?;
         let block = EncodedBlock::parse(record.value.clone()?).ok()?;
         (0 < block.rows().count()).then_some((record, block))
     });
@@ -119,7 +239,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), bit))
 }
 
-/// A store that forgets payments, or else one that takes a block it already holds for granted.
+/// A store that forgets what has ended, or else one that takes a block it already holds for granted.
 struct Wrapped {
     inner: Arc<MemoryStore>,
     forgets: bool,
@@ -127,10 +247,8 @@ struct Wrapped {
 
 impl Store for Wrapped {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        if self.forgets && key.first() == Some(&(Tag::Payments as u8)) {
-            return Ok(None);
-        }
-        self.inner.get(key)
+        let row = self.inner.get(key)?;
+        Ok(row.filter(|row| !(self.forgets && has_ended(key, row))))
     }
 
     fn head(&self) -> Option<Head> {
@@ -157,4 +275,10 @@ impl Store for Wrapped {
     fn checkpoint(&self, into: &Path) -> Result<Option<Head>, Error> {
         self.inner.checkpoint(into)
     }
+}
+
+/// Whether the row is the record of a payment that has ended; a transfer that still waits for its answer has not.
+fn has_ended(key: &[u8], row: &[u8]) -> bool {
+    let id = Some(key).filter(|key| key.first() == Some(&(Tag::Payments as u8))).and_then(|key| Payments::decode_key(key).ok());
+    id.and_then(|id| Payments::decode(&id, row).ok()).is_some_and(|payment| payment.state.is_terminal())
 }

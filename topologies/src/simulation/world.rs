@@ -11,41 +11,58 @@ use sha2::{Digest, Sha256};
 
 use super::Node;
 use super::check::{AtRest, history};
+use super::counts::Counts;
+use super::fault::{Fault, Kind};
 use super::planted::{Plant, Planted};
-use super::steps::wander;
+use super::steps::{wander, work};
 use super::workload::{Workload, workload};
 use crate::halt::Halt;
 use crate::lane::Status;
-use crate::log::Log;
 use crate::log::simulated::SimulatedLog;
+use crate::log::{Claimed, Log};
 use crate::partition::{Outcome as Told, Rules};
 use crate::restore;
 use crate::topics::Topic;
 
-const START_MS: i64 = 1_700_000_000_000;
+pub(super) const START_MS: i64 = 1_700_000_000_000;
 const DAY_MS: i64 = 86_400_000;
 /// Steps after the last command was sent.
 const STEPS_AFTER: usize = 150;
 /// Turns in which a healed world must come to rest.
 const TURNS_MAX: usize = 200;
 
+/// How often things go wrong, drawn for each world: where all of it is frequent, much of it never meets.
+pub(super) struct Odds {
+    /// Of a thousand steps.
+    crash: u32,
+    /// Of a thousand steps.
+    relocate: u32,
+    /// Of a hundred commits, for each way of failing.
+    pub(super) fail: u32,
+}
+
+impl Odds {
+    fn draw(rng: &mut Rng) -> Odds {
+        let mut one_of = |choices: [u32; 4]| choices[rng.usize(..4)];
+        Odds { crash: one_of([0, 3, 10, 30]), relocate: one_of([3, 10, 30, 60]), fail: one_of([0, 4, 8, 20]) }
+    }
+}
+
 /// What a seed led to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Outcome {
-    /// Everything that is wrong, in words.
-    pub faults: Vec<String>,
+    /// Everything that is wrong.
+    pub faults: Vec<Fault>,
     /// The digest of the steps taken and of every record of the log.
     pub history: [u8; 32],
-    /// Nodes that crashed.
-    pub crashes: u64,
-    /// Partitions that moved.
-    pub moves: u64,
-    /// Commits that were refused because their node or one of its partitions had been taken over.
-    pub fenced: u64,
-    /// Nodes that halted a partition because they did not know yet that another one was theirs no more.
-    pub halted_unaware: u64,
-    /// Epochs that were committed.
-    pub epochs: u64,
+    /// What happened.
+    pub counts: Counts,
+}
+
+/// A commit whose answer was lost, as the world knows it.
+pub(super) struct Doubt {
+    pub(super) is_committed: bool,
+    pub(super) positions: Vec<Claimed>,
 }
 
 /// Runs the world of a seed, with a bug or without. The same seed gives the same outcome.
@@ -54,25 +71,31 @@ pub fn run_seed(seed: u64, planted: Option<Planted>) -> Outcome {
     let ran = world.start().and_then(|()| world.live()).and_then(|()| world.heal());
     let checked = ran.and_then(|()| {
         let World { log, stores, workload, told, .. } = &world;
-        AtRest { log, stores, workload, told }.faults()
+        AtRest { log, stores, workload, told }.faults().map_err(|error| Fault::new(Kind::Failed, error))
     });
     match checked {
         Ok(mut faults) => world.outcome.faults.append(&mut faults),
         Err(fault) => world.outcome.faults.push(fault),
     }
+    let postings = (0..world.log.partitions()).filter_map(|partition| world.log.range(Topic::Postings, partition).ok());
+    world.outcome.counts.postings = postings.map(|range| range.end).sum();
     world.outcome.history = history(&world.log, world.trace);
     world.outcome
 }
 
 pub(super) struct World {
     pub(super) rng: Rng,
+    pub(super) odds: Odds,
     pub(super) log: SimulatedLog,
     pub(super) rules: Arc<Rules>,
     pub(super) nodes: Vec<Node>,
     /// Nodes that another of the same name has replaced and which do not know it yet.
     pub(super) ghosts: Vec<Node>,
-    /// By partition: the node it belongs to, the store there, and an older copy of a store.
+    /// By node: a commit whose answer it has lost.
+    pub(super) doubts: Vec<Option<Doubt>>,
+    /// By partition: the node it belongs to, its latest claim, the store there, and an older copy of a store.
     pub(super) owners: Vec<usize>,
+    pub(super) claims: Vec<u64>,
     pub(super) stores: Vec<Arc<MemoryStore>>,
     pub(super) copies: Vec<MemoryStore>,
     pub(super) lives: u64,
@@ -98,32 +121,38 @@ impl World {
             hot_wallets_max: rng.usize(1..8),
         };
         let nodes = rng.usize(2..=3);
+        let log = SimulatedLog::new(partitions);
+        let workload = workload(&mut rng, partitions);
         World {
-            log: SimulatedLog::new(partitions),
+            odds: Odds::draw(&mut rng),
+            log: if rng.bool() { log.with_gaps() } else { log },
             rules: Arc::new(rules),
             nodes: vec![],
             ghosts: vec![],
+            doubts: (0..nodes).map(|_| None).collect(),
             owners: (0..partitions).map(|_| rng.usize(..nodes)).collect(),
+            claims: vec![0; partitions as usize],
             stores: (0..partitions).map(|_| Arc::default()).collect(),
             copies: (0..partitions).map(|_| MemoryStore::default()).collect(),
             lives: nodes as u64,
             now_ms: START_MS,
-            workload: workload(&mut rng, partitions),
+            plant: Plant::new(planted, &workload.records),
+            workload,
             sent: 0,
             told: vec![],
-            plant: Plant::new(planted),
             trace: Sha256::new(),
             outcome: Outcome::default(),
             rng,
         }
     }
 
-    fn start(&mut self) -> Result<(), String> {
+    fn start(&mut self) -> Result<(), Fault> {
         self.log.set_time(self.now_ms);
-        restore::create(&self.log, Generation([1; 16]), self.now_ms).map_err(|error| error.to_string())?;
+        let created = restore::create(&self.log, Generation([1; 16]), self.now_ms);
+        created.map_err(|error| Fault::new(Kind::Failed, error))?;
         for index in 0..self.lives as usize {
-            let node = Node::start(&self.log, &format!("lane-{index}"), 1, &self.rules).map_err(|error| error.to_string())?;
-            self.nodes.push(node);
+            let node = Node::start(&self.log, &format!("lane-{index}"), 1, &self.rules);
+            self.nodes.push(node.map_err(|error| Fault::new(Kind::Failed, error))?);
             self.owned(index).into_iter().try_for_each(|partition| self.adopt(index, partition, false))?;
         }
         Ok(())
@@ -133,13 +162,16 @@ impl World {
         (0..).zip(&self.owners).filter(|(_, owner)| **owner == index).map(|(partition, _)| partition).collect()
     }
 
-    pub(super) fn adopt(&mut self, index: usize, partition: u32, after_crash: bool) -> Result<(), String> {
+    pub(super) fn adopt(&mut self, index: usize, partition: u32, after_crash: bool) -> Result<(), Fault> {
         let store = self.plant.store(self.stores[partition as usize].clone(), after_crash);
-        self.nodes[index].adopt(partition, store).map_err(|error| format!("partition {partition} is not restored: {error}"))
+        let adopted = self.nodes[index].adopt(partition, store);
+        let claim = adopted.map_err(|error| Fault::new(Kind::NotRestored, format!("partition {partition}: {error}")))?;
+        self.claims[partition as usize] = claim;
+        Ok(())
     }
 
     /// Everything between the first command and the healing.
-    fn live(&mut self) -> Result<(), String> {
+    fn live(&mut self) -> Result<(), Fault> {
         let mut steps_after = 0;
         while steps_after < STEPS_AFTER {
             self.now_ms += self.rng.i64(0..40);
@@ -151,10 +183,12 @@ impl World {
             }
             let (index, step) = (self.rng.usize(..self.nodes.len()), self.rng.u8(..200));
             self.trace.update([index as u8, step]);
+            let mishap = self.rng.u32(..1_000);
             match step {
-                0..2 => self.crash(index)?,
-                2..4 => self.relocate()?,
-                4..10 => self.copy(),
+                _ if mishap < self.odds.crash => self.crash(index)?,
+                _ if mishap < self.odds.crash + self.odds.relocate => self.relocate()?,
+                0..8 => self.copy(),
+                8..10 => self.trim()?,
                 10..20 => self.haunt()?,
                 20..60 => self.apply(index)?,
                 60..100 => self.commit(index, true)?,
@@ -170,36 +204,24 @@ impl World {
             let Some((partition, record)) = self.workload.records.get(self.sent).cloned() else { return };
             self.sent += 1;
             let appended = self.log.append(Topic::Commands, partition, vec![record]);
-            self.outcome.faults.extend(appended.err().map(|error| error.to_string()));
+            self.outcome.faults.extend(appended.err().map(|error| Fault::new(Kind::Failed, error)));
         }
     }
 
-    /// No partition may halt, but for those of a node that has lost one and does not know it yet, in two cases.
-    ///
-    /// The lost partition itself reads answers to what its new owner asked and it did not. And it decides once more what its new
-    /// owner has decided and hands the postings to a neighbour that the node still has, which then reads them again in the log.
-    /// Nothing of either can be committed; the node is taken down in place of a fence.
-    fn halted(&mut self) -> Result<(), String> {
-        for index in 0..self.nodes.len() {
-            let node = &self.nodes[index];
-            let Some((partition, halt)) = halt(node) else { continue };
-            let has_lost = |wanted: u32| hosts(node, wanted) && self.owners[wanted as usize] != index;
-            let is_unaware = has_lost(partition) || matches!(halt, Halt::Sequence { from, .. } if has_lost(from));
-            if !is_unaware {
-                return Err(format!("partition {partition} is halted: {halt}"));
+    /// No partition may be halted, of whatever node: what one that is not the owner any more takes for a broken invariant stays a
+    /// suspicion until its commit is fenced.
+    fn halted(&mut self) -> Result<(), Fault> {
+        for node in self.nodes.iter_mut().chain(&mut self.ghosts) {
+            self.outcome.counts.suspicions += std::mem::take(&mut node.suspicions);
+            if let Some((partition, halt)) = halt(node) {
+                return Err(Fault::new(Kind::Halted, format!("partition {partition}: {halt}")));
             }
-            self.outcome.halted_unaware += 1;
-            self.crash(index)?;
         }
-        // Nothing that a replaced node hosts is still its own.
-        let ghosts = self.ghosts.len();
-        self.ghosts.retain(|ghost| halt(ghost).is_none());
-        self.outcome.halted_unaware += (ghosts - self.ghosts.len()) as u64;
         Ok(())
     }
 
     /// Nothing fails any more, nobody is unaware any more, and everything is done that is left to do.
-    fn heal(&mut self) -> Result<(), String> {
+    fn heal(&mut self) -> Result<(), Fault> {
         self.ghosts.clear();
         for index in 0..self.nodes.len() {
             if !self.nodes[index].lane.partitions().eq(self.owned(index)) {
@@ -211,30 +233,24 @@ impl World {
         for _ in 0..TURNS_MAX {
             self.now_ms += 100;
             self.log.set_time(self.now_ms);
-            let epochs = self.outcome.epochs;
+            let epochs = self.outcome.counts.epochs;
             for index in 0..self.nodes.len() {
+                work(&mut self.nodes[index], self.now_ms);
+                self.commit(index, false)?;
                 let hosted: Vec<u32> = self.nodes[index].lane.partitions().collect();
                 let node = &mut self.nodes[index];
-                hosted.iter().for_each(|partition| node.fetch(*partition));
-                while node.round(self.now_ms, None).is_some() {}
-                node.close(self.now_ms);
-                self.commit(index, false)?;
-                let node = &mut self.nodes[index];
-                hosted.iter().try_for_each(|id| node.apply(*id, usize::MAX)).map_err(|halt| halt.to_string())?;
+                let applied = hosted.iter().try_for_each(|id| node.apply(*id, usize::MAX));
+                applied.map_err(|halt| Fault::new(Kind::NotRestored, halt))?;
             }
             self.halted()?;
-            let is_idle = self.nodes.iter().all(Node::is_idle) && self.outcome.epochs == epochs;
+            let is_idle = self.nodes.iter().all(Node::is_idle) && self.outcome.counts.epochs == epochs;
             quiet = if is_idle { quiet + 1 } else { 0 };
             if 2 < quiet {
                 return Ok(());
             }
         }
-        Err("the healed world does not come to rest".to_owned())
+        Err(Fault::new(Kind::Restless, "the healed world does not come to rest"))
     }
-}
-
-fn hosts(node: &Node, partition: u32) -> bool {
-    node.lane.partitions().any(|hosted| hosted == partition)
 }
 
 /// A partition of a node that is halted, and why.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use finflow_topologies::simulation::Planted;
 
 /// Wallets and transfers, exactly once, on one binary and its log.
 #[derive(Debug, Parser)]
@@ -74,6 +75,8 @@ pub(crate) enum Command {
     /// Check the state
     #[command(subcommand)]
     State(StateCommand),
+    /// Run simulated worlds in which everything goes wrong; exit 3 where one has a fault
+    Simulate(Simulate),
     /// Draw how records travel
     Topology,
     /// Show or check the configuration
@@ -112,6 +115,27 @@ pub(crate) struct Publish {
     /// How many seconds to wait at most; then exit 75
     #[arg(long, default_value_t = 60)]
     pub(crate) timeout: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Simulate {
+    /// How many worlds
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) seeds: u64,
+    /// The first seed
+    #[arg(long, default_value_t = 0)]
+    pub(crate) from: u64,
+    /// The world of this seed alone
+    #[arg(long, conflicts_with_all = ["seeds", "from"])]
+    pub(crate) seed: Option<u64>,
+    /// A bug on purpose, which must be found
+    #[arg(long, value_name = "NAME", value_parser = planted)]
+    pub(crate) planted: Option<Planted>,
+}
+
+fn planted(name: &str) -> Result<Planted, String> {
+    let names = || Planted::ALL.map(Planted::name).join(", ");
+    Planted::from_name(name).ok_or_else(|| format!("the bugs are {}", names()))
 }
 
 #[derive(Debug, Args)]

@@ -16,6 +16,7 @@ mod failure;
 mod publish;
 mod run;
 mod show;
+mod simulate;
 mod tail;
 mod topology;
 
@@ -51,6 +52,7 @@ async fn carry_out(cli: Cli) -> Result<(), Failure> {
         Command::Partitions { command } => show::partitions(&common, command.as_ref()).await,
         Command::Dlq(command) => dlq::dlq(&common, &command).await,
         Command::State(command) => show::state(&common, &command).await,
+        Command::Simulate(options) => simulate::simulate(&common, &options),
         Command::Topology => {
             print!("{}", topology::draw(common.format));
             Ok(())

@@ -165,6 +165,37 @@ fn a_process_that_is_killed_at_any_moment_loses_and_doubles_nothing() {
 }
 
 #[test]
+fn simulated_worlds_are_told_and_a_faulty_one_is_replayed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let told = json(dir.path(), &["simulate", "--seeds", "20", "--from", "5"]);
+    assert_eq!((&told[0]["seeds"], &told[0]["failed"], &told[0]["faults"]), (&20.into(), &Value::Null, &Value::Array(vec![])));
+    assert!(told[0]["counts"]["epochs"].as_u64().is_some_and(|epochs| 20 < epochs) && told[0]["counts"]["crashes"] != 0);
+
+    // A bug on purpose is found by the first seeds, and by the seed that is named alone.
+    let found = finflow(dir.path(), &["simulate", "--seeds", "200", "--planted", "event-twice"]);
+    let (out, errors) = (String::from_utf8_lossy(&found.stdout), String::from_utf8_lossy(&found.stderr));
+    assert_eq!(found.status.code(), Some(3), "{out}{errors}");
+    assert!(out.contains("EventTwice: event evt_") && errors.contains("the same way again"), "{out}{errors}");
+    let replay: Vec<&str> =
+        errors.rsplit_once("`finflow ").map_or("", |(_, line)| line).trim_end().trim_end_matches('`').split(' ').collect();
+    assert_eq!((replay.first(), replay.last()), (Some(&"simulate"), Some(&"event-twice")));
+    let again = finflow(dir.path(), &replay);
+    assert_eq!(again.status.code(), Some(3));
+    let faults = |text: &str| text.lines().filter(|line| line.contains("Twice: ")).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(faults(&String::from_utf8_lossy(&again.stdout)), faults(&out));
+
+    for (arguments, told) in [
+        (&["simulate", "--planted", "nothing"][..], "the bugs are dedup-skipped-on-replay"),
+        (&["simulate", "--seeds", "0"], "0 is not in 1.."),
+        (&["simulate", "--seed", "1", "--from", "2"], "cannot be used with"),
+    ] {
+        let output = finflow(dir.path(), arguments);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && errors.contains(told), "{arguments:?}: {errors}");
+    }
+}
+
+#[test]
 fn the_demo_accounts_for_every_cent() {
     let dir = tempfile::tempdir().expect("a directory");
     let output = finflow(dir.path(), &["demo", "--seconds", "2", "--rate", "1000", "--wallets", "300"]);

@@ -3,11 +3,13 @@
 //! Everything here is synchronous and deterministic: time, ids and configuration arrive as arguments, the outside world leaves
 //! as effects.
 
+pub use self::driver::TopologyDriver;
 pub use self::halt::Halt;
 pub use self::lane::Lane;
 pub use self::partition::{Input, Open, Outcome, Partition, Rules, Work};
 pub use self::topics::Topic;
 
+pub mod driver;
 pub mod graph;
 mod halt;
 pub mod lane;

@@ -3,13 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use finflow_state::store::{Error, RawRow};
-use finflow_state::{EncodedBlock, Generation, Head, MemoryStore, Store, Tag};
-use finflow_topologies::log::simulated::SimulatedLog;
-use finflow_topologies::log::{Headers, Log, Outgoing};
-use finflow_topologies::simulation::Node;
-use finflow_topologies::{Rules, Topic, restore};
+use finflow_state::{EncodedBlock, Head, MemoryStore, Store, Tag};
+use finflow_topologies::TopologyDriver;
 
 /// Panics when the wallet `boom` is read.
 #[derive(Default)]
@@ -44,34 +40,17 @@ impl Store for Minefield {
 
 #[test]
 fn a_panic_costs_one_command_and_nothing_else() {
-    let rules = Arc::new(Rules {
-        partitions: 1,
-        prefix: "finflow".into(),
-        treasury_enabled: true,
-        dedup_retention_ms: 1_000_000,
-        dedup_margin_ms: 1_000,
-        hot_wallets_max: 10,
-    });
-    let log = SimulatedLog::new(1);
-    restore::create(&log, Generation([1; 16]), 0).expect("a log in memory");
-    let mut node = Node::start(&log, "lane", 1, &rules).expect("a session");
-    node.adopt(0, Arc::new(Minefield::default())).expect("an empty partition");
+    let mut driver = TopologyDriver::with_stores(1, 1, |_| Arc::new(Minefield::default()));
     for wallet in ["alice", "boom", "bob"] {
-        let value = format!(
-            r#"{{"type":"open_wallet","tenant":"acme","idempotency_key":"k","wallet":"{wallet}","currency":"AED","country":"AE","#
-        ) + r#""kind":"personal","holder":"H"}"#;
-        let record = Outgoing {
-            key: Some(Bytes::copy_from_slice(wallet.as_bytes())),
-            value: Some(value.into()),
-            headers: Headers::default(),
-        };
-        log.append(Topic::Commands, 0, vec![record]).expect("a log in memory");
+        let rest = r#""currency":"AED","country":"AE","kind":"personal","holder":"H""#;
+        let open = format!(r#"{{"type":"open_wallet","tenant":"acme","idempotency_key":"k","wallet":"{wallet}",{rest}}}"#);
+        driver.send(&open);
     }
-    node.run(0).expect("a running node");
-    let dead = log.fetch(Topic::Dlq, 0, 0, usize::MAX).expect("a log in memory").records;
+    driver.run().expect("no halt");
+    let dead = driver.dead_letters();
     let codes: Vec<Option<&[u8]>> = dead.iter().map(|record| record.headers.get("x-error-code")).collect();
     assert_eq!(codes, vec![Some(&b"panicked"[..])]);
     assert_eq!(dead[0].key.as_deref(), Some(&b"boom"[..]));
-    assert_eq!(log.range(Topic::Events, 0), Ok(0..2));
-    assert!(node.is_idle());
+    assert_eq!(driver.events().len(), 2);
+    assert!(driver.wallet("alice").is_some() && driver.wallet("bob").is_some());
 }

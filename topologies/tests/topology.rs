@@ -1,136 +1,58 @@
 //! The whole topology in memory: commands in, events and balances out. One row per attempt, through one `check`.
 
-use std::sync::Arc;
-
-use bytes::Bytes;
-use finflow_ledger::{IdempotencyKey, Tenant, WalletId};
-use finflow_state::{Payments, Store, Table, Wallets, store};
-use finflow_topologies::log::simulated::{Fault, SimulatedLog};
-use finflow_topologies::log::{Headers, Log, Outgoing};
-use finflow_topologies::simulation::{Node, audit};
-use finflow_topologies::topics::{Topic, partition_of_wallet, payment_id};
-use finflow_topologies::{Rules, restore};
+use finflow_state::store;
+use finflow_topologies::driver::START_MS;
+use finflow_topologies::log::simulated::Fault;
+use finflow_topologies::simulation::audit;
+use finflow_topologies::{Topic, TopologyDriver};
 
 const PARTITIONS: u32 = 4;
-const NOW_MS: i64 = 1_700_000_000_000;
 
-fn rules() -> Arc<Rules> {
-    Arc::new(Rules {
-        partitions: PARTITIONS,
-        prefix: "finflow".into(),
-        treasury_enabled: true,
-        dedup_retention_ms: 35 * 86_400_000,
-        dedup_margin_ms: 3_600_000,
-        hot_wallets_max: 100,
-    })
+fn ledger(driver: &TopologyDriver, wallet: &str) -> String {
+    let Some(wallet) = driver.wallet(wallet) else { return "none".to_owned() };
+    assert!(wallet.held().is_zero());
+    wallet.ledger().to_string()
 }
 
-struct World {
-    log: SimulatedLog,
-    nodes: Vec<Node>,
-}
-
-impl World {
-    /// `lanes` nodes that share the partitions: with one, postings are handed over; with more, they travel through the log.
-    fn new(lanes: u32) -> World {
-        let log = SimulatedLog::new(PARTITIONS);
-        log.set_time(NOW_MS);
-        restore::create(&log, finflow_state::Generation([1; 16]), NOW_MS).expect("a log in memory");
-        let mut world = World { log, nodes: vec![] };
-        for lane in 0..lanes {
-            let mut node = Node::start(&world.log, &format!("lane-{lane}"), 1, &rules()).expect("a session");
-            for id in (0..PARTITIONS).filter(|id| id % lanes == lane) {
-                node.adopt_empty(id).expect("an empty partition");
-            }
-            world.nodes.push(node);
-        }
-        world
-    }
-
-    fn send(&self, partition: u32, key: Option<&str>, value: &str) {
-        let key = key.map(|key| Bytes::copy_from_slice(key.as_bytes()));
-        let value = Some(Bytes::copy_from_slice(value.as_bytes()));
-        let record = Outgoing { key, value, headers: Headers::default() };
-        self.log.append(Topic::Commands, partition, vec![record]).expect("a log in memory");
-    }
-
-    fn command(&self, wallet: &str, value: &str) {
-        self.send(partition_of_wallet(&id(wallet), PARTITIONS), Some(wallet), value);
-    }
-
-    fn run(&mut self) {
-        for _ in 0..8 {
-            self.nodes.iter_mut().for_each(|node| node.run(NOW_MS).expect("a running node"));
-        }
-        assert!(self.nodes.iter().all(Node::is_idle));
-    }
-
-    fn store(&self, partition: u32) -> Arc<dyn Store> {
-        self.nodes.iter().find_map(|node| node.store(partition)).expect("a hosted partition")
-    }
-
-    fn ledger(&self, wallet: &str) -> String {
-        let wallet = id(wallet);
-        let mut key = Vec::new();
-        Wallets::encode_key(&wallet, &mut key);
-        let store = self.store(partition_of_wallet(&wallet, PARTITIONS));
-        let row = store.get(&key).expect("a store in memory");
-        row.map_or("none".to_owned(), |row| {
-            let wallet = Wallets::decode(&wallet, &row).expect("a wallet");
-            assert!(wallet.held().is_zero());
-            wallet.ledger().to_string()
-        })
-    }
-
-    fn payment(&self, wallet: &str, key: &str) -> String {
-        let id = payment_id(&Tenant::parse("acme").expect("valid"), &id(wallet), &IdempotencyKey::parse(key).expect("valid"));
-        let mut bytes = Vec::new();
-        Payments::encode_key(&id, &mut bytes);
-        let partition = finflow_topologies::topics::partition_of_payment(id, PARTITIONS);
-        let Some(row) = self.store(partition).get(&bytes).expect("a store in memory") else { return "none".to_owned() };
-        let payment = Payments::decode(&id, &row).expect("a payment");
-        match payment.reason {
-            Some(reason) => format!("{} {reason}", payment.state.as_str()),
-            None => payment.state.as_str().to_owned(),
-        }
-    }
-
-    fn records(&self, topic: Topic) -> Vec<Vec<u8>> {
-        let all = (0..PARTITIONS).flat_map(|id| self.log.fetch(topic, id, 0, usize::MAX).expect("a log in memory").records);
-        all.map(|record| record.value.expect("a value").to_vec()).collect()
-    }
-
-    fn verify(&self) {
-        for partition in 0..PARTITIONS {
-            assert_eq!(store::verify(&*self.store(partition)).expect("readable").differences, Vec::<String>::new());
-        }
-        let events = self.records(Topic::Events);
-        assert_eq!(audit(events.iter().map(Vec::as_slice)).faults, vec![]);
+fn payment(driver: &TopologyDriver, wallet: &str, key: &str) -> String {
+    let Some(payment) = driver.payment("acme", wallet, key) else { return "none".to_owned() };
+    match payment.reason {
+        Some(reason) => format!("{} {reason}", payment.state.as_str()),
+        None => payment.state.as_str().to_owned(),
     }
 }
 
-fn id(wallet: &str) -> WalletId {
-    WalletId::parse(wallet).expect("a wallet id")
+fn run(driver: &mut TopologyDriver) {
+    driver.run().expect("no halt");
+}
+
+/// Every store agrees with itself, and the events with each other.
+fn verify(driver: &TopologyDriver) {
+    for partition in 0..PARTITIONS {
+        assert_eq!(store::verify(&*driver.store(partition)).expect("readable").differences, Vec::<String>::new());
+    }
+    let events: Vec<_> = driver.records(Topic::Events).into_iter().filter_map(|record| record.value).collect();
+    assert_eq!(audit(events.iter().map(|event| &event[..])).faults, vec![]);
 }
 
 /// Runs rows of `verb key arguments -> state of the command | wallet balance ...`, each on the state of the rows before.
 fn check(rows: &str) {
     for lanes in [1, 2, 4] {
-        let mut world = World::new(lanes);
+        let mut driver = TopologyDriver::new(PARTITIONS, lanes);
         for row in rows.lines().map(str::trim).filter(|row| !row.is_empty()) {
             let (command, expected) = row.split_once("->").expect("a row has an arrow");
             let words: Vec<&str> = command.split_whitespace().collect();
             let (verb, key, wallet) = (words[0], words[1], words[2]);
-            world.command(wallet, &json(verb, key, &words[2..]));
-            world.run();
+            driver.send(&json(verb, key, &words[2..]));
+            run(&mut driver);
             let (state, balances) = expected.split_once('|').unwrap_or((expected, ""));
-            assert_eq!(world.payment(wallet, key), state.trim(), "{lanes} lanes: {row}");
+            assert_eq!(payment(&driver, wallet, key), state.trim(), "{lanes} lanes: {row}");
             let balances: Vec<&str> = balances.split_whitespace().collect();
             for pair in balances.chunks(2) {
-                assert_eq!(world.ledger(pair[0]), pair[1], "{lanes} lanes: {row}: {}", pair[0]);
+                assert_eq!(ledger(&driver, pair[0]), pair[1], "{lanes} lanes: {row}: {}", pair[0]);
             }
         }
-        world.verify();
+        verify(&driver);
     }
 }
 
@@ -189,68 +111,65 @@ fn transfers_settle_once_or_are_rejected_in_order() {
 #[test]
 fn misrouted_commands_are_executed_once_at_home_and_poison_is_dead_lettered() {
     for lanes in [1, 2] {
-        let mut world = World::new(lanes);
-        world.command("alice", &json("open_wallet", "o1", &["alice", "AED"]));
-        world.run();
+        let mut driver = TopologyDriver::new(PARTITIONS, lanes);
+        driver.send(&json("open_wallet", "o1", &["alice", "AED"]));
+        run(&mut driver);
         let top_up = json("top_up", "p1", &["alice", "5", "AED"]);
         for partition in 0..PARTITIONS {
-            world.send(partition, Some("alice"), &top_up);
-            world.send(partition, Some("somebody"), &top_up);
-            world.send(partition, None, &top_up);
-            world.send(partition, Some("alice"), "poison");
+            driver.send_to(partition, Some("alice"), &top_up);
+            driver.send_to(partition, Some("somebody"), &top_up);
+            driver.send_to(partition, None, &top_up);
+            driver.send_to(partition, Some("alice"), "poison");
         }
-        world.run();
-        assert_eq!(world.ledger("alice"), "5.00");
-        assert_eq!(world.records(Topic::Dlq), vec![b"poison".to_vec(); PARTITIONS as usize]);
-        world.verify();
+        run(&mut driver);
+        assert_eq!(ledger(&driver, "alice"), "5.00");
+        let dead: Vec<_> = driver.dead_letters().into_iter().map(|record| record.value).collect();
+        assert_eq!(dead, vec![Some("poison".into()); PARTITIONS as usize]);
+        verify(&driver);
     }
 }
 
 #[test]
 fn another_tenants_wallet_is_unknown_and_old_commands_are_refused() {
-    let mut world = World::new(1);
-    world.command("alice", &json("open_wallet", "o1", &["alice", "AED"]));
-    world.command("alice", &json("top_up", "p1", &["alice", "5", "AED"]).replace("acme", "rival"));
-    world.log.set_time(NOW_MS - 36 * 86_400_000);
-    world.command("alice", &json("top_up", "p2", &["alice", "5", "AED"]));
-    world.run();
-    assert_eq!((world.ledger("alice"), world.payment("alice", "p2")), ("0.00".to_owned(), "none".to_owned()));
-    let events = world.records(Topic::Events);
-    let has = |part: &str| events.iter().any(|event| String::from_utf8_lossy(event).contains(part));
-    assert!(has(r#""reason":"expired""#) && has(r#""reason":"wallet_unknown""#));
-    world.verify();
+    let mut driver = TopologyDriver::new(PARTITIONS, 1);
+    driver.send(&json("open_wallet", "o1", &["alice", "AED"]));
+    driver.send(&json("top_up", "p1", &["alice", "5", "AED"]).replace("acme", "rival"));
+    run(&mut driver);
+    driver.send(&json("top_up", "p2", &["alice", "5", "AED"]));
+    driver.advance(36 * 86_400_000);
+    run(&mut driver);
+    assert_eq!((ledger(&driver, "alice"), payment(&driver, "alice", "p2")), ("0.00".to_owned(), "none".to_owned()));
+    let events = driver.events();
+    let has = |reason: &str| events.iter().any(|event| event["reason"] == reason);
+    assert!(has("expired") && has("wallet_unknown"));
+    verify(&driver);
 }
 
 #[test]
 fn a_crash_a_doubt_or_an_abort_changes_nothing() {
     for fault in [None, Some(Fault::Abort), Some(Fault::DoubtAborted), Some(Fault::DoubtCommitted)] {
         for crash_after in 0..4 {
-            let mut world = World::new(1);
-            world.command("alice", &json("open_wallet", "o1", &["alice", "AED"]));
-            world.command("bob", &json("open_wallet", "o2", &["bob", "AED"]));
-            world.command("alice", &json("top_up", "p1", &["alice", "5", "AED"]));
-            world.run();
-            world.command("alice", &json("transfer", "t1", &["alice", "bob", "2", "AED"]));
-            world.log.fail_next(fault);
-            let node = &mut world.nodes[0];
-            (0..PARTITIONS).for_each(|id| node.fetch(id));
-            while 0 < crash_after && node.round(NOW_MS, None).is_some() {}
+            let mut driver = TopologyDriver::new(PARTITIONS, 1);
+            driver.send(&json("open_wallet", "o1", &["alice", "AED"]));
+            driver.send(&json("open_wallet", "o2", &["bob", "AED"]));
+            driver.send(&json("top_up", "p1", &["alice", "5", "AED"]));
+            run(&mut driver);
+            driver.send(&json("transfer", "t1", &["alice", "bob", "2", "AED"]));
+            driver.log().fail_next(fault);
+            let lane = driver.lane(0);
+            (0..PARTITIONS).for_each(|partition| lane.fetch(partition));
+            while 0 < crash_after && lane.round(START_MS, None).is_some() {}
             if 1 < crash_after {
-                node.close(NOW_MS);
+                lane.close(START_MS);
             }
             if 2 < crash_after {
-                node.commit().expect("nothing waits");
+                lane.commit().expect("nothing waits");
             }
-            let stores: Vec<_> = (0..PARTITIONS).map(|id| world.store(id)).collect();
-            let mut node = Node::start(&world.log, "lane-0", 2, &rules()).expect("a session");
-            for (id, store) in (0..PARTITIONS).zip(stores) {
-                node.adopt(id, store).expect("a store that is behind or equal");
-            }
-            world.nodes = vec![node];
-            world.log.fail_next(None);
-            world.run();
-            assert_eq!((world.ledger("alice"), world.ledger("bob")), ("3.00".to_owned(), "2.00".to_owned()));
-            world.verify();
+            driver.restart(0);
+            driver.log().fail_next(None);
+            run(&mut driver);
+            assert_eq!((ledger(&driver, "alice"), ledger(&driver, "bob")), ("3.00".to_owned(), "2.00".to_owned()));
+            verify(&driver);
         }
     }
 }

@@ -170,6 +170,11 @@ impl Node {
         self.partitions.get(&partition).map(|(_, store)| store.clone())
     }
 
+    /// Every partition with its store.
+    pub fn stores(&self) -> impl Iterator<Item = (u32, Arc<dyn Store>)> {
+        self.partitions.iter().map(|(id, (_, store))| (*id, store.clone()))
+    }
+
     /// Whether there is nothing left to do: no input, no open epoch, no commit, nothing to apply.
     pub fn is_idle(&self) -> bool {
         let applied = self.partitions.keys().all(|id| self.lane.unapplied_epochs(*id) == 0);

@@ -7,8 +7,14 @@
 //! use finflow_topologies::TopologyDriver;
 //!
 //! let mut driver = TopologyDriver::new(4, 1);
-//! driver.send(r#"{"type":"open_wallet","tenant":"acme","idempotency_key":"1","wallet":"alice","currency":"AED","country":"AE","kind":"personal","holder":"Alice"}"#);
-//! driver.send(r#"{"type":"top_up","tenant":"acme","idempotency_key":"2","wallet":"alice","amount":"100","currency":"AED","source":{"account":"till"}}"#);
+//! driver.send(
+//!     r#"{"type":"open_wallet","tenant":"acme","idempotency_key":"1","wallet":"alice",
+//!         "currency":"AED","country":"AE","kind":"personal","holder":"Alice"}"#,
+//! );
+//! driver.send(
+//!     r#"{"type":"top_up","tenant":"acme","idempotency_key":"2","wallet":"alice",
+//!         "amount":"100","currency":"AED","source":{"account":"till"}}"#,
+//! );
 //! driver.run()?;
 //! assert_eq!(driver.wallet("alice").map(|wallet| wallet.ledger().to_string()).as_deref(), Some("100.00"));
 //! assert_eq!(driver.events().len(), 2);

@@ -15,7 +15,7 @@ pub mod conformance;
 pub mod simulated;
 
 /// A record as it was committed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Record {
     /// Its place in the partition; offsets grow but may have gaps.
     pub offset: u64,
@@ -30,7 +30,7 @@ pub struct Record {
 }
 
 /// A record on its way into the log.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct Outgoing {
     /// The record key.
     pub key: Option<Bytes>,
@@ -43,7 +43,7 @@ pub struct Outgoing {
 /// Record headers in one allocation: repeated (name length u16, name, value length u32, value), big-endian.
 ///
 /// Names may repeat, as in Kafka; the last one wins in [`Headers::get`].
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct Headers(Bytes);
 
 impl Headers {
@@ -233,6 +233,14 @@ pub enum Error {
         /// The partition.
         partition: u32,
     },
+    /// A record that its topic does not take.
+    #[error("a record of {bytes} bytes; at most {max} are taken")]
+    TooLarge {
+        /// Key, value and headers together.
+        bytes: usize,
+        /// What is taken.
+        max: usize,
+    },
     /// Another session has taken over.
     #[error("fenced by a newer session")]
     Fenced,
@@ -285,6 +293,32 @@ pub trait Session: Send {
     /// [`Error::Unavailable`] means ask again. [`Error::Fenced`]: none of the claims it was made under is good any more, so that
     /// the positions cannot tell; the session is over.
     fn resolve(&mut self, stamp: &Stamp) -> Result<Resolution, Error>;
+}
+
+/// Records are about people and headers may hold secrets: what is printed is where and how long, never what.
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Record({}, ", self.offset)?;
+        sizes(f, self.key.as_ref(), self.value.as_ref(), &self.headers)
+    }
+}
+
+impl fmt::Debug for Outgoing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Outgoing(")?;
+        sizes(f, self.key.as_ref(), self.value.as_ref(), &self.headers)
+    }
+}
+
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+fn sizes(f: &mut fmt::Formatter<'_>, key: Option<&Bytes>, value: Option<&Bytes>, headers: &Headers) -> fmt::Result {
+    let length = |bytes: Option<&Bytes>| bytes.map_or("no".to_owned(), |bytes| format!("{} bytes of", bytes.len()));
+    write!(f, "{} key, {} value, {headers:?})", length(key), length(value))
 }
 
 impl fmt::Display for Commit {

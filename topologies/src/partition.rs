@@ -148,8 +148,8 @@ impl Deciding<'_> {
     }
 }
 
+/// What a panic said, where it is a literal of the program; a formatted message could quote what the record says.
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("no message").chars().take(200).collect()
+    text.unwrap_or("with a formatted message, which is withheld").to_owned()
 }

@@ -2,6 +2,8 @@
 //!
 //! `FINFLOW_SEED=n` runs one seed, `FINFLOW_SEEDS=n` another number of them.
 
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the test measures and is steered; what it tests is not")]
+
 use std::time::Instant;
 
 use finflow_topologies::simulation::{Outcome, Planted, run_caught, run_seed, run_seeds};

@@ -21,6 +21,7 @@ pub use self::ids::{IdempotencyKey, PaymentId, Tenant, WalletId};
 pub use self::money::{AmountError, AmountText, Money, MoneyError};
 pub use self::movement::{Entry, Movement, Unbalanced, is_conserved, trial_balance};
 pub use self::payment::{CommandKind, Coordinates, IllegalTransition, Payment, PaymentState, Step};
+pub use self::private::Private;
 pub use self::rejection::Rejection;
 pub use self::wallet::{
     BALANCE_MAX_MINOR, Hold, HoldError, Inconsistent, Opening, Wallet, WalletKind, WalletParts, WalletStatus,
@@ -33,5 +34,6 @@ mod ids;
 mod money;
 mod movement;
 mod payment;
+mod private;
 mod rejection;
 mod wallet;

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::{IdempotencyKey, Money, PaymentId, Rejection, Tenant, WalletId};
+use crate::{IdempotencyKey, Money, PaymentId, Private, Rejection, Tenant, WalletId};
 
 /// The commands, by the contract's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -222,9 +222,9 @@ pub struct Payment {
     /// The receiving wallet.
     pub to: Option<WalletId>,
     /// The client's reference.
-    pub reference: Option<Arc<str>>,
+    pub reference: Option<Private>,
     /// The client's metadata, sorted by name.
-    pub metadata: Vec<(Arc<str>, Arc<str>)>,
+    pub metadata: Vec<(Arc<str>, Private)>,
     /// The correlation id that came with it.
     pub correlation: Option<Arc<str>>,
     /// The W3C trace context that came with it.

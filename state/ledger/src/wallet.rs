@@ -2,9 +2,7 @@
 //!
 //! Every operation checks its guards in the order of [`Rejection`], then changes; on a refusal the wallet is as it was.
 
-use std::sync::Arc;
-
-use crate::{Country, Currency, Money, Rejection, Tenant, WalletId};
+use crate::{Country, Currency, Money, Private, Rejection, Tenant, WalletId};
 
 /// No balance grows past this many minor units, so that sums of balances always fit.
 pub const BALANCE_MAX_MINOR: i128 = 1_000_000_000_000_000_000_000_000_000_000;
@@ -93,8 +91,8 @@ pub struct Opening {
     pub country: Country,
     /// Whose it is.
     pub kind: WalletKind,
-    /// The holder; personal data, never logged.
-    pub holder: Arc<str>,
+    /// The holder.
+    pub holder: Private,
 }
 
 /// A wallet taken apart, as stores and tests see it.
@@ -111,7 +109,7 @@ pub struct WalletParts {
     /// Whose it is.
     pub kind: WalletKind,
     /// The holder.
-    pub holder: Arc<str>,
+    pub holder: Private,
     /// What it may do.
     pub status: WalletStatus,
     /// Minor units that can be spent.

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use finflow_ledger::{
-    CommandKind, Coordinates, Currency, IdempotencyKey, Money, Payment, PaymentId, PaymentState, Rejection, Tenant, WalletId,
+    CommandKind, Coordinates, Currency, IdempotencyKey, Money, Payment, PaymentId, PaymentState, Private, Rejection, Tenant,
+    WalletId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -138,7 +139,7 @@ impl Table for Payments {
                 None => None,
                 Some(to) => Some(WalletId::parse(to).ok_or(Error::Value("a wallet id"))?),
             },
-            reference: owned(row.reference),
+            reference: row.reference.map(Private::from),
             metadata: row.metadata.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
             correlation: owned(row.correlation),
             traceparent: owned(row.traceparent),
@@ -157,7 +158,7 @@ impl Table for Payments {
             + payment.key.as_str().len()
             + payment.to.as_ref().map_or(0, |to| to.as_str().len())
             + optional(&payment.amount_given)
-            + optional(&payment.reference)
+            + payment.reference.as_ref().map_or(0, |text| text.len())
             + optional(&payment.correlation)
             + optional(&payment.traceparent)
             + metadata

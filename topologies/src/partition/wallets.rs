@@ -1,8 +1,6 @@
 //! The wallet commands: open, freeze, unfreeze, close. They move no money.
 
-use std::sync::Arc;
-
-use finflow_ledger::{Country, Currency, Opening, Rejection, Step, Wallet, WalletKind};
+use finflow_ledger::{Country, Currency, Opening, Private, Rejection, Step, Wallet, WalletKind};
 
 use super::command::{Deciding, Request};
 use crate::halt::Halt;
@@ -15,7 +13,7 @@ impl Deciding<'_> {
         currency: &str,
         country: &str,
         kind: WalletKind,
-        holder: &Arc<str>,
+        holder: &Private,
     ) -> Result<(), Halt> {
         let existing = self.sight.wallet(&request.command.wallet)?;
         let own = existing.clone().filter(|wallet| *wallet.tenant() == request.command.tenant);

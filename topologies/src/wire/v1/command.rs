@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use finflow_ledger::{AmountText, CommandKind, IdempotencyKey, Tenant, WalletId, WalletKind};
+use finflow_ledger::{AmountText, CommandKind, IdempotencyKey, Private, Tenant, WalletId, WalletKind};
 use sha2::{Digest, Sha256};
 
 use super::fields::{Fields, Pairs, Text};
@@ -35,9 +35,9 @@ pub struct Command {
     /// The home wallet.
     pub wallet: WalletId,
     /// The client's reference.
-    pub reference: Option<Arc<str>>,
+    pub reference: Option<Private>,
     /// The client's metadata, sorted by name.
-    pub metadata: Vec<(Arc<str>, Arc<str>)>,
+    pub metadata: Vec<(Arc<str>, Private)>,
     /// What is asked.
     pub body: Body,
     /// What the request says, in 128 bits: equal requests have equal fingerprints.
@@ -52,10 +52,10 @@ pub struct Command {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Body {
-    OpenWallet { currency: Arc<str>, country: Arc<str>, kind: WalletKind, holder: Arc<str> },
-    FreezeWallet { reason: Arc<str> },
-    UnfreezeWallet { reason: Arc<str> },
-    CloseWallet { reason: Arc<str> },
+    OpenWallet { currency: Arc<str>, country: Arc<str>, kind: WalletKind, holder: Private },
+    FreezeWallet { reason: Private },
+    UnfreezeWallet { reason: Private },
+    CloseWallet { reason: Private },
     Transfer { to: WalletId, amount: Arc<str>, currency: Arc<str> },
     TopUp { amount: Arc<str>, currency: Arc<str>, source: Source },
 }
@@ -66,7 +66,7 @@ pub struct Source {
     /// The partner; none means the treasury.
     pub partner: Option<Arc<str>>,
     /// The account there.
-    pub account: Arc<str>,
+    pub account: Private,
 }
 
 impl Command {
@@ -186,8 +186,13 @@ fn check_headers(headers: &Headers) -> Result<(), Malformed> {
 
 fn parse(value: &[u8]) -> Result<Fields<'_>, Malformed> {
     let first = value.iter().find(|byte| !byte.is_ascii_whitespace());
-    if first.is_some_and(|byte| matches!(byte, b'[' | b'"' | b'0'..=b'9' | b'-' | b't' | b'f' | b'n')) {
-        return Err(malformed(Code::NotAnObject, "the value is not a JSON object"));
+    if first.is_some_and(|byte| *byte != b'{') {
+        // Skipping a value needs no stack, however deep it is.
+        let skipped: Result<serde::de::IgnoredAny, _> = serde_json::from_slice(value);
+        return Err(match skipped {
+            Ok(_) => malformed(Code::NotAnObject, "the value is not a JSON object"),
+            Err(error) => malformed(Code::NotJson, format!("not JSON at line {} column {}", error.line(), error.column())),
+        });
     }
     serde_json::from_slice(value).map_err(|error| {
         let place = format!("line {} column {}", error.line(), error.column());
@@ -262,13 +267,13 @@ fn source(pairs: Option<&Pairs<'_>>) -> Result<Source, Malformed> {
     let field = |wanted: &str| pairs.0.iter().find(|(name, _)| name.0 == wanted).map(|(_, value)| &*value.0);
     let account = field("account").ok_or_else(|| missing("source.account"))?;
     Ok(Source {
-        partner: field("partner").map(|partner| free_text(partner, "source.partner")).transpose()?,
+        partner: field("partner").map(|partner| free_text(partner, "source.partner")).transpose()?.map(|name| Arc::from(&*name)),
         account: free_text(account, "source.account")?,
     })
 }
 
 /// Names and values, sorted by name.
-type Metadata = Vec<(Arc<str>, Arc<str>)>;
+type Metadata = Vec<(Arc<str>, Private)>;
 
 fn metadata(pairs: &Pairs<'_>) -> Result<Metadata, Malformed> {
     let mut metadata = Vec::with_capacity(pairs.0.len());
@@ -277,7 +282,7 @@ fn metadata(pairs: &Pairs<'_>) -> Result<Metadata, Malformed> {
         if !is_name || !is_text(&value.0, METADATA_VALUE_CHARACTERS_MAX) {
             return Err(invalid("metadata"));
         }
-        metadata.push((Arc::from(&*name.0), Arc::from(&*value.0)));
+        metadata.push((Arc::from(&*name.0), Private::from(&*value.0)));
     }
     metadata.sort();
     Ok(metadata)
@@ -315,9 +320,9 @@ fn invalid(name: &str) -> Malformed {
     malformed(Code::FieldInvalid, format!("{name} does not have its form"))
 }
 
-fn free_text(text: &str, name: &str) -> Result<Arc<str>, Malformed> {
+fn free_text(text: &str, name: &str) -> Result<Private, Malformed> {
     let is_valid = !text.is_empty() && is_text(text, FREE_TEXT_CHARACTERS_MAX);
-    is_valid.then(|| Arc::from(text)).ok_or_else(|| invalid(name))
+    is_valid.then(|| Private::from(text)).ok_or_else(|| invalid(name))
 }
 
 fn is_text(text: &str, characters_max: usize) -> bool {
@@ -353,7 +358,7 @@ fn fingerprint(command: &Command) -> [u8; 16] {
     field(command.tenant.as_str());
     field(command.wallet.as_str());
     match &command.body {
-        Body::OpenWallet { currency, country, kind, holder } => [currency, country, kind.as_str(), holder].map(&mut field),
+        Body::OpenWallet { currency, country, kind, holder } => [currency, country, kind.as_str(), &**holder].map(&mut field),
         Body::FreezeWallet { reason } | Body::UnfreezeWallet { reason } | Body::CloseWallet { reason } => {
             [reason, "", "", ""].map(&mut field)
         }

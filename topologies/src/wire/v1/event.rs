@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use finflow_ledger::{CommandKind, Coordinates, Currency, IdempotencyKey, Money, PaymentId, Tenant, WalletId};
+use finflow_ledger::{CommandKind, Coordinates, Currency, IdempotencyKey, Money, PaymentId, Private, Tenant, WalletId};
 use sha2::{Digest, Sha256};
 
 use super::json;
@@ -72,8 +72,8 @@ pub enum AmountEcho<'a> {
     },
 }
 
-/// One event of one wallet.
-#[derive(Debug, Clone, Copy)]
+/// One event of one wallet. It cannot be printed by accident: it quotes what clients wrote.
+#[derive(Clone, Copy)]
 pub struct Event<'a> {
     /// What happened.
     pub name: EventName,
@@ -106,7 +106,7 @@ pub struct Event<'a> {
     /// The client's reference.
     pub reference: Option<&'a str>,
     /// The client's metadata.
-    pub metadata: &'a [(Arc<str>, Arc<str>)],
+    pub metadata: &'a [(Arc<str>, Private)],
     /// Where the command was read.
     pub source: Coordinates,
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 
 /// A JSON string.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Text<'a>(pub(super) Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
@@ -36,7 +36,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
 }
 
 /// A JSON object of strings, in which no name stands twice.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Pairs<'a>(pub(super) Vec<(Text<'a>, Text<'a>)>);
 
 /// No object of a command has more names than this; reading stops there.
@@ -70,8 +70,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
     }
 }
 
-/// Every field that some command has.
-#[derive(Debug, serde::Deserialize)]
+/// Every field that some command has. It has no `Debug`: it is about people.
+#[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Fields<'a> {
     #[serde(borrow, rename = "type")]

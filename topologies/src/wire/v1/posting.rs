@@ -1,9 +1,12 @@
 //! Postings: what one partition tells another - a credit, the answer to one, or a command that came to the wrong place.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use finflow_ledger::{CommandKind, Coordinates, Currency, IdempotencyKey, Money, PaymentId, Rejection, Tenant, WalletId};
+use finflow_ledger::{
+    CommandKind, Coordinates, Currency, IdempotencyKey, Money, PaymentId, Private, Rejection, Tenant, WalletId,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::log::{Headers, Outgoing, Record};
@@ -24,7 +27,7 @@ pub struct Posting {
 }
 
 /// What a posting says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum PostingBody {
     /// Credit a wallet.
     Credit(Box<Credit>),
@@ -60,12 +63,23 @@ pub struct Credit {
     pub amount: Money,
     pub tenant: Tenant,
     pub key: IdempotencyKey,
-    pub reference: Option<Arc<str>>,
-    pub metadata: Vec<(Arc<str>, Arc<str>)>,
+    pub reference: Option<Private>,
+    pub metadata: Vec<(Arc<str>, Private)>,
     pub correlation: Option<Arc<str>>,
     pub traceparent: Option<Arc<str>>,
     pub source: Coordinates,
     pub kind: CommandKind,
+}
+
+/// A forwarded command is named by its place, because its bytes may be about a person.
+impl fmt::Debug for PostingBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PostingBody::Credit(credit) => f.debug_tuple("Credit").field(credit).finish(),
+            PostingBody::Acknowledge { payment, outcome } => write!(f, "Acknowledge({payment}, {outcome:?})"),
+            PostingBody::Forward { source, .. } => write!(f, "Forward({source:?})"),
+        }
+    }
 }
 
 /// Why a record is not a posting.
@@ -212,7 +226,7 @@ impl BodyV1<'_> {
                 amount: Money::from_minor(minor, Currency::from_numeric(currency).ok_or(MALFORMED)?),
                 tenant: Tenant::parse(tenant).ok_or(MALFORMED)?,
                 key: IdempotencyKey::parse(key).ok_or(MALFORMED)?,
-                reference: owned(reference),
+                reference: reference.map(Private::from),
                 metadata: metadata.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
                 correlation: owned(correlation),
                 traceparent: owned(traceparent),

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use finflow_ledger::{Coordinates, Payment, PaymentId, PaymentState, Wallet, WalletId};
 use finflow_state::{Generation, RocksStore, Shared, Snapshots, Store, Tag, Wallets, store};
 use finflow_topologies::log::{self, Fetched, Headers, Log, Outgoing};
-use finflow_topologies::topics::{partition_of_key, partition_of_payment, partition_of_wallet};
+use finflow_topologies::topics::{RECORD_BYTES_MAX, partition_of_key, partition_of_payment, partition_of_wallet};
 use finflow_topologies::{Outcome, Rules, Topic, restore};
 use ractor::{Actor, ActorRef};
 use serde::{Deserialize, Serialize};
@@ -94,8 +94,8 @@ pub enum ReadError {
     Halted(u32, String),
 }
 
-/// A record for `commands`.
-#[derive(Debug, Clone, Default)]
+/// A record for `commands`; never printed, because it is about people.
+#[derive(Clone, Default)]
 pub struct Publish {
     /// The partition; none = by key.
     pub partition: Option<u32>,
@@ -105,6 +105,13 @@ pub struct Publish {
     pub value: Option<Bytes>,
     /// Its headers.
     pub headers: Headers,
+}
+
+impl Publish {
+    fn bytes(&self) -> usize {
+        let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+        length(&self.key) + length(&self.value) + self.headers.as_bytes().len()
+    }
 }
 
 /// How a partition is.
@@ -120,6 +127,8 @@ pub struct PartitionStatus {
     pub cause: Option<String>,
     /// The number of its last committed block.
     pub block: u64,
+    /// The offset of the first command that is not consumed yet.
+    pub commands_next: u64,
     /// Commands not consumed yet.
     pub commands_lag: u64,
     /// Postings not consumed yet.
@@ -198,12 +207,16 @@ impl Node {
         self.0.settings.partitions
     }
 
-    /// Appends commands; durable when it returns. Order within a partition is kept.
+    /// Appends commands, all or, where one is too large, none; durable when it returns. Order within a partition is kept.
     pub async fn publish(&self, records: Vec<Publish>) -> Result<Vec<Coordinates>, log::Error> {
         let count = self.0.settings.partitions;
         let mut batches: BTreeMap<u32, Vec<Outgoing>> = BTreeMap::new();
         let mut places = Vec::with_capacity(records.len());
         for record in records {
+            let bytes = record.bytes();
+            if RECORD_BYTES_MAX < bytes {
+                return Err(log::Error::TooLarge { bytes, max: RECORD_BYTES_MAX });
+            }
             let partition =
                 record.partition.unwrap_or_else(|| partition_of_key(record.key.as_deref().unwrap_or_default(), count));
             let batch = batches.entry(partition).or_default();
@@ -283,6 +296,7 @@ impl Node {
                 lane: lane_name(&self.0.settings, id % lanes),
                 state: if condition.halted.is_some() { "halted" } else { state }.to_owned(),
                 block: condition.block,
+                commands_next: condition.commands_next,
                 commands_lag: lag(Topic::Commands, *id, condition.commands_next),
                 postings_lag: lag(Topic::Postings, *id, condition.postings_next),
                 restored_from: committed.origin.source.to_owned(),

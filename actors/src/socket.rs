@@ -36,6 +36,7 @@ enum Request {
     Wallet(String),
     Wallets(u32, Option<String>, usize),
     Payment([u8; 16]),
+    Payments(Vec<[u8; 16]>),
     Status,
     Idle(u64),
     Verify(bool),
@@ -147,6 +148,13 @@ async fn answer(node: &Node, request: Request) -> Result<Reply, String> {
             let payment = node.payment(PaymentId::from_bytes(id)).map_err(text)?;
             Reply::Rows(payment.iter().map(|payment| row::<Payments>(&payment.id, payment)).collect())
         }
+        Request::Payments(ids) => {
+            let mut found = Vec::with_capacity(ids.len());
+            for id in ids {
+                found.extend(node.payment(PaymentId::from_bytes(id)).map_err(text)?);
+            }
+            Reply::Rows(found.iter().map(|payment| row::<Payments>(&payment.id, payment)).collect())
+        }
         Request::Status => Reply::Status(node.status()),
         Request::Idle(millis) => Reply::Idle(node.idle(Duration::from_millis(millis)).await),
         Request::Verify(snapshots) => Reply::Checked(node.check(snapshots).await),
@@ -224,6 +232,12 @@ impl Client {
         Ok(rows::<Payments>(self.ask(Request::Payment(*id.as_bytes()), REPLY_TIMEOUT).await?)?.into_iter().next())
     }
 
+    /// Those of these payments that are known; see [`Node::payment`].
+    pub async fn payments(&self, ids: &[PaymentId]) -> Result<Vec<Payment>, String> {
+        let ids = ids.iter().map(|id| *id.as_bytes()).collect();
+        rows::<Payments>(self.ask(Request::Payments(ids), REPLY_TIMEOUT).await?)
+    }
+
     /// See [`Node::status`].
     pub async fn status(&self) -> Result<Vec<PartitionStatus>, String> {
         match self.ask(Request::Status, REPLY_TIMEOUT).await? {
@@ -277,8 +291,9 @@ impl Client {
     }
 }
 
-fn unexpected<T>(reply: &Reply) -> Result<T, String> {
-    Err(format!("the running service is of another version: it said {reply:?}"))
+/// The reply itself is not told: it may hold what people wrote.
+fn unexpected<T>(_reply: &Reply) -> Result<T, String> {
+    Err("the running service is of another version: restart it with this one".to_owned())
 }
 
 fn text(error: impl std::fmt::Display) -> String {

@@ -8,6 +8,12 @@ use std::fmt;
 use finflow_ledger::{IdempotencyKey, PaymentId, Tenant, WalletId};
 use sha2::{Digest, Sha256};
 
+/// The longest record of `commands` that is taken: key, value and headers together, in bytes (`max.message.bytes`). A command may be
+/// as long as `wire::v1::COMMAND_BYTES_MAX`; what is longer goes whole to the DLQ.
+pub const RECORD_BYTES_MAX: usize = 256 * 1024;
+/// The longest dead letter: such a record, and what is wrong with it (`max.message.bytes` of the DLQ).
+pub const DEAD_LETTER_BYTES_MAX: usize = 320 * 1024;
+
 /// The topics, in the order in which a record travels. Names are given without the configured prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Topic {

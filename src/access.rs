@@ -1,11 +1,12 @@
 //! The way to the engine of a data directory: the service that runs there, else the directory itself.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::time::Duration;
 
 use finflow_actors::socket::Client;
 use finflow_actors::{Checked, Clock, Housekeeping, Node, PartitionStatus, Publish, Settings};
-use finflow_config::Config;
+use finflow_config::{Config, Problems};
 use finflow_ledger::{Coordinates, Payment, PaymentId, Wallet, WalletId};
 use finflow_topologies::Topic;
 use finflow_topologies::log::Fetched;
@@ -21,13 +22,29 @@ pub(crate) enum Access {
 
 /// Defaults, files, variables and settings together, or every problem of them.
 pub(crate) fn configuration(common: &Common) -> Result<Config, Failure> {
-    let mut files = Vec::new();
+    let (mut files, mut problems) = (Vec::new(), Vec::new());
     for path in &common.config {
         let name = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|error| Failure::Configuration(format!("{name}: {error}")))?;
-        files.push((name, text));
+        match std::fs::read_to_string(path) {
+            Ok(text) => files.push((name, text)),
+            Err(error) => problems.push(format!("{name}: {error}")),
+        }
     }
-    Config::load(&files, std::env::vars(), &common.set).map_err(|problems| Failure::Configuration(problems.to_string()))
+    let mut variables = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        match (name.into_string(), value.into_string()) {
+            (Ok(name), Ok(value)) => variables.push((name, value)),
+            (Ok(name), Err(_)) if name.starts_with("FINFLOW__") => problems.push(format!("variable {name}: is not UTF-8")),
+            // Variables of other programs may hold anything.
+            _ => {}
+        }
+    }
+    let admin = common.admin.map(|address| format!("admin.listen={address}"));
+    let settings: Vec<String> = common.set.iter().cloned().chain(admin).collect();
+    let config = Config::load(&files, variables, &settings);
+    problems.extend(config.as_ref().err().into_iter().flat_map(Problems::iter).map(ToString::to_string));
+    // All problems at once, each with its place.
+    config.ok().filter(|_| problems.is_empty()).ok_or_else(|| Failure::Configuration(problems.join("\n")))
 }
 
 /// What the engine is started with.
@@ -147,6 +164,18 @@ impl Access {
             Access::Running(client) => Ok(client.payment(id).await?),
             Access::Own(node) => Ok(node.payment(id)?),
         }
+    }
+
+    /// Those of these payments, or other commands, that are known.
+    pub(crate) async fn payments(&self, ids: Vec<PaymentId>) -> Result<HashMap<PaymentId, Payment>, Failure> {
+        let found = match self {
+            Access::Running(client) => client.payments(&ids).await?,
+            Access::Own(node) => {
+                let found = ids.into_iter().map(|id| node.payment(id));
+                found.filter_map(Result::transpose).collect::<Result<Vec<_>, _>>()?
+            }
+        };
+        Ok(found.into_iter().map(|payment| (payment.id, payment)).collect())
     }
 
     pub(crate) async fn status(&self) -> Result<Vec<PartitionStatus>, Failure> {

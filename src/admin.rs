@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tracing::info;
 
 use crate::failure::Failure;
+use crate::version;
 
 /// Upper edges of every duration's buckets, in seconds.
 const SECONDS: [f64; 10] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0];
@@ -58,7 +59,7 @@ pub(crate) async fn serve(node: Node, listen: SocketAddr, metrics: PrometheusHan
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(exposed))
-        .route("/version", get(|| async { concat!("finflow ", env!("CARGO_PKG_VERSION"), "\n") }))
+        .route("/version", get(|| async { format!("finflow {}\n", version::text()) }))
         .with_state(Shown { node, metrics });
     Ok(tokio::spawn(async move {
         // It ends with the process; an error of one connection does not end it.

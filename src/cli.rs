@@ -1,13 +1,18 @@
 //! The commands and their options. Usage mistakes end with exit code 2.
 
+use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use finflow_ledger::{PaymentId, WalletId};
 use finflow_topologies::simulation::Planted;
+
+use crate::version;
 
 /// Wallets and transfers, exactly once, on one binary and its log.
 #[derive(Debug, Parser)]
-#[command(name = "finflow", version, max_term_width = 100)]
+#[command(name = "finflow", version = version::text(), max_term_width = 100)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) common: Common,
@@ -20,12 +25,18 @@ pub(crate) struct Common {
     /// Where the log and the state live
     #[arg(long, global = true, default_value = "./finflow-data")]
     pub(crate) data_dir: PathBuf,
+    /// Whether the directory was named, and is not only the default.
+    #[arg(skip)]
+    pub(crate) is_data_dir_given: bool,
     /// A configuration file over the defaults; later ones win
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Vec<PathBuf>,
     /// One setting over all files, for example lanes=2
     #[arg(long, global = true, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
+    /// Where health and metrics are served, instead of what admin.listen says
+    #[arg(long, global = true, value_name = "ADDR")]
+    pub(crate) admin: Option<SocketAddr>,
     /// How results are printed
     #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
     pub(crate) format: Format,
@@ -87,6 +98,11 @@ pub(crate) enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Print the manual page of finflow, or of one of its commands
+    Man {
+        /// The command
+        command: Option<String>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -112,9 +128,21 @@ pub(crate) struct Publish {
     /// Return once every command has ended, and count how
     #[arg(long)]
     pub(crate) wait: bool,
-    /// How many seconds to wait at most; then exit 75
-    #[arg(long, default_value_t = 60)]
+    /// How many seconds to wait at most after the last line was sent; then exit 75
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) timeout: u64,
+    /// Send the whole input as the value of one record, whatever it is
+    #[arg(long, requires = "place")]
+    pub(crate) raw: bool,
+    /// The key of the raw record
+    #[arg(long, requires = "raw", group = "place")]
+    pub(crate) key: Option<OsString>,
+    /// The partition of the raw record, instead of its key's; without --key it has none
+    #[arg(long, requires = "raw", value_name = "N", group = "place")]
+    pub(crate) partition: Option<u32>,
+    /// A header of every record, for example correlation-id=batch-7
+    #[arg(long, value_name = "NAME=VALUE", value_parser = clap::value_parser!(OsString))]
+    pub(crate) header: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]
@@ -169,7 +197,8 @@ pub(crate) enum WalletCommand {
     /// One wallet
     Show {
         /// Its id
-        wallet: String,
+        #[arg(value_parser = wallet_id)]
+        wallet: WalletId,
     },
     /// All wallets, by partition and id
     List,
@@ -180,7 +209,8 @@ pub(crate) enum PaymentCommand {
     /// One payment, or any other command
     Show {
         /// Its id: pay_ and 26 characters
-        payment: String,
+        #[arg(value_parser = payment_id)]
+        payment: PaymentId,
     },
 }
 
@@ -206,7 +236,8 @@ pub(crate) enum DlqCommand {
     /// One dead letter, whole
     Show {
         /// Its place, as `list` gives it: partition:offset
-        place: String,
+        #[arg(value_parser = place)]
+        place: (u32, u64),
     },
 }
 
@@ -216,4 +247,17 @@ pub(crate) enum ConfigCommand {
     Show,
     /// List every problem with its place; exit 78 if there is one
     Check,
+}
+
+fn wallet_id(text: &str) -> Result<WalletId, &'static str> {
+    WalletId::parse(text).ok_or("a wallet id is 1 to 64 letters, digits, `_`, `.`, `:` or `-`")
+}
+
+fn payment_id(text: &str) -> Result<PaymentId, &'static str> {
+    PaymentId::parse(text).ok_or("a payment id is pay_ and 26 lower-case letters and digits")
+}
+
+fn place(text: &str) -> Result<(u32, u64), &'static str> {
+    let place = text.split_once(':').and_then(|(partition, offset)| Some((partition.parse().ok()?, offset.parse().ok()?)));
+    place.ok_or("a place is partition:offset, as `finflow dlq list` gives it")
 }

@@ -4,11 +4,11 @@ use finflow_topologies::Topic;
 use finflow_topologies::wire::v1::{origin_of, time_text};
 use serde_json::json;
 
-use crate::access::Access;
+use crate::access::{Access, configuration};
 use crate::cli::{Common, DlqCommand};
 use crate::failure::Failure;
-use crate::show::print;
-use crate::tail::record_json;
+use crate::output::{self, print};
+use crate::tail::record_line;
 
 const FETCH_BYTES: usize = 1 << 20;
 
@@ -16,7 +16,7 @@ pub(crate) async fn dlq(common: &Common, command: &DlqCommand) -> Result<(), Fai
     let access = Access::open(common).await?;
     match command {
         DlqCommand::List => list(common, &access).await,
-        DlqCommand::Show { place } => show(&access, place).await,
+        DlqCommand::Show { place } => show(common, &access, *place).await,
     }
 }
 
@@ -32,7 +32,7 @@ async fn list(common: &Common, access: &Access) -> Result<(), Failure> {
                     "place": format!("{partition}:{}", record.offset), "at": time_text(record.timestamp_ms),
                     "code": header("x-error-code"), "message": header("__streams.errors.message"), "command": origin,
                 });
-                print(common, &line);
+                print(common, &line)?;
             }
             if fetched.records.is_empty() {
                 break;
@@ -43,11 +43,14 @@ async fn list(common: &Common, access: &Access) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn show(access: &Access, place: &str) -> Result<(), Failure> {
-    let parsed = place.split_once(':').and_then(|(partition, offset)| Some((partition.parse().ok()?, offset.parse().ok()?)));
-    let (partition, offset) = parsed.ok_or_else(|| Failure::Failed(format!("{place} is not a place, for example 3:0")))?;
+async fn show(common: &Common, access: &Access, (partition, offset): (u32, u64)) -> Result<(), Failure> {
+    let prefix = configuration(common)?.topics.prefix;
+    let none = || Failure::Failed(format!("there is no dead letter at {partition}:{offset}"));
+    let count = access.partitions_count().await?;
+    if count <= partition || !access.range(Topic::Dlq, partition).await?.contains(&offset) {
+        return Err(none());
+    }
     let fetched = access.fetch(Topic::Dlq, partition, offset, 1).await?;
-    let record = fetched.records.first().ok_or_else(|| Failure::Failed(format!("there is no dead letter at {place}")))?;
-    println!("{}", record_json(Topic::Dlq, partition, record));
-    Ok(())
+    let record = fetched.records.first().ok_or_else(none)?;
+    output::text(&format!("{}\n", record_line(&prefix, Topic::Dlq, partition, record)))
 }

@@ -10,21 +10,27 @@ use finflow_topologies::log;
 pub(crate) enum Failure {
     /// 1: it did not work.
     Failed(String),
+    /// 2: a mistake on the command line that the parser cannot see.
+    Usage(String),
     /// 3: a verification found a difference.
     Difference(String),
     /// 75: it may work later.
     Temporary(String),
     /// 78: the configuration is wrong.
     Configuration(String),
+    /// 0: nobody reads standard output any more, and there is nothing to tell about it.
+    ReaderGone,
 }
 
 impl Failure {
     pub(crate) fn code(&self) -> u8 {
         match self {
             Failure::Failed(_) => 1,
+            Failure::Usage(_) => 2,
             Failure::Difference(_) => 3,
             Failure::Temporary(_) => 75,
             Failure::Configuration(_) => 78,
+            Failure::ReaderGone => 0,
         }
     }
 }
@@ -32,9 +38,12 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Failed(text) | Failure::Difference(text) | Failure::Temporary(text) | Failure::Configuration(text) => {
-                f.write_str(text)
-            }
+            Failure::Failed(text)
+            | Failure::Usage(text)
+            | Failure::Difference(text)
+            | Failure::Temporary(text)
+            | Failure::Configuration(text) => f.write_str(text),
+            Failure::ReaderGone => f.write_str("nobody reads the output any more"),
         }
     }
 }

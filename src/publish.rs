@@ -1,154 +1,234 @@
-//! `finflow publish`: JSON lines into the log, in order per wallet, and the engine until they are consumed.
+//! `finflow publish`: JSON lines into the log, in order per wallet. Without a running service the engine runs here until it is idle.
 
-use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Read};
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use finflow_actors::Publish;
-use finflow_ledger::{Coordinates, PaymentId, PaymentState};
-use finflow_topologies::Topic;
 use finflow_topologies::log::Headers;
-use finflow_topologies::topics::payment_id;
-use finflow_topologies::wire::v1::{decode, home_of, origin_of};
+use finflow_topologies::topics::{partition_of_wallet, payment_id};
+use finflow_topologies::wire::v1::{Unsendable, decode, home_of};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
+use self::answers::{Answers, Counts, Sent};
+use self::lines::{Chunk, Line};
 use crate::access::Access;
 use crate::cli::{self, Common};
 use crate::failure::Failure;
-use crate::show::print;
+use crate::output::print;
 
-/// Lines that are appended with one write.
-const BATCH_LINES: usize = 2_000;
-/// No line is read further than this; what is longer is refused anyway.
-const LINE_BYTES_MAX: u64 = 1 << 20;
+mod answers;
+mod lines;
 
-/// A line that was sent.
-struct Sent {
-    at: Coordinates,
-    /// `None` = it cannot be understood, and will be dead-lettered.
-    payment: Option<PaymentId>,
-}
+/// Lines that may be unanswered at a time where answers are waited for: what bounds the memory of a long file.
+const UNANSWERED_MAX: usize = 20_000;
+/// The longest raw input that is read; the log takes less.
+const RAW_BYTES_MAX: u64 = 1 << 20;
 
-#[derive(Default)]
-struct Counts {
+/// What was done so far.
+struct Publishing<'a> {
+    access: &'a Access,
+    headers: Headers,
+    answers: Option<Answers>,
+    progress: ProgressBar,
+    published: u64,
     refused: u64,
-    settled: u64,
-    rejected: u64,
-    applied: u64,
-    dead_lettered: u64,
-    unanswered: u64,
 }
 
 pub(crate) async fn publish(common: &Common, options: &cli::Publish) -> Result<(), Failure> {
-    let mut counts = Counts::default();
-    let source: Box<dyn Read> = if options.file.as_os_str() == "-" {
-        Box::new(std::io::stdin())
-    } else {
-        let file = std::fs::File::open(&options.file);
-        Box::new(file.map_err(|error| Failure::Failed(format!("{}: {error}", options.file.display())))?)
-    };
-    let deadline = Instant::now() + Duration::from_secs(options.timeout);
+    let headers = headers(options)?;
+    let source = Source::open(&options.file)?;
     let access = Access::start(common).await?;
-    let sent = send_all(&access, BufReader::new(source), &mut counts).await;
-    let finished = match &sent {
-        Ok(_) => access.idle(deadline.saturating_duration_since(Instant::now())).await,
-        Err(_) => Ok(false),
-    };
-    let answered = match (&sent, &finished) {
-        (Ok(sent), Ok(true)) if options.wait => count(&access, sent, &mut counts).await,
-        _ => Ok(()),
-    };
+    let patience = Duration::from_secs(options.timeout);
+    let outcome = run(&access, options, headers, source, patience).await;
     access.stop().await;
-    let (sent, finished) = (sent?, finished?);
-    answered?;
-    let mut line = json!({ "published": sent.len(), "refused": counts.refused });
-    if options.wait {
+    let (published, refused, counts, unanswered, ended) = outcome?;
+    let mut line = json!({ "published": published, "refused": refused });
+    if let Some(counts) = counts {
         line["settled"] = counts.settled.into();
         line["rejected"] = counts.rejected.into();
         line["dead_lettered"] = counts.dead_lettered.into();
         line["applied"] = counts.applied.into();
-        line["unanswered"] = counts.unanswered.into();
+        line["duplicates"] = counts.duplicates.into();
+        line["unanswered"] = unanswered.into();
     }
-    print(common, &line);
-    match (finished, counts.refused) {
+    print(common, &line)?;
+    match (ended?, refused) {
         (false, _) => Err(Failure::Temporary(format!("not all commands ended within {} s", options.timeout))),
         (true, 0) => Ok(()),
         (true, refused) => Err(Failure::Failed(format!("{refused} lines were refused"))),
     }
 }
 
-async fn send_all(access: &Access, mut lines: impl BufRead, counts: &mut Counts) -> Result<Vec<Sent>, Failure> {
-    let style = ProgressStyle::with_template("{spinner} {human_pos} published {per_sec}");
-    let progress = ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
-    let (mut sent, mut batch, mut payments) = (Vec::new(), Vec::new(), Vec::new());
-    let mut number = 0_u64;
-    loop {
-        let mut line = Vec::new();
-        let read = lines.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line)?;
-        number += 1;
-        let value = line.trim_ascii();
-        if 0 < read && !value.is_empty() {
-            match home_of(value) {
-                Ok(wallet) => {
-                    let value = Bytes::copy_from_slice(value);
-                    let command = decode(Some(&value), &Headers::default()).ok();
-                    payments.push(command.map(|command| payment_id(&command.tenant, &command.wallet, &command.key)));
-                    let key = Some(Bytes::copy_from_slice(wallet.as_str().as_bytes()));
-                    batch.push(Publish { partition: None, key, value: Some(value), headers: Headers::default() });
+type Outcome = (u64, u64, Option<Counts>, usize, Result<bool, Failure>);
+
+async fn run(
+    access: &Access,
+    options: &cli::Publish,
+    headers: Headers,
+    source: Source,
+    patience: Duration,
+) -> Result<Outcome, Failure> {
+    let answers = if options.wait { Some(Answers::new(access).await?) } else { None };
+    let progress = source.progress();
+    let mut publishing = Publishing { access, headers, answers, progress, published: 0, refused: 0 };
+    let sent = if options.raw { publishing.raw(options, source).await } else { publishing.all(source, patience).await };
+    let ended = match sent {
+        Ok(true) => publishing.finish(patience).await,
+        unsent => unsent,
+    };
+    publishing.progress.finish_and_clear();
+    let Publishing { answers, published, refused, .. } = publishing;
+    let unanswered = answers.as_ref().map_or(0, Answers::unanswered);
+    Ok((published, refused, answers.map(|answers| answers.counts), unanswered, ended))
+}
+
+impl Publishing<'_> {
+    /// Every line of the source; `false` if too much of it stays unanswered.
+    async fn all(&mut self, source: Source, patience: Duration) -> Result<bool, Failure> {
+        let mut chunks = lines::read(source.bytes);
+        while let Some(chunk) = chunks.recv().await {
+            let Chunk { lines, bytes } = chunk?;
+            let (mut records, mut sent) = (Vec::with_capacity(lines.len()), Vec::new());
+            for line in lines {
+                match self.record(&line) {
+                    Ok(record) => records.push(record),
+                    Err(reason) => {
+                        self.refused += 1;
+                        self.progress.suspend(|| eprintln!("line {}: {reason}", line.number));
+                    }
                 }
-                Err(reason) => {
-                    counts.refused += 1;
-                    progress.suspend(|| eprintln!("line {number}: {reason}"));
+            }
+            self.send(records, &mut sent).await?;
+            self.progress.inc(bytes);
+            if let Some(answers) = &mut self.answers {
+                answers.expect(sent);
+                if UNANSWERED_MAX < answers.unanswered() && !answers.settle(self.access, UNANSWERED_MAX / 2, patience).await? {
+                    return Ok(false);
                 }
             }
         }
-        if BATCH_LINES <= batch.len() || (read == 0 && !batch.is_empty()) {
-            progress.inc(batch.len() as u64);
-            let places = access.publish(std::mem::take(&mut batch)).await?;
-            sent.extend(places.into_iter().zip(payments.drain(..)).map(|(at, payment)| Sent { at, payment }));
-        }
-        if read == 0 {
-            progress.finish_and_clear();
-            return Ok(sent);
-        }
+        Ok(true)
     }
-}
 
-/// How each line ended, by its payment record or its dead letter. A line that reused a key counts as rejected.
-async fn count(access: &Access, sent: &[Sent], counts: &mut Counts) -> Result<(), Failure> {
-    let dead = dead_letters(access).await?;
-    for line in sent {
-        let payment = match line.payment {
-            Some(id) => access.payment(id).await?,
-            None => None,
+    fn record(&self, line: &Line) -> Result<Publish, Unsendable> {
+        let wallet = home_of(&line.text)?;
+        let key = Some(Bytes::copy_from_slice(wallet.as_str().as_bytes()));
+        Ok(Publish { partition: None, key, value: Some(line.text.clone()), headers: self.headers.clone() })
+    }
+
+    async fn send(&mut self, records: Vec<Publish>, sent: &mut Vec<Sent>) -> Result<(), Failure> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let count = self.access.partitions_count().await?;
+        let expected: Vec<_> = match &self.answers {
+            Some(_) => records.iter().map(|record| expected(record, count)).collect(),
+            None => Vec::new(),
         };
-        let is_dead = dead.contains(&(line.at.partition, line.at.offset));
-        match payment.map(|payment| payment.state) {
-            _ if is_dead => counts.dead_lettered += 1,
-            Some(PaymentState::Settled) => counts.settled += 1,
-            Some(PaymentState::Applied) => counts.applied += 1,
-            Some(PaymentState::Rejected) => counts.rejected += 1,
-            Some(_) | None => counts.unanswered += 1,
+        let places = self.access.publish(records).await?;
+        self.published += places.len() as u64;
+        self.progress.set_message(format!("{} published", self.published));
+        sent.extend(places.into_iter().zip(expected).map(|(at, (record, home))| Sent {
+            at,
+            record,
+            is_at_home: home.is_none_or(|home| home == at.partition),
+        }));
+        Ok(())
+    }
+
+    /// The whole input as one record.
+    async fn raw(&mut self, options: &cli::Publish, mut source: Source) -> Result<bool, Failure> {
+        let mut value = Vec::new();
+        source.bytes.by_ref().take(RAW_BYTES_MAX).read_to_end(&mut value)?;
+        let count = self.access.partitions_count().await?;
+        if let Some(partition) = options.partition.filter(|partition| count <= *partition) {
+            return Err(Failure::Failed(format!("there is no partition {partition}: they are 0 to {}", count.saturating_sub(1))));
+        }
+        let key = options.key.as_ref().map(|key| Bytes::copy_from_slice(key.as_bytes()));
+        let record = Publish { partition: options.partition, key, value: Some(value.into()), headers: self.headers.clone() };
+        let mut sent = Vec::new();
+        self.send(vec![record], &mut sent).await?;
+        if let Some(answers) = &mut self.answers {
+            answers.expect(sent);
+        }
+        Ok(true)
+    }
+
+    /// Waits for what is asked: all answers; or, where the engine runs in this process, until it is idle.
+    async fn finish(&mut self, patience: Duration) -> Result<bool, Failure> {
+        let begun = Instant::now();
+        self.progress.set_message(format!("{} published, waiting", self.published));
+        if let Some(answers) = &mut self.answers
+            && !answers.settle(self.access, 0, patience).await?
+        {
+            return Ok(false);
+        }
+        if let Access::Running(_) = self.access {
+            return Ok(true);
+        }
+        let is_idle = self.access.idle(patience.saturating_sub(begun.elapsed())).await?;
+        let halted =
+            self.access.status().await?.into_iter().find_map(|status| status.cause.map(|cause| (status.partition, cause)));
+        match halted {
+            Some((partition, cause)) => Err(Failure::Failed(format!("partition {partition} is halted: {cause}"))),
+            None => Ok(is_idle),
         }
     }
-    Ok(())
 }
 
-async fn dead_letters(access: &Access) -> Result<BTreeSet<(u32, u64)>, Failure> {
-    let mut dead = BTreeSet::new();
-    for partition in 0..access.partitions_count().await? {
-        let mut from = access.range(Topic::Dlq, partition).await?.start;
-        loop {
-            let fetched = access.fetch(Topic::Dlq, partition, from, LINE_BYTES_MAX as usize).await?;
-            if fetched.records.is_empty() {
-                break;
-            }
-            let origins = fetched.records.iter().filter_map(|record| origin_of(&record.headers));
-            dead.extend(origins.map(|origin| (origin.partition, origin.offset)));
-            from = fetched.next;
-        }
+/// The record that a command will leave, and its home, if it can be understood and its key is its home's.
+fn expected(record: &Publish, count: u32) -> (Option<(finflow_ledger::PaymentId, [u8; 16])>, Option<u32>) {
+    let Ok(command) = decode(record.value.as_deref(), &record.headers) else { return (None, None) };
+    let id = payment_id(&command.tenant, &command.wallet, &command.key);
+    let home = partition_of_wallet(&command.wallet, count);
+    let is_keyed = record.key.as_deref() == Some(command.wallet.as_str().as_bytes());
+    // No partition has the number `count`: what has another key is forwarded wherever it stands.
+    (Some((id, command.fingerprint)), Some(if is_keyed { home } else { count }))
+}
+
+fn headers(options: &cli::Publish) -> Result<Headers, Failure> {
+    let mut pairs = Vec::with_capacity(options.header.len());
+    for header in &options.header {
+        let bytes = header.as_bytes();
+        let place = bytes.iter().position(|byte| *byte == b'=').filter(|place| 0 < *place);
+        let pair = place.and_then(|place| Some((std::str::from_utf8(&bytes[..place]).ok()?, &bytes[place + 1..])));
+        let usage = "a header is NAME=VALUE; for example: --header correlation-id=batch-7";
+        pairs.push(pair.ok_or_else(|| Failure::Usage(usage.to_owned()))?);
     }
-    Ok(dead)
+    Ok(Headers::from_pairs(pairs))
+}
+
+/// Where lines come from.
+struct Source {
+    bytes: Box<dyn Read + Send>,
+    length: Option<u64>,
+}
+
+impl Source {
+    fn open(path: &Path) -> Result<Source, Failure> {
+        if path.as_os_str() == "-" {
+            return Ok(Source { bytes: Box::new(std::io::stdin()), length: None });
+        }
+        let failed = |error: std::io::Error| Failure::Failed(format!("{}: {error}", path.display()));
+        let file = File::open(path).map_err(failed)?;
+        let about = file.metadata().map_err(failed)?;
+        if about.is_dir() {
+            return Err(Failure::Failed(format!("{}: is a directory", path.display())));
+        }
+        Ok(Source { bytes: Box::new(file), length: about.is_file().then_some(about.len()) })
+    }
+
+    /// A bar where the length is known, a spinner elsewhere; nothing where stderr is no terminal.
+    fn progress(&self) -> ProgressBar {
+        let (bar, template) = match self.length {
+            Some(length) => (ProgressBar::new(length), "{bar:30} {percent}% {msg} {eta}"),
+            None => (ProgressBar::new_spinner(), "{spinner} {msg} {elapsed}"),
+        };
+        bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
+    }
 }

@@ -1,12 +1,13 @@
 //! Reading commands: wallets, payments, partitions, and the check of the state.
 
-use finflow_ledger::{Payment, PaymentId, Rejection, Wallet, WalletId};
+use finflow_ledger::{Payment, Rejection, Wallet, WalletId};
 use finflow_topologies::wire::v1::time_text;
 use serde_json::{Value, json};
 
 use crate::access::Access;
-use crate::cli::{Common, Format, PartitionsCommand, PaymentCommand, StateCommand, WalletCommand};
+use crate::cli::{Common, PartitionsCommand, PaymentCommand, StateCommand, WalletCommand};
 use crate::failure::Failure;
+use crate::output::print;
 
 /// Wallets read at a time.
 const PAGE: usize = 1_000;
@@ -15,17 +16,15 @@ pub(crate) async fn wallet(common: &Common, command: &WalletCommand) -> Result<(
     let access = Access::open(common).await?;
     match command {
         WalletCommand::Show { wallet } => {
-            let id = WalletId::parse(wallet)
-                .ok_or_else(|| Failure::Failed(format!("{wallet} is not a wallet id, for example alice")))?;
-            let found = access.wallet(&id).await?.ok_or_else(|| Failure::Failed(format!("there is no wallet {id}")))?;
-            print(common, &wallet_json(&found));
+            let found = access.wallet(wallet).await?.ok_or_else(|| Failure::Failed(format!("there is no wallet {wallet}")))?;
+            print(common, &wallet_json(&found))?;
         }
         WalletCommand::List => {
             for partition in 0..access.partitions_count().await? {
                 let mut after = None;
                 loop {
                     let page = access.wallets(partition, after.as_ref(), PAGE).await?;
-                    page.iter().for_each(|wallet| print(common, &wallet_json(wallet)));
+                    page.iter().try_for_each(|wallet| print(common, &wallet_json(wallet)))?;
                     if page.len() < PAGE {
                         break;
                     }
@@ -38,13 +37,10 @@ pub(crate) async fn wallet(common: &Common, command: &WalletCommand) -> Result<(
 }
 
 pub(crate) async fn payment(common: &Common, command: &PaymentCommand) -> Result<(), Failure> {
-    let PaymentCommand::Show { payment } = command;
-    let id = PaymentId::parse(payment)
-        .ok_or_else(|| Failure::Failed(format!("{payment} is not a payment id, for example pay_00000000000000000000000000")))?;
+    let PaymentCommand::Show { payment: id } = command;
     let access = Access::open(common).await?;
-    let found = access.payment(id).await?.ok_or_else(|| Failure::Failed(format!("there is no payment {id}")))?;
-    print(common, &payment_json(&found));
-    Ok(())
+    let found = access.payment(*id).await?.ok_or_else(|| Failure::Failed(format!("there is no payment {id}")))?;
+    print(common, &payment_json(&found))
 }
 
 pub(crate) async fn partitions(common: &Common, command: Option<&PartitionsCommand>) -> Result<(), Failure> {
@@ -61,7 +57,7 @@ pub(crate) async fn partitions(common: &Common, command: Option<&PartitionsComma
                 "block": status.block, "commands_lag": status.commands_lag, "postings_lag": status.postings_lag,
                 "restored_from": status.restored_from, "replayed": status.replayed,
             }),
-        );
+        )?;
         halted.extend(status.cause.map(|cause| format!("partition {} is halted: {cause}", status.partition)));
     }
     if halted.is_empty() { Ok(()) } else { Err(Failure::Failed(halted.join("; "))) }
@@ -80,7 +76,7 @@ pub(crate) async fn state(common: &Common, command: &StateCommand) -> Result<(),
                 "payments": checked.payments, "holds": checked.holds, "sums": checked.sums, "digest": checked.digest,
                 "differences": checked.differences,
             }),
-        );
+        )?;
     }
     if differences == 0 { Ok(()) } else { Err(Failure::Difference(format!("{differences} differences"))) }
 }
@@ -105,20 +101,4 @@ fn payment_json(payment: &Payment) -> Value {
         "correlation_id": payment.correlation.as_deref(),
         "command": { "partition": payment.source.partition, "offset": payment.source.offset },
     })
-}
-
-/// One JSON object a line, or `name value` pairs for people.
-pub(crate) fn print(common: &Common, value: &Value) {
-    if common.format == Format::Json {
-        println!("{value}");
-        return;
-    }
-    let pairs = value.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
-    let pairs: Vec<String> = pairs
-        .map(|(name, value)| match value.as_str() {
-            Some(text) => format!("{name} {text}"),
-            None => format!("{name} {value}"),
-        })
-        .collect();
-    println!("{}", pairs.join("  "));
 }

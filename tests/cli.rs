@@ -39,10 +39,11 @@ fn json(dir: &Path, arguments: &[&str]) -> Vec<Value> {
 fn the_contracts_file_gives_the_contracts_events_and_balances_once() {
     let dir = tempfile::tempdir().expect("a directory");
     std::fs::write(dir.path().join("payments.jsonl"), COMMANDS).expect("a file");
-    for _ in 0..2 {
+    for duplicates in [0, 5] {
         let told = json(dir.path(), &["publish", "payments.jsonl", "--wait"]);
-        let expected = r#"{"published":6,"refused":0,"settled":2,"rejected":1,"dead_lettered":1,"applied":2,"unanswered":0}"#;
-        assert_eq!(told, vec![serde_json::from_str::<Value>(expected).expect("JSON")]);
+        let expected = r#"{"published":6,"refused":0,"settled":2,"rejected":1,"dead_lettered":1,"applied":2,"#;
+        let expected = format!(r#"{expected}"duplicates":{duplicates},"unanswered":0}}"#);
+        assert_eq!(told, vec![serde_json::from_str::<Value>(&expected).expect("JSON")]);
         let events = json(dir.path(), &["tail", "events", "--from", "beginning", "--exit-at-end"]);
         let mut told: Vec<String> = events
             .iter()
@@ -104,7 +105,7 @@ fn mistakes_have_their_exit_codes() {
         (&["frobnicate"][..], 2, "unrecognized"),
         (&["wallet", "list", "--format", "mermaid"], 2, "topology"),
         (&["wallet", "show", "alice"], 1, "holds no finflow data"),
-        (&["payment", "show", "pay_x"], 1, "not a payment id"),
+        (&["payment", "show", "pay_x"], 2, "a payment id is pay_ and 26"),
         (&["publish", "missing.jsonl"], 1, "missing.jsonl"),
         (&["publish", "bad.jsonl"], 1, "line 2: no valid wallet"),
         (&["wallet", "show", "alice"], 1, "there is no wallet alice"),

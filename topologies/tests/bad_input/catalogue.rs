@@ -31,6 +31,9 @@ use Outcome::{Dead, Done, Duplicate, Refused};
 const HEADER_BYTES: usize = 16 * 1024;
 const COMMAND_BYTES: usize = 64 * 1024;
 
+/// Pieces of a command's text, and what stands there instead.
+type Changes<'a> = Vec<(&'a str, &'a str)>;
+
 /// What there is before: `payer` 100 AED, `receiver`, `frozen` with 10 AED, `closed`, `dinar` 5 KWD, `rivals` of another tenant.
 pub(crate) fn opening() -> Vec<(&'static str, String)> {
     let open = |wallet: &'static str, currency: &str, tenant: &str| {
@@ -133,7 +136,7 @@ fn malformed() -> Vec<Row> {
     let flood: Vec<String> = (0..17).map(|n| format!(r#""k{n}":"v""#)).collect();
     let too_many = format!(r#","metadata":{{{}}}}}"#, flood.join(","));
     let one = "\"1.00\"";
-    let rows: Vec<(&str, Vec<(&str, &str)>, &'static str)> = vec![
+    let rows: Vec<(&str, Changes, &'static str)> = vec![
         ("11 duplicate field", vec![("}", r#","amount":"2.00"}"#)], "field_duplicate"),
         ("11 duplicate wallet", vec![("}", r#","wallet":"rivals"}"#)], "field_duplicate"),
         ("12 unknown field", vec![("}", r#","colour":"red"}"#)], "field_unknown"),
@@ -247,7 +250,7 @@ fn headers() -> Vec<Row> {
 fn refused() -> Vec<Row> {
     let nines = "9".repeat(5_000);
     let pay = |reason| Refused("payment.rejected", reason);
-    let rows: Vec<(&str, &str, Vec<(&str, &str)>, Outcome)> = vec![
+    let rows: Vec<(&str, &str, Changes, Outcome)> = vec![
         ("23 zero", "payer", vec![("1.00", "0")], pay("amount_invalid")),
         ("23 zero with decimals", "payer", vec![("1.00", "0.00")], pay("amount_invalid")),
         ("25 too many decimals", "payer", vec![("1.00", "1.001")], pay("amount_invalid")),

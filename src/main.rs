@@ -1,5 +1,7 @@
 //! The command line: parse, load, start, report. What a payment may do is decided elsewhere.
 
+#![deny(clippy::print_stdout)]
+
 use std::io::IsTerminal;
 use std::process::ExitCode;
 

@@ -1,15 +1,13 @@
 //! The generated load: transfers in three currencies, and among them duplicates, overdrafts, frozen wallets,
 //! misrouted records and poison. The same seed gives the same load.
 
+use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::PoisonError;
 use std::time::Instant;
 
 use bytes::Bytes;
 use finflow_actors::Publish;
 use finflow_topologies::log::Headers;
-
-use super::Due;
 
 /// Currencies with 2, 0 and 3 decimals; what each wallet begins with and what is moved, in major units.
 const CURRENCIES: [(&str, &str); 3] = [("AED", "1000.00"), ("VND", "1000000"), ("KWD", "1000.000")];
@@ -20,18 +18,18 @@ pub(super) struct Load {
     random: fastrand::Rng,
     wallets: u64,
     partitions: u32,
-    sent: u64,
     last: Option<Publish>,
+    /// All that was generated.
+    pub(super) sent: u64,
     pub(super) transfers: u64,
     pub(super) duplicates: u64,
     pub(super) misrouted: u64,
-    pub(super) poison: u64,
 }
 
 impl Load {
     pub(super) fn new(seed: u64, wallets: u64, partitions: u32) -> Load {
         let random = fastrand::Rng::with_seed(seed);
-        Load { random, wallets, partitions, sent: 0, last: None, transfers: 0, duplicates: 0, misrouted: 0, poison: 0 }
+        Load { random, wallets, partitions, last: None, sent: 0, transfers: 0, duplicates: 0, misrouted: 0 }
     }
 
     /// Opens every wallet, brings money in, and freezes some.
@@ -52,8 +50,12 @@ impl Load {
     }
 
     /// The commands of these places in the schedule, noting when each new transfer is due.
-    pub(super) fn next(&mut self, places: Range<u64>, due_at: impl Fn(u64) -> Instant, due: &Due) -> Vec<Publish> {
-        let mut due = due.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn next(
+        &mut self,
+        places: Range<u64>,
+        due_at: impl Fn(u64) -> Instant,
+        due: &mut HashMap<String, Instant>,
+    ) -> Vec<Publish> {
         let mut batch = Vec::new();
         for place in places {
             self.sent += 1;
@@ -61,10 +63,10 @@ impl Load {
             let next = match (draw, self.last.clone()) {
                 (0..50, Some(last)) => {
                     self.duplicates += 1;
+                    self.misrouted += u64::from(last.partition.is_some());
                     last
                 }
                 (50..55, _) => {
-                    self.poison += 1;
                     let key = Some(Bytes::from_static(b"poison"));
                     Publish {
                         partition: None,
@@ -105,16 +107,13 @@ impl Load {
     }
 }
 
-fn command(wallet: u64, key: &str, rest: &str) -> Publish {
-    let wallet = format!("wallet-{wallet}");
-    let value = format!(r#"{{"tenant":"demo","idempotency_key":"{key}","wallet":"{wallet}",{rest}}}"#);
-    Publish { partition: None, key: Some(Bytes::from(wallet)), value: Some(Bytes::from(value)), headers: Headers::default() }
+/// The id of the n-th wallet.
+pub(super) fn wallet(n: u64) -> String {
+    format!("wallet-{n}")
 }
 
-/// The idempotency key of an event that ends a payment, found by text: the watcher must not cost more than the engine.
-pub(super) fn ended_key(event: &[u8]) -> Option<String> {
-    const KEY: &str = "\"idempotency_key\":\"";
-    let event = std::str::from_utf8(event).ok().filter(|event| event.starts_with("{\"event\":\"payment."))?;
-    let rest = event.get(event.find(KEY)? + KEY.len()..)?;
-    rest.split('"').next().map(str::to_owned)
+fn command(wallet: u64, key: &str, rest: &str) -> Publish {
+    let wallet = self::wallet(wallet);
+    let value = format!(r#"{{"tenant":"demo","idempotency_key":"{key}","wallet":"{wallet}",{rest}}}"#);
+    Publish { partition: None, key: Some(Bytes::from(wallet)), value: Some(Bytes::from(value)), headers: Headers::default() }
 }

@@ -3,94 +3,161 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use finflow_actors::Node;
-use finflow_ledger::WalletId;
+use finflow_ledger::{Currency, Money};
 use finflow_topologies::simulation::Audit;
 use hdrhistogram::Histogram;
+use serde_json::{Value, json};
 
-use super::load::Load;
-use crate::failure::Failure;
+use super::live::thousands;
 
-pub(super) struct Report {
-    audit: Audit,
-    figures: Vec<(&'static str, String)>,
-    latencies: Option<Histogram<u64>>,
+/// Differences that are told; the rest is counted.
+const FAULTS_TOLD: usize = 20;
+
+/// Everything that was found out, from three sides: what was published, what the events say, what the engine says.
+pub(super) struct Facts {
+    /// Commands that the log took.
+    pub(super) accepted: u64,
+    /// Of them: transfers, without their copies.
+    pub(super) transfers: u64,
+    /// Of them: copies of others.
+    pub(super) duplicates: u64,
+    /// Of them: sent to another partition than their own.
+    pub(super) misrouted: u64,
+    /// The events, added up by the auditor.
+    pub(super) audit: Audit,
     pub(super) dead_letters: u64,
-    pub(super) faults: Vec<String>,
+    /// Every wallet's ledger balance in minor units, as the engine tells it.
+    pub(super) told: BTreeMap<String, Option<i128>>,
+    /// Whether everything had ended when it was counted.
+    pub(super) has_ended: bool,
+    pub(super) kills: u64,
+    pub(super) took: Duration,
+    /// CPU seconds of this process meanwhile: engine, load and reader.
+    pub(super) cpu_seconds: f64,
+    /// Microseconds from due to readable.
+    pub(super) latencies: Histogram<u64>,
 }
 
-impl Report {
-    pub(super) fn new(
-        mut audit: Audit,
-        load: &Load,
-        kills: u64,
-        took: Duration,
-        cpu: f64,
-        latencies: Option<Histogram<u64>>,
-    ) -> Report {
-        let faults = std::mem::take(&mut audit.faults).iter().map(ToString::to_string).collect();
-        let per_second = load.transfers as f64 / took.as_secs_f64();
-        let per_cpu = if 0.0 < cpu { load.transfers as f64 / cpu } else { 0.0 };
-        let figures = vec![
-            ("transfers published", load.transfers.to_string()),
-            ("duplicates published", load.duplicates.to_string()),
-            ("misrouted published", load.misrouted.to_string()),
-            ("poison published", load.poison.to_string()),
-            ("partition actors killed", kills.to_string()),
-            ("transfers per second", format!("{per_second:.0}")),
-            ("transfers per CPU-second, load and audit reader included", format!("{per_cpu:.0}")),
-        ];
-        Report { audit, figures, latencies, dead_letters: 0, faults }
-    }
-
-    /// Compares the balances that the engine tells with those that the events sum up to.
-    pub(super) fn compare_balances(&mut self, node: &Node) -> Result<(), Failure> {
-        for (wallet, (_, expected)) in &self.audit.balances {
-            let id = WalletId::parse(wallet).ok_or_else(|| Failure::Failed(format!("{wallet} is not a wallet id")))?;
-            let told = node.wallet(&id)?.map(|wallet| wallet.ledger().minor());
-            if told != Some(*expected) {
-                self.faults.push(format!("wallet {wallet}: the engine tells {told:?}, its events sum to {expected}"));
+impl Facts {
+    /// Everything that does not fit together; nothing if every cent is there.
+    pub(super) fn faults(&self) -> Vec<String> {
+        let mut faults: Vec<String> = self.audit.faults.iter().map(ToString::to_string).collect();
+        if !self.has_ended {
+            faults.push("not every command had ended in time".to_owned());
+        }
+        for (wallet, told) in &self.told {
+            let expected = self.audit.balances.get(wallet).map(|(_, balance)| *balance);
+            if *told != expected || told.is_none() {
+                faults.push(format!("wallet {wallet}: the engine tells {told:?}, its events sum to {expected:?}"));
             }
         }
-        Ok(())
+        if self.audit.balances.len() != self.told.len() {
+            faults.push(format!("the events tell of {} wallets, {} were opened", self.audit.balances.len(), self.told.len()));
+        }
+        let left = self.accepted.checked_sub(self.applied() + self.settled() + self.rejected() + self.dead_letters);
+        if left != Some(self.duplicates) {
+            let duplicates = self.duplicates;
+            faults.push(format!("{duplicates} copies were published, {left:?} commands left neither event nor dead letter"));
+        }
+        faults
     }
 
-    pub(super) fn print(&self) {
-        println!();
-        for (name, figure) in &self.figures {
-            println!("  {name:<58} {figure:>12}");
+    fn events(&self, name: &str) -> u64 {
+        self.audit.outcomes.get(name).copied().unwrap_or_default()
+    }
+
+    fn settled(&self) -> u64 {
+        self.events("payment.settled")
+    }
+
+    fn rejected(&self) -> u64 {
+        self.audit.reasons.values().sum()
+    }
+
+    fn applied(&self) -> u64 {
+        self.events("wallet.opened") + self.events("wallet.frozen")
+    }
+
+    fn per_second(&self) -> f64 {
+        self.transfers as f64 / self.took.as_secs_f64()
+    }
+
+    /// Zero where the system does not tell CPU time.
+    fn per_cpu_second(&self) -> f64 {
+        if 0.0 < self.cpu_seconds { self.transfers as f64 / self.cpu_seconds } else { 0.0 }
+    }
+
+    fn milliseconds(&self) -> [(&'static str, f64); 4] {
+        let at = |quantile| self.latencies.value_at_quantile(quantile) as f64 / 1_000.0;
+        [("p50", at(0.5)), ("p95", at(0.95)), ("p99", at(0.99)), ("max", self.latencies.max() as f64 / 1_000.0)]
+    }
+
+    /// Per currency: what was brought in, and what the wallets hold by their events.
+    fn sums(&self) -> Vec<(&str, String, String)> {
+        let of = |sums: &BTreeMap<String, i128>, code: &str| major(sums.get(code).copied().unwrap_or_default(), code);
+        let codes = self.audit.brought_in.keys();
+        codes.map(|code| (&**code, of(&self.audit.brought_in, code), of(&self.audit.sums, code))).collect()
+    }
+
+    /// For people.
+    pub(super) fn text(&self) -> String {
+        let mut lines = vec![String::new()];
+        let mut line = |name: &str, figure: String, note: &str| {
+            lines.push(format!("  {name:<26} {figure:>12}  {note}").trim_end().to_owned())
+        };
+        line("accepted", thousands(self.accepted), "commands, of which");
+        line("carried out", thousands(self.applied()), "wallets opened or frozen");
+        line("settled", thousands(self.settled()), "");
+        line("rejected", thousands(self.rejected()), "");
+        for (reason, count) in &self.audit.reasons {
+            line("", thousands(count), reason);
         }
-        println!("  {:<58} {:>12}", "dead letters", self.dead_letters);
-        for (outcome, count) in &self.audit.outcomes {
-            println!("  events {outcome:<51} {count:>12}");
+        line("duplicates", thousands(self.duplicates), "answered from their record, carried out once");
+        line("dead letters", thousands(self.dead_letters), "could not be understood");
+        line("misrouted", thousands(self.misrouted), "among them, carried out at home");
+        line("partition actors killed", thousands(self.kills), "");
+        line("transfers per second", thousands(format!("{:.0}", self.per_second())), "");
+        line("  per CPU-second", thousands(format!("{:.0}", self.per_cpu_second())), "load and reader included");
+        let times = self.milliseconds().map(|(name, time)| format!("{name} {time:.1} ms")).join("   ");
+        lines.push(format!("\n  publish to settled         {times}\n"));
+        lines.push(format!("  {:<12} {:>22} {:>22}", "all wallets", "brought in before", "held after"));
+        for (code, before, after) in self.sums() {
+            lines.push(format!("  {code:<12} {:>22} {:>22}", thousands(before), thousands(after)));
         }
-        if let Some(latencies) = &self.latencies {
-            let at = |quantile| latencies.value_at_quantile(quantile) as f64 / 1_000.0;
-            println!(
-                "  {:<58} p50 {:.1} ms  p95 {:.1} ms  p99 {:.1} ms  max {:.1} ms",
-                "due to readable",
-                at(0.5),
-                at(0.95),
-                at(0.99),
-                latencies.max() as f64 / 1_000.0
+        lines.push(self.verdict());
+        lines.join("\n") + "\n"
+    }
+
+    fn verdict(&self) -> String {
+        let faults = self.faults();
+        if faults.is_empty() {
+            let (wallets, events) = (self.audit.balances.len(), self.audit.outcomes.values().sum::<u64>());
+            return format!(
+                "\n  audit: every cent is accounted for ({wallets} wallets recomputed from {} events, equal to what the engine tells)",
+                thousands(events)
             );
         }
-        let sum = |sums: &BTreeMap<String, i128>, currency: &str| sums.get(currency).copied().unwrap_or_default();
-        for currency in self.audit.brought_in.keys() {
-            let (before, after) = (sum(&self.audit.brought_in, currency), sum(&self.audit.sums, currency));
-            println!("  {currency} minor units brought in {before}, in wallets now {after}");
-        }
-        match self.faults.len() {
-            0 => println!(
-                "\n  audit: every cent is accounted for ({} wallets recomputed from the events)",
-                self.audit.balances.len()
-            ),
-            count => {
-                println!("\n  audit: {count} differences");
-                self.faults.iter().take(20).for_each(|fault| println!("    {fault}"));
-            }
-        }
+        let told = faults.iter().take(FAULTS_TOLD).map(|fault| format!("\n    {fault}"));
+        format!("\n  audit: {} differences{}", faults.len(), told.collect::<String>())
     }
+
+    /// For programs.
+    pub(super) fn json(&self) -> Value {
+        let sums =
+            self.sums().into_iter().map(|(code, before, after)| (code.to_owned(), json!({ "before": before, "after": after })));
+        let times = self.milliseconds().into_iter().map(|(name, time)| (format!("{name}_ms"), json!(time)));
+        json!({
+            "accepted": self.accepted, "applied": self.applied(), "settled": self.settled(), "rejected": self.audit.reasons,
+            "duplicates": self.duplicates, "dead_lettered": self.dead_letters, "misrouted": self.misrouted, "actors_killed": self.kills,
+            "transfers_per_second": self.per_second(), "transfers_per_cpu_second": self.per_cpu_second(),
+            "publish_to_settled": times.collect::<serde_json::Map<_, _>>(), "sums": sums.collect::<serde_json::Map<_, _>>(),
+            "differences": self.faults(),
+        })
+    }
+}
+
+fn major(minor: i128, code: &str) -> String {
+    Currency::parse(code).map_or_else(|| minor.to_string(), |currency| Money::from_minor(minor, currency).to_string())
 }
 
 /// CPU time of this process so far, in seconds; 0 where the system does not tell.
@@ -102,3 +169,6 @@ pub(super) fn cpu_seconds() -> f64 {
     let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or_default();
     (ticks(11) + ticks(12)) / TICKS_PER_SECOND
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,7 +51,9 @@ impl World {
         restore::create(&log, finflow_state::Generation([1; 16]), NOW_MS).expect("a log in memory");
         let start = |lane: u32| {
             let mut node = Node::start(&log, &format!("lane-{lane}"), 1, &rules).expect("a session");
-            (0..PARTITIONS).filter(|id| id % lanes == lane).for_each(|id| node.adopt_empty(id).expect("an empty partition"));
+            (0..PARTITIONS).filter(|id| id % lanes == lane).for_each(|id| {
+                node.adopt_empty(id).expect("an empty partition");
+            });
             node
         };
         let nodes = (0..lanes).map(start).collect();
@@ -114,7 +116,7 @@ impl World {
         let records = |id| self.log.fetch(Topic::Events, id, 0, usize::MAX).expect("a log in memory").records;
         let events: Vec<Bytes> = (0..PARTITIONS).flat_map(records).filter_map(|record| record.value).collect();
         let audit = audit(events.iter().map(|event| &**event));
-        assert_eq!(audit.faults, Vec::<String>::new());
+        assert_eq!(audit.faults, vec![]);
         audit.balances.into_iter().map(|(wallet, (_, balance))| (wallet, balance)).collect()
     }
 }

@@ -15,6 +15,8 @@ pub struct Audit {
     pub balances: BTreeMap<String, (String, i128)>,
     /// Payments that ended, by event name.
     pub outcomes: BTreeMap<String, u64>,
+    /// Rejections of payments and of other commands, by reason.
+    pub reasons: BTreeMap<String, u64>,
     /// Sum of all wallets per currency.
     pub sums: BTreeMap<String, i128>,
     /// Sum of all top-ups per currency: what the wallets must sum to.
@@ -28,10 +30,10 @@ pub struct Audit {
 }
 
 /// Audits events in the order of each partition.
-pub fn audit<'a>(events: impl IntoIterator<Item = &'a [u8]>) -> Audit {
+pub fn audit(events: impl IntoIterator<Item: AsRef<[u8]>>) -> Audit {
     let mut audit = Audit::default();
     for event in events {
-        match serde_json::from_slice(event) {
+        match serde_json::from_slice(event.as_ref()) {
             Ok(event) => audit.event(&event),
             Err(error) => audit.fault(Kind::EventUnreadable, format!("an event is not JSON: {error}")),
         }
@@ -48,6 +50,9 @@ impl Audit {
             self.fault(Kind::EventTwice, format!("event {} stands twice", text("id")));
         }
         *self.outcomes.entry(name.clone()).or_default() += 1;
+        if name.ends_with(".rejected") {
+            *self.reasons.entry(text("reason")).or_default() += 1;
+        }
         let minor = minor_units(&text("amount"), &text("currency"));
         let moved = match (name.as_str(), kind.as_str()) {
             ("payment.settled", "transfer") => minor.map(|minor| -minor),

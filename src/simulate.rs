@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::cli::{Common, Format, Simulate};
 use crate::failure::Failure;
+use crate::output::{self, Output};
 
 /// How often the progress is drawn.
 const DRAWN_EVERY: Duration = Duration::from_millis(200);
@@ -23,7 +24,7 @@ pub(crate) fn simulate(common: &Common, options: &Simulate) -> Result<(), Failur
     let all = run_seeds(seeds, planted, |outcome| !outcome.faults.is_empty(), |done| bar.set_position(done));
     bar.finish_and_clear();
     let per_second = all.count as f64 / started.elapsed().as_secs_f64();
-    tell(common.format, &all, per_second, planted);
+    tell(common, &all, per_second, planted)?;
     match &all.failed {
         None => Ok(()),
         Some((seed, outcome)) => Err(Failure::Difference(failed(*seed, outcome, planted))),
@@ -40,9 +41,9 @@ fn progress(seeds: u64) -> ProgressBar {
     bar
 }
 
-fn tell(format: Format, all: &Seeds, per_second: f64, planted: Option<Planted>) {
+fn tell(common: &Common, all: &Seeds, per_second: f64, planted: Option<Planted>) -> Result<(), Failure> {
     let faults = all.failed.as_ref().map(|(_, outcome)| outcome.faults.iter().map(ToString::to_string).collect::<Vec<_>>());
-    if format == Format::Json {
+    if common.format == Format::Json {
         let counts: serde_json::Map<_, _> =
             all.counts.named().into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect();
         let told = json!({
@@ -53,14 +54,15 @@ fn tell(format: Format, all: &Seeds, per_second: f64, planted: Option<Planted>) 
             "faults": faults.unwrap_or_default(),
             "counts": counts,
         });
-        println!("{told}");
-        return;
+        return output::print(common, &told);
     }
-    println!("{} seeds, {per_second:.0} per second", all.count);
+    let mut out = Output::new();
+    out.line(format_args!("{} seeds, {per_second:.0} per second", all.count))?;
     for (name, count) in all.counts.named() {
-        println!("  {:<20} {count:>12}", name.replace('_', " "));
+        out.line(format_args!("  {:<20} {count:>12}", name.replace('_', " ")))?;
     }
-    faults.iter().flatten().for_each(|fault| println!("  {fault}"));
+    faults.iter().flatten().try_for_each(|fault| out.line(format_args!("  {fault}")))?;
+    out.flush()
 }
 
 /// The failing seed, whether it fails the same way again, and the command that replays it.

@@ -265,7 +265,10 @@ impl State {
                 }
                 match self.args.log.fetch(topic, id, from, FETCH_BYTES) {
                     Ok(fetched) => self.lane.offer(topic, id, from, fetched),
-                    Err(cause) => warn!(partition = id, %topic, from, %cause, "cannot read"),
+                    Err(cause) => {
+                        warn!(partition = id, %topic, from, %cause, "cannot read");
+                        self.lane.unreadable(id, &cause);
+                    }
                 }
             }
         }

@@ -26,6 +26,9 @@ pub enum Halt {
         /// What is wrong with it.
         cause: String,
     },
+    /// The log does not hold what was not consumed yet: it was trimmed or lost.
+    #[error("inputs are lost: {0}")]
+    Input(String),
     /// A posting for another partition.
     #[error("posting for partition {found} arrived at partition {here}")]
     Misdelivered {

@@ -29,6 +29,16 @@ pub enum Error {
         /// The first block that the journal holds.
         start: u64,
     },
+    /// The journal goes on behind the committed position. Either somebody else has claimed and committed since the position was
+    /// read, or positions were lost, and going on from there would execute again what is in the journal. Whoever is sure of the
+    /// partition (a claim that was made and read again) has to halt.
+    #[error("block {committed} is the last one that a position names, the journal goes on to block {found}")]
+    Outrun {
+        /// The block that the position names; 0 where there is none.
+        committed: u64,
+        /// A block behind it.
+        found: u64,
+    },
     /// State and log contradict each other: nothing of it may be served.
     #[error("{0}")]
     Contradiction(String),
@@ -60,7 +70,7 @@ pub fn create(log: &dyn Log, fresh: Generation, now_ms: i64) -> Result<Generatio
     Ok(generation)
 }
 
-/// Brings `store` to the block that `position` names (block 0 without one) and gives the head there.
+/// Brings `store` to the block that `position` names (block 0 without one) and gives the head there, which ends the journal.
 ///
 /// The store's own block must be the journal's; where that is trimmed away, the block behind it must follow it.
 pub fn restore(log: &dyn Log, store: &dyn Store, partition: u32, position: Option<&Position>) -> Result<Head, Error> {
@@ -89,12 +99,16 @@ pub fn restore(log: &dyn Log, store: &dyn Store, partition: u32, position: Optio
     if head.number != target {
         return Err(Error::Contradiction(format!("the journal ends at block {}, block {target} was committed", head.number)));
     }
-    match position {
-        Some(position) if position.stamp != head.stamp => Err(Error::Contradiction(format!(
+    if let Some(position) = position.filter(|position| position.stamp != head.stamp) {
+        return Err(Error::Contradiction(format!(
             "block {} carries stamp {}, the committed position {}",
             head.number, head.stamp, position.stamp
-        ))),
-        _ => Ok(head),
+        )));
+    }
+    let behind = offset_of(log, partition, target.saturating_add(1))?;
+    match block_from(log, partition, behind)? {
+        Some((_, further)) => Err(Error::Outrun { committed: target, found: further.number }),
+        None => Ok(head),
     }
 }
 

@@ -109,6 +109,7 @@ fn told(restored: Result<Head, restore::Error>) -> String {
     match restored {
         Ok(head) => format!("block {}", head.number),
         Err(restore::Error::Behind { due, start }) => format!("behind: {due} < {start}"),
+        Err(restore::Error::Outrun { committed, found }) => format!("outrun: {found} behind {committed}"),
         Err(restore::Error::Contradiction(cause)) => format!("halt: {cause}"),
         Err(other) => format!("failed: {other}"),
     }
@@ -141,11 +142,15 @@ fn a_store_is_continued_only_where_its_chain_meets_the_journals() {
     let other_life = |number| move || store(1, PARTITION, 2, Some(number));
     let all = BLOCKS;
     check("an empty store", whole, own(None), all, "block");
-    check("an empty store and nothing committed", whole, own(None), 0, "block");
+    let ends_at = |number: u64| Journal { end: Some(number + 1), ..whole };
+    check("an empty store and nothing committed", ends_at(0), own(None), 0, "block");
     check("a store that is behind", whole, own(Some(17)), all, "block");
     check("a store that is behind by one", whole, own(Some(all - 1)), all, "block");
     check("a store that is level", whole, own(Some(all)), all, "block");
-    check("a store that is behind what was committed then", whole, own(Some(3)), 7, "block");
+    check("a store that is behind a short journal", ends_at(7), own(Some(3)), 7, "block");
+    check("a position that was lost", whole, own(None), 0, "outrun: 1 behind 0");
+    check("a position that went back", whole, own(Some(3)), 7, "outrun: 8 behind 7");
+    check("a position that went back by one", whole, own(Some(3)), all - 1, "outrun: 40 behind 39");
     check("a store that is ahead", whole, own(Some(8)), 7, "halt: the store holds block 8 of partition 1, the log has");
     check("another life's store", whole, other_life(17), all, "halt: block 17 of the store is not the journal's");
     check("another life's store, level", whole, other_life(all), all, "halt: block 40 of the store is not the journal's");
@@ -170,7 +175,6 @@ fn a_store_is_continued_only_where_its_chain_meets_the_journals() {
     let short = Journal { end: Some(20), ..whole };
     check("a journal that ends too early", short, own(Some(17)), all, "halt: the journal ends at block 19, block 40 was");
     check("a journal that ends before the store", short, own(Some(25)), all, "halt: the journal ends at block 25, block 40 was");
-    check("another epoch's position", whole, own(None), 7, "block");
     let log = log(whole);
     let position = Position { partition: PARTITION, commands: 7, block: 7, stamp: stamp(2, 7) };
     let found = told(restore(&log, &MemoryStore::default(), PARTITION, Some(&position)));

@@ -2,6 +2,7 @@
 
 use finflow_state::store;
 use finflow_topologies::driver::START_MS;
+use finflow_topologies::log::Log;
 use finflow_topologies::log::simulated::Fault;
 use finflow_topologies::simulation::audit;
 use finflow_topologies::{Topic, TopologyDriver};
@@ -171,5 +172,28 @@ fn a_crash_a_doubt_or_an_abort_changes_nothing() {
             assert_eq!((ledger(&driver, "alice"), ledger(&driver, "bob")), ("3.00".to_owned(), "2.00".to_owned()));
             verify(&driver);
         }
+    }
+}
+
+#[test]
+fn at_rest_every_position_is_the_end_of_its_log_also_behind_a_gap() {
+    for (has_gaps, lanes) in [(false, 1), (false, 4), (true, 1), (true, 4)] {
+        let mut driver = TopologyDriver::new(PARTITIONS, lanes);
+        if has_gaps {
+            let _ = driver.log().clone().with_gaps();
+        }
+        for (key, wallet) in ["alice", "bob", "carol", "dave", "eve"].into_iter().enumerate() {
+            driver.send(&json("open_wallet", &format!("o{key}"), &[wallet, "AED"]));
+            driver.send(&json("top_up", &format!("p{key}"), &[wallet, "5", "AED"]));
+            driver.send(&json("transfer", &format!("t{key}"), &[wallet, "alice", "1", "AED"]));
+        }
+        run(&mut driver);
+        for partition in 0..PARTITIONS {
+            let positions = driver.store(partition).head().expect("a head").positions;
+            let ends =
+                [Topic::Commands, Topic::Postings].map(|topic| driver.log().range(topic, partition).expect("a partition").end);
+            assert_eq!([positions.commands, positions.postings], ends, "partition {partition}, {lanes} lanes, gaps: {has_gaps}");
+        }
+        verify(&driver);
     }
 }

@@ -16,6 +16,7 @@ pub(super) fn transaction(hosted: &mut BTreeMap<u32, Hosted>, stamp: &Stamp, now
     let mut positions = Vec::new();
     for (partition, hosted) in hosted.iter_mut() {
         let Some(mut open) = hosted.open.take().filter(|open| 0 < open.inputs) else { continue };
+        open.positions = hosted.consumed(open.positions);
         let events = std::mem::take(&mut open.events);
         let dead_letters = std::mem::take(&mut open.dead_letters);
         if !events.is_empty() {

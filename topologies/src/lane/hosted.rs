@@ -157,6 +157,16 @@ impl Hosted {
         Ok(())
     }
 
+    /// How far the inputs are consumed: where none is queued, past the gap behind the last one, so that a partition at rest stands
+    /// at the log's end and nothing that it still asks for can be trimmed away.
+    pub(super) fn consumed(&self, decided: Positions) -> Positions {
+        let past = |is_empty: bool, read: u64, decided: u64| if is_empty { read.max(decided) } else { decided };
+        Positions {
+            commands: past(self.commands.is_empty(), self.read.commands, decided.commands),
+            postings: past(self.postings.is_empty(), self.read.postings, decided.postings),
+        }
+    }
+
     pub(super) fn has_input(&self) -> bool {
         let queued = !self.commands.is_empty() || !self.postings.is_empty() || !self.sweep.is_empty();
         self.is_running() && queued && self.unapplied.len() < UNAPPLIED_EPOCHS_MAX && !self.is_full()

@@ -9,7 +9,7 @@
 use super::hosted::Status;
 use super::{Lane, close};
 use crate::halt::Halt;
-use crate::log::Transaction;
+use crate::log::{self, Transaction};
 
 impl Lane {
     /// Suspects a partition: the open epoch is dropped whole and decided again without it, until the log has told.
@@ -25,6 +25,14 @@ impl Lane {
         self.drop_open();
         if let Some(hosted) = self.hosted.get_mut(&partition) {
             hosted.status = Status::Halted(cause);
+        }
+    }
+
+    /// Takes note that inputs of a partition cannot be fetched. What the log does not hold any more is lost, and the partition
+    /// suspect; anything else may pass.
+    pub fn unreadable(&mut self, partition: u32, error: &log::Error) {
+        if matches!(error, log::Error::OutOfRange { .. } | log::Error::Corrupt(_)) {
+            self.suspect(partition, Halt::Input(error.to_string()));
         }
     }
 

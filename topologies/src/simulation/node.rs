@@ -55,18 +55,22 @@ impl Node {
         let claim = self.session.claim(partition)?;
         let epoch = claim.epoch;
         self.waiting.insert(partition, (claim, store));
-        self.adopt_waiting()?;
+        self.adopt_waiting(false)?;
         Ok(epoch)
     }
 
     /// Restores and adopts what was claimed, but for partitions that a commit in flight touches: they wait until it is settled.
-    fn adopt_waiting(&mut self) -> Result<(), restore::Error> {
+    fn adopt_waiting(&mut self, has_waited: bool) -> Result<(), restore::Error> {
         for (partition, (claim, store)) in std::mem::take(&mut self.waiting) {
             if self.lane.has_flight(partition) {
                 self.waiting.insert(partition, (claim, store));
                 continue;
             }
-            let head = restore(&self.log, &*store, partition, claim.position.as_ref())?;
+            let head = match restore(&self.log, &*store, partition, claim.position.as_ref()) {
+                // While it waited, it was taken over once more.
+                Err(restore::Error::Outrun { .. }) if has_waited => continue,
+                restored => restored?,
+            };
             if self.lane.adopt(claim.epoch, head) {
                 let logic = Partition::new(partition, self.rules.clone(), store.clone());
                 self.partitions.insert(partition, (logic, store));
@@ -85,8 +89,12 @@ impl Node {
         let wants = self.lane.wants(partition);
         for (topic, from) in [(Topic::Commands, wants.commands), (Topic::Postings, wants.postings)] {
             let Some(from) = from else { continue };
-            if let Ok(fetched) = self.log.fetch(topic, partition, from, FETCH_BYTES) {
-                self.lane.offer(topic, partition, from, fetched);
+            match self.log.fetch(topic, partition, from, FETCH_BYTES) {
+                Ok(fetched) => self.lane.offer(topic, partition, from, fetched),
+                Err(error) => {
+                    self.suspicions += 1;
+                    self.lane.unreadable(partition, &error);
+                }
             }
         }
     }
@@ -132,7 +140,7 @@ impl Node {
         self.in_doubt = false;
         let settled = self.lane.settle(resolution);
         if !self.is_fenced {
-            self.adopt_waiting()?;
+            self.adopt_waiting(true)?;
         }
         Ok(Some(settled))
     }

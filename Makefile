@@ -4,6 +4,8 @@
 
 export CARGO_TARGET_DIR ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/finflow/target
 export PATH := $(HOME)/.cargo/bin:$(PATH)
+# Told by `finflow --version`; a tree with changes says so.
+export FINFLOW_COMMIT ?= $(shell git describe --always --dirty --exclude '*' 2>/dev/null)
 
 # What each package is needed for, by a file or command that shows it is there.
 MISSING := $(strip \

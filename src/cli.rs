@@ -122,6 +122,7 @@ pub(crate) struct Demo {
 }
 
 #[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("place").multiple(true)))]
 pub(crate) struct Publish {
     /// A file of JSON lines, or - for standard input
     pub(crate) file: PathBuf,

@@ -1,9 +1,13 @@
 //! The command line as a user types it: publish, tail, show, verify, demo, mistakes - and a process that is killed.
 
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
 
 use serde_json::Value;
+
+use self::program::{Service, command, finflow, json};
+
+#[path = "support/program.rs"]
+mod program;
 
 const COMMANDS: &str = r#"{"type":"open_wallet","tenant":"acme","idempotency_key":"o-1","wallet":"alice","currency":"AED","country":"AE","kind":"personal","holder":"Alice"}
 {"type":"open_wallet","tenant":"acme","idempotency_key":"o-2","wallet":"bob","currency":"AED","country":"AE","kind":"merchant","holder":"Bob"}
@@ -12,28 +16,6 @@ const COMMANDS: &str = r#"{"type":"open_wallet","tenant":"acme","idempotency_key
 {"type":"transfer","tenant":"acme","idempotency_key":"order-2","wallet":"alice","to":"bob","amount":"1000.00","currency":"AED"}
 {"type":"transfer","tenant":"acme","idempotency_key":"order-3","wallet":"alice","to":"bob","amount":12.5,"currency":"AED"}
 "#;
-
-fn finflow(dir: &Path, arguments: &[&str]) -> Output {
-    let output = command(dir, arguments).output();
-    output.expect("the program runs")
-}
-
-fn command(dir: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_finflow"));
-    command.args(arguments).arg("--data-dir").arg(dir.join("data")).current_dir(dir).stdin(Stdio::null());
-    command
-}
-
-fn lines(output: &Output) -> Vec<Value> {
-    let text = String::from_utf8_lossy(&output.stdout);
-    text.lines().map(|line| serde_json::from_str(line).expect("a JSON object a line")).collect()
-}
-
-fn json(dir: &Path, arguments: &[&str]) -> Vec<Value> {
-    let output = finflow(dir, &[arguments, &["--format", "json"]].concat());
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    lines(&output)
-}
 
 #[test]
 fn the_contracts_file_gives_the_contracts_events_and_balances_once() {
@@ -205,35 +187,6 @@ fn the_demo_accounts_for_every_cent() {
     assert!(told.contains("every cent is accounted for (300 wallets"), "{told}");
 }
 
-/// A service that is killed when the test ends, however it ends.
-struct Service(std::process::Child);
-
-impl Service {
-    fn start(dir: &Path) -> Service {
-        let child = command(dir, &["run", "--set", "lanes=2", "--set", "admin.listen=127.0.0.1:0"])
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the program runs");
-        let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
-        let service = Service(child);
-        let socket = dir.join("data/finflow.sock");
-        // No other command may ask before: it would open the directory itself and keep the service out.
-        while std::os::unix::net::UnixStream::connect(&socket).is_err() {
-            assert!(std::time::Instant::now() < until, "the service does not answer");
-            std::thread::yield_now();
-        }
-        service
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn a_running_service_answers_and_survives_kills() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -257,8 +210,8 @@ fn operators_read_health_and_metrics() {
     use std::io::{BufRead, BufReader, Read, Write};
     let dir = tempfile::tempdir().expect("a directory");
     let mut child = command(dir.path(), &["run", "--log-format", "json", "--set", "admin.listen=127.0.0.1:0"]);
-    let mut service = Service(child.stderr(Stdio::piped()).spawn().expect("the program runs"));
-    let mut logs = BufReader::new(service.0.stderr.take().expect("a pipe")).lines();
+    let mut service = Service::of(child.stderr(Stdio::piped()).spawn().expect("the program runs"));
+    let mut logs = BufReader::new(service.child.stderr.take().expect("a pipe")).lines();
     let address = logs.find_map(|line| {
         let line: Value = serde_json::from_str(&line.expect("a line")).expect("every log line is JSON");
         line["fields"]["address"].as_str().map(str::to_owned)

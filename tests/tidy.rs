@@ -171,3 +171,162 @@ fn sources_are_tidy() {
     let found = files.iter().flat_map(|path| flaws(&name(path), &read(path))).collect::<Vec<_>>();
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
+
+/// Every file that people or programs read, with its path below the root.
+fn texts() -> Vec<(String, String)> {
+    fn walk(directory: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry")) {
+            let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+            let kind = entry.file_type().expect("a kind of file");
+            let is_hidden = name.starts_with('.') && name != ".ci";
+            if kind.is_dir() && name != "target" && !is_hidden {
+                walk(&path, found);
+            } else if kind.is_file() && !is_hidden && name != "Cargo.lock" {
+                found.push(path);
+            }
+        }
+    }
+    let mut files = Vec::new();
+    walk(&root(), &mut files);
+    files.sort();
+    let named = |path: PathBuf| {
+        let text = fs::read_to_string(&path).ok()?;
+        Some((path.strip_prefix(root()).unwrap_or(&path).to_string_lossy().into_owned(), text))
+    };
+    files.into_iter().filter_map(named).collect()
+}
+
+#[test]
+fn no_file_knows_the_machine_it_was_written_on() {
+    // Assembled, so that this file does not hold what it forbids.
+    let forbidden = [
+        concat!("/ro", "ot/"),
+        concat!("/wo", "rk/"),
+        concat!("../sha", "red"),
+        concat!("/ho", "me/"),
+        concat!("arti", "factory"),
+    ];
+    let found = |text: &str| forbidden.iter().find(|word| text.contains(**word)).copied();
+    assert_eq!(found(concat!("see /ro", "ot/x")), Some(forbidden[0]));
+    assert_eq!(found("$HOME/.cache and ./finflow-data"), None);
+    let texts = texts();
+    assert!(texts.iter().any(|(path, _)| path == "README.md") && texts.iter().any(|(path, _)| path == "Makefile"));
+    for (path, text) in texts {
+        assert_eq!(found(&text), None, "{path}");
+    }
+}
+
+/// The constants of a catalogue of metrics: name in code, name, and the help that its `CATALOGUE` has for it.
+fn metrics(text: &str) -> Vec<(String, String, Option<String>)> {
+    let constants = text.lines().filter_map(|line| {
+        let (constant, rest) = line.trim().strip_prefix("pub const ")?.split_once(": &str = \"")?;
+        Some((constant.to_owned(), rest.split('"').next()?.to_owned()))
+    });
+    let help = |constant: &str| {
+        let entry = text.split(&format!("({constant}, ")).nth(1)?;
+        Some(entry.trim_start().strip_prefix('"')?.split('"').next()?.to_owned())
+    };
+    constants.map(|(constant, name)| (constant.clone(), name, help(&constant))).collect()
+}
+
+/// What is wrong with a metric, by the conventions of Prometheus.
+fn metric_flaw(name: &str, help: Option<&str>) -> Option<&'static str> {
+    let is_word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    if !name.starts_with("finflow_") || !name.bytes().all(is_word) || name.contains("__") {
+        return Some("is no name such as finflow_epochs_total");
+    }
+    if ["_ms", "_millis", "_us", "_micros", "_kb", "_mb", "_percent", "_count"].iter().any(|unit| name.ends_with(unit)) {
+        return Some("is not in seconds, bytes, ratios or totals");
+    }
+    match help {
+        None => Some("is not in the catalogue"),
+        Some(help) if help.len() < 10 || help.ends_with('.') || !help.starts_with(char::is_uppercase) => {
+            Some("has no help that helps")
+        }
+        Some(_) => None,
+    }
+}
+
+#[test]
+fn flawed_metrics_are_found() {
+    let text = "pub const A: &str = \"finflow_a_total\";\npub const B: &str = \"b\";\n= [\n    (A, \"Things counted\"),\n];";
+    let found = metrics(text);
+    assert_eq!(found[0], ("A".to_owned(), "finflow_a_total".to_owned(), Some("Things counted".to_owned())));
+    assert_eq!(found[1], ("B".to_owned(), "b".to_owned(), None));
+    let rows = [
+        ("finflow_epochs_total", Some("Epochs by outcome"), None),
+        ("epochs_total", Some("Epochs by outcome"), Some("is no name such as finflow_epochs_total")),
+        ("finflow_Epochs", Some("Epochs by outcome"), Some("is no name such as finflow_epochs_total")),
+        ("finflow_commit_ms", Some("Time of a commit"), Some("is not in seconds, bytes, ratios or totals")),
+        ("finflow_epochs_total", None, Some("is not in the catalogue")),
+        ("finflow_epochs_total", Some(""), Some("has no help that helps")),
+    ];
+    for (name, help, flaw) in rows {
+        assert_eq!(metric_flaw(name, help), flaw, "{name}");
+    }
+}
+
+#[test]
+fn metrics_are_catalogued_and_used_by_their_constants() {
+    let texts = texts();
+    let mut names = Vec::new();
+    for (path, text) in texts.iter().filter(|(path, _)| path.ends_with("/metrics.rs")) {
+        for (constant, name, help) in metrics(text) {
+            assert_eq!(metric_flaw(&name, help.as_deref()), None, "{path}: {name}");
+            assert!(!names.iter().any(|(_, known)| *known == name), "{name} stands twice");
+            names.push((constant, name));
+        }
+    }
+    assert!(5 < names.len(), "the catalogues are found");
+    for (path, text) in texts.iter().filter(|(path, _)| path.ends_with(".rs") && path != "tests/tidy.rs") {
+        for (kind, suffix) in [("::counter!(", "_total"), ("::histogram!(", "_seconds"), ("::gauge!(", "")] {
+            for used in text.split(kind).skip(1) {
+                let word = used.trim_start().split([',', ')']).next().unwrap_or_default().trim();
+                let constant = word.rsplit("::").next().unwrap_or_default();
+                let known = names.iter().find(|(known, _)| known == constant);
+                let (_, name) = known.unwrap_or_else(|| panic!("{path}: {kind}{word} is in no catalogue"));
+                assert!(name.ends_with(suffix), "{path}: {name} is used with {kind}");
+            }
+        }
+    }
+}
+
+/// Functions with their lines, roughly: from `fn` to the closing brace of the same depth.
+fn functions(text: &str) -> Vec<(usize, String)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut found = Vec::new();
+    for (index, line) in lines.iter().enumerate() {
+        let start = line.trim_start();
+        let words = start.split_once("fn ").filter(|(before, _)| {
+            before.split(' ').all(|word| word.is_empty() || word.starts_with("pub") || word == "async" || word == "const")
+        });
+        let Some((_, rest)) = words else { continue };
+        let closing = format!("{}}}", &line[..line.len() - start.len()]);
+        if let Some(length) = lines[index..].iter().position(|line| *line == closing) {
+            found.push((length + 1, rest.split(['(', '<']).next().unwrap_or_default().to_owned()));
+        }
+    }
+    found
+}
+
+/// Printed with `cargo test --test tidy -- --nocapture`: where to look first for what could be shorter.
+#[test]
+fn sizes_are_reported() {
+    assert_eq!(
+        functions("    pub(crate) async fn a<T>(\n    ) {\n        if x {\n        }\n    }\n"),
+        vec![(5, "a".to_owned())]
+    );
+    let sources: Vec<_> = texts().into_iter().filter(|(path, _)| path.ends_with(".rs")).collect();
+    let mut files: Vec<_> = sources.iter().map(|(path, text)| (text.lines().count(), path.clone())).collect();
+    let named = |(path, text): &(String, String)| {
+        functions(text).into_iter().map(|(lines, name)| (lines, format!("{path}: {name}"))).collect::<Vec<_>>()
+    };
+    let mut functions: Vec<_> = sources.iter().flat_map(named).collect();
+    let all: usize = files.iter().map(|(lines, _)| lines).sum();
+    println!("{} files, {all} lines; {} functions", files.len(), functions.len());
+    for sizes in [&mut files, &mut functions] {
+        sizes.sort_by(|a, b| b.cmp(a));
+        sizes.iter().take(10).for_each(|(lines, name)| println!("  {lines:>5}  {name}"));
+    }
+    assert!(functions.iter().any(|(_, name)| name.ends_with(": sizes_are_reported")), "functions are found");
+}

@@ -33,6 +33,8 @@ enum Step {
     Close,
     /// The broken posting is read: the decision about it looks like a halt.
     Meet,
+    /// Commands are trimmed that were not consumed, and asked for.
+    Starve,
     /// What is in flight is committed, in one of these ways.
     Commit(Option<Fault>),
     /// Another node takes over the broken partition, or its neighbour.
@@ -78,6 +80,11 @@ impl World {
                 self.append(Topic::Postings, BROKEN, "k", "no posting");
                 self.node.fetch(BROKEN);
             }
+            Step::Starve => {
+                self.append(Topic::Commands, BROKEN, "k", "lost");
+                self.log.trim(Topic::Commands, BROKEN, 1).expect("a log in memory");
+                self.node.fetch(BROKEN);
+            }
             Step::Close => assert!(self.node.close(0), "step {number}: something is to be closed"),
             Step::Commit(fault) => {
                 self.log.fail_next(fault);
@@ -107,7 +114,7 @@ impl World {
             _ if self.node.is_fenced => "fenced",
             Some(Status::Running) => "running",
             Some(Status::Suspect(_)) => "suspect",
-            Some(Status::Halted(Halt::Posting { .. })) => "halted",
+            Some(Status::Halted(Halt::Posting { .. } | Halt::Input(_))) => "halted",
             other => panic!("{other:?}"),
         }
     }
@@ -128,6 +135,8 @@ const SURE: Step = Step::Commit(None);
 #[test]
 fn a_halt_is_reported_once_the_log_has_confirmed_who_owns_what() {
     check(&[(Step::Meet, "suspect"), (Step::Close, "suspect"), (SURE, "halted")]);
+    check(&[(Step::Starve, "suspect"), (Step::Close, "suspect"), (SURE, "halted")]);
+    check(&[(Step::Starve, "suspect"), (Step::Lose(BROKEN), "suspect"), (Step::Close, "suspect"), (SURE, "fenced")]);
     for refusal in [Fault::Abort, Fault::DoubtAborted, Fault::DoubtCommitted] {
         let asked = (Step::Commit(Some(refusal)), "suspect");
         check(&[(Step::Meet, "suspect"), (Step::Close, "suspect"), asked, (Step::Close, "suspect"), (SURE, "halted")]);

@@ -81,6 +81,11 @@ impl SimulatedLog {
         self.lock().fault = fault;
     }
 
+    /// Loses the committed position of a partition, as Kafka does when a group's offsets expire.
+    pub fn forget_position(&self, partition: u32) {
+        self.lock().positions.remove(&partition);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

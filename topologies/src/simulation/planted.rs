@@ -33,17 +33,20 @@ pub enum Planted {
     PostingLost,
     /// An event is written twice.
     EventTwice,
+    /// The log loses the committed position of a partition.
+    PositionLost,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 6] = [
+    pub const ALL: [Planted; 7] = [
         Planted::DedupSkippedOnReplay,
         Planted::StoreBeforeCommit,
         Planted::SequenceUnchecked,
         Planted::EntityMissing,
         Planted::PostingLost,
         Planted::EventTwice,
+        Planted::PositionLost,
     ];
 
     /// The name by which the command line calls it.
@@ -55,6 +58,7 @@ impl Planted {
             Planted::EntityMissing => "entity-missing",
             Planted::PostingLost => "posting-lost",
             Planted::EventTwice => "event-twice",
+            Planted::PositionLost => "position-lost",
         }
     }
 
@@ -74,6 +78,8 @@ impl Planted {
             // The engine sees the gap itself; this shows that a halt out of what is ours is reported.
             Planted::PostingLost => &[Kind::Halted],
             Planted::EventTwice => &[Kind::EventTwice],
+            // Going on from block 0 would execute everything again: it is refused before that.
+            Planted::PositionLost => &[Kind::NotRestored],
         }
     }
 
@@ -117,6 +123,14 @@ impl Plant {
             Some(Planted::StoreBeforeCommit) => Arc::new(Wrapped { inner, forgets: false }),
             _ => inner,
         }
+    }
+
+    /// Whether the log loses the position of a partition now that its node has died with this store.
+    pub(super) fn loses_position(&mut self, store: &MemoryStore) -> bool {
+        let has_blocks = store.head().is_some_and(|head| 0 < head.number);
+        let loses = self.planted == Some(Planted::PositionLost) && !self.is_done && has_blocks;
+        self.is_done |= loses;
+        loses
     }
 
     /// Alters a transaction that is about to be committed; `takes` says that the log is going to take it.

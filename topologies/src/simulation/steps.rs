@@ -41,6 +41,10 @@ impl World {
             self.ghosts.push(old);
         }
         for partition in self.owned(index) {
+            if self.plant.loses_position(&self.stores[partition as usize]) {
+                self.log.forget_position(partition);
+                self.stores[partition as usize] = Arc::default();
+            }
             self.pick_store(partition, is_ghost);
             self.adopt(index, partition, true)?;
         }

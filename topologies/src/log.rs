@@ -88,6 +88,11 @@ impl Headers {
 pub struct HeadersBuilder(BytesMut);
 
 impl HeadersBuilder {
+    /// Room for so many bytes.
+    pub fn with_capacity(bytes: usize) -> HeadersBuilder {
+        HeadersBuilder(BytesMut::with_capacity(bytes))
+    }
+
     /// Appends one header. A name longer than 65,535 bytes or a value longer than `u32` is cut.
     pub fn push(&mut self, name: &str, value: &[u8]) {
         let name = name.as_bytes();

@@ -17,7 +17,7 @@ pub use self::sight::Layers;
 use self::sight::{Hot, Sight};
 use crate::halt::Halt;
 use crate::log::Record;
-use crate::wire::v1::{Code, Malformed, Posting, PostingBody, dead_letter};
+use crate::wire::v1::{Code, Malformed, Posting, PostingBody, TimeText, dead_letter};
 
 mod command;
 mod effects;
@@ -71,9 +71,10 @@ impl Partition {
     /// lane drops it whole.
     pub fn decide(&mut self, work: Work) -> Result<Open, Halt> {
         let Work { now_ms, inputs, mut open, layers } = work;
+        let now = (now_ms, TimeText::new(now_ms));
         for input in inputs {
             self.effects.clear();
-            let decided = catch_unwind(AssertUnwindSafe(|| self.one(&input, &open, &layers, now_ms)));
+            let decided = catch_unwind(AssertUnwindSafe(|| self.one(&input, &open, &layers, now)));
             match (decided, &input) {
                 (Ok(result), _) => result?,
                 (Err(panic), Input::Command(record)) => {
@@ -93,9 +94,9 @@ impl Partition {
         self.hot.retire(overlay);
     }
 
-    fn one(&mut self, input: &Input, open: &Open, layers: &Layers, now_ms: i64) -> Result<(), Halt> {
+    fn one(&mut self, input: &Input, open: &Open, layers: &Layers, (now_ms, at): (i64, TimeText)) -> Result<(), Halt> {
         let sight = Sight { open: &open.overlay, layers, hot: &mut self.hot, store: &*self.store, key: &mut self.key };
-        let mut deciding = Deciding { partition: self.id, rules: &self.rules, now_ms, sight, effects: &mut self.effects };
+        let mut deciding = Deciding { partition: self.id, rules: &self.rules, now_ms, at, sight, effects: &mut self.effects };
         match input {
             Input::Command(record) => {
                 let source = Coordinates { partition: self.id, offset: record.offset };
@@ -118,7 +119,22 @@ impl Partition {
 
 impl Deciding<'_> {
     fn posting(&mut self, posting: &Posting) -> Result<(), Halt> {
-        match &posting.body {
+        let Posting { source, destination, sequence, body } = posting;
+        let (payment, correlation) = match body {
+            PostingBody::Credit(credit) => (Some(credit.payment), credit.correlation.as_deref()),
+            PostingBody::Acknowledge { payment, .. } => (Some(*payment), None),
+            PostingBody::Forward { .. } => (None, None),
+        };
+        let span = tracing::debug_span!(
+            "posting",
+            partition = destination,
+            source,
+            sequence,
+            payment = payment.map(tracing::field::display),
+            correlation_id = correlation,
+        );
+        let _entered = span.enter();
+        match body {
             PostingBody::Credit(credit) => self.credit(posting.source, credit),
             PostingBody::Acknowledge { payment, outcome } => self.acknowledged(posting.source, *payment, *outcome),
             PostingBody::Forward { key, value, headers, timestamp_ms, source } => {

@@ -18,7 +18,7 @@ pub use self::account::{Account, AccountRef, SystemAccount};
 pub use self::country::Country;
 pub use self::currency::Currency;
 pub use self::ids::{IdempotencyKey, PaymentId, Tenant, WalletId};
-pub use self::money::{AmountError, AmountText, Money, MoneyError};
+pub use self::money::{AmountError, AmountText, Money, MoneyError, MoneyText};
 pub use self::movement::{Entry, Movement, Unbalanced, is_conserved, trial_balance};
 pub use self::payment::{CommandKind, Coordinates, IllegalTransition, Payment, PaymentState, Step};
 pub use self::private::Private;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use finflow_ledger::{
     Account, AmountText, Coordinates, Currency, Money, Payment, PaymentId, PaymentState, Rejection, Step, SystemAccount, Wallet,
 };
+use tracing::debug;
 
 use super::effects::{Change, Effects, Outcome};
 use super::open::Rules;
@@ -15,7 +16,9 @@ use super::sight::Sight;
 use crate::halt::Halt;
 use crate::log::Record;
 use crate::topics::{partition_of_wallet, payment_id};
-use crate::wire::v1::{AmountEcho, Body, Command, Event, EventName, Malformed, PostingBody, Snapshot, dead_letter, decode};
+use crate::wire::v1::{
+    AmountEcho, Body, Command, Event, EventName, Malformed, PostingBody, Snapshot, TimeText, dead_letter, decode,
+};
 
 /// The reasons of `command.rejected` that are not a [`Rejection`].
 const KEY_REUSED: &str = "key_reused";
@@ -26,6 +29,8 @@ pub(crate) struct Deciding<'a> {
     pub(crate) partition: u32,
     pub(crate) rules: &'a Rules,
     pub(crate) now_ms: i64,
+    /// The same as text.
+    pub(crate) at: TimeText,
     pub(crate) sight: Sight<'a>,
     pub(crate) effects: &'a mut Effects,
 }
@@ -44,6 +49,7 @@ impl Deciding<'_> {
         let command = match decode(record.value.as_deref(), &record.headers) {
             Ok(command) => command,
             Err(malformed) => {
+                debug!(partition = source.partition, offset = source.offset, code = malformed.code.as_str(), "dead-lettered");
                 self.dead_letter(record, source, &malformed);
                 return Ok(());
             }
@@ -51,6 +57,7 @@ impl Deciding<'_> {
         let home = partition_of_wallet(&command.wallet, self.rules.partitions);
         let keyed = record.key.as_deref() == Some(command.wallet.as_str().as_bytes());
         if !forwarded && (home != self.partition || !keyed) {
+            debug!(partition = source.partition, offset = source.offset, home, "forwarded");
             self.forward(home, record, source);
             return Ok(());
         }
@@ -58,9 +65,19 @@ impl Deciding<'_> {
             return Err(Halt::Misdelivered { here: self.partition, found: home });
         }
         let id = payment_id(&command.tenant, &command.wallet, &command.key);
+        let span = tracing::debug_span!(
+            "command",
+            partition = source.partition,
+            offset = source.offset,
+            payment = %id,
+            wallet = %command.wallet,
+            correlation_id = command.correlation.as_deref(),
+        );
+        let _entered = span.enter();
         let request = Request { id, command: &command, source, received_ms: record.timestamp_ms };
         match self.sight.payment(id)? {
             Some(known) if known.fingerprint == command.fingerprint => {
+                debug!(state = known.state.as_str(), "duplicate");
                 self.effects.outcomes.push(Outcome { payment: id, state: known.state });
                 Ok(())
             }
@@ -157,6 +174,7 @@ impl Deciding<'_> {
     /// Takes a new record's only step and writes it.
     pub(crate) fn finish(&mut self, mut payment: Payment, step: Step) -> Result<(), Halt> {
         payment.advance(step, self.now_ms).map_err(|error| Halt::Transition(payment.id, error))?;
+        debug!(state = payment.state.as_str(), reason = payment.reason.map(Rejection::code), "decided");
         self.effects.outcomes.push(Outcome { payment: payment.id, state: payment.state });
         self.effects.changes.push(Change::Payment { payment: Box::new(payment), born: true });
         Ok(())
@@ -165,6 +183,7 @@ impl Deciding<'_> {
     /// Takes a further step of a record that exists.
     pub(crate) fn advance(&mut self, mut payment: Payment, step: Step) -> Result<(), Halt> {
         payment.advance(step, self.now_ms).map_err(|error| Halt::Transition(payment.id, error))?;
+        debug!(state = payment.state.as_str(), reason = payment.reason.map(Rejection::code), "decided");
         self.effects.outcomes.push(Outcome { payment: payment.id, state: payment.state });
         self.effects.changes.push(Change::Payment { payment: Box::new(payment), born: false });
         Ok(())
@@ -181,7 +200,7 @@ impl Deciding<'_> {
             snapshot: None,
             kind: command.kind(),
             amount: command.amount().map_or(AmountEcho::None, |(amount, currency)| AmountEcho::Text { amount, currency }),
-            at_ms: self.now_ms,
+            at: self.at,
             key: &command.key,
             correlation: command.correlation.as_deref(),
             traceparent: command.traceparent.as_deref(),
@@ -235,6 +254,6 @@ pub(crate) fn amount_of(amount: &str, currency: &str) -> Result<Money, Rejection
 
 /// The amount as given, where FinFlow would print it otherwise: a rejection echoes it.
 fn given_otherwise(given: &str, amount: Option<Money>) -> Option<Arc<str>> {
-    let printed = amount.map(|amount| amount.to_string());
-    (printed.as_deref() != Some(given)).then(|| Arc::from(given))
+    let is_printed_so = amount.is_some_and(|amount| amount.text().as_str() == given);
+    (!is_printed_so).then(|| Arc::from(given))
 }

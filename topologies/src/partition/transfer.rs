@@ -10,7 +10,7 @@ use super::command::{Deciding, Request, amount_of};
 use super::effects::Change;
 use crate::halt::Halt;
 use crate::topics::partition_of_wallet;
-use crate::wire::v1::{AmountEcho, Credit, Event, EventName, PostingBody};
+use crate::wire::v1::{AmountEcho, Credit, Event, EventName, PostingBody, TimeText};
 
 impl Deciding<'_> {
     pub(crate) fn transfer(&mut self, request: &Request, to: &WalletId, amount: &str, currency: &str) -> Result<(), Halt> {
@@ -127,7 +127,7 @@ impl Deciding<'_> {
             snapshot: None,
             kind: credit.kind,
             amount: AmountEcho::Money(credit.amount),
-            at_ms: self.now_ms,
+            at: self.at,
             key: &credit.key,
             correlation: credit.correlation.as_deref(),
             traceparent: credit.traceparent.as_deref(),
@@ -160,14 +160,14 @@ impl Deciding<'_> {
             }
         };
         self.effects.moved(before, payer.ledger())?;
-        let event = answered(&payment, name, hold.amount, self.now_ms);
+        let event = answered(&payment, name, hold.amount, self.at);
         self.tell(event, Some(payer))?;
         self.advance(payment, step)
     }
 }
 
 /// The home wallet's terminal event, told from the record; a rejection echoes the amount as it was given.
-fn answered(payment: &Payment, name: EventName, amount: Money, at_ms: i64) -> Event<'_> {
+fn answered(payment: &Payment, name: EventName, amount: Money, at: TimeText) -> Event<'_> {
     let amount = match (name, &payment.amount_given) {
         (EventName::PaymentRejected, Some(given)) => AmountEcho::Text { amount: given, currency: amount.currency().code() },
         _ => AmountEcho::Money(amount),
@@ -180,7 +180,7 @@ fn answered(payment: &Payment, name: EventName, amount: Money, at_ms: i64) -> Ev
         snapshot: None,
         kind: payment.kind,
         amount,
-        at_ms,
+        at,
         key: &payment.key,
         correlation: payment.correlation.as_deref(),
         traceparent: payment.traceparent.as_deref(),

@@ -39,7 +39,26 @@ impl EventName {
             EventName::PaymentRejected => "payment.rejected",
         }
     }
+
+    /// The word as a CloudEvents type, with its version.
+    fn cloud_event_type(self) -> &'static str {
+        match self {
+            EventName::CommandRejected => "finflow.command.rejected.v1",
+            EventName::WalletOpened => "finflow.wallet.opened.v1",
+            EventName::WalletFrozen => "finflow.wallet.frozen.v1",
+            EventName::WalletUnfrozen => "finflow.wallet.unfrozen.v1",
+            EventName::WalletClosed => "finflow.wallet.closed.v1",
+            EventName::WalletCredited => "finflow.wallet.credited.v1",
+            EventName::PaymentSettled => "finflow.payment.settled.v1",
+            EventName::PaymentRejected => "finflow.payment.rejected.v1",
+        }
+    }
 }
+
+/// About how long an event's JSON is, in bytes: what is usual fits without growing.
+const JSON_BYTES: usize = 640;
+/// About how long its headers are.
+const HEADER_BYTES: usize = 352;
 
 /// A wallet as an event leaves it.
 #[derive(Debug, Clone, Copy)]
@@ -89,8 +108,8 @@ pub struct Event<'a> {
     pub kind: CommandKind,
     /// How much.
     pub amount: AmountEcho<'a>,
-    /// When, in milliseconds since 1970-01-01 UTC.
-    pub at_ms: i64,
+    /// When.
+    pub at: TimeText,
     /// The command's key.
     pub key: &'a IdempotencyKey,
     /// The correlation id; without one, the payment id is it.
@@ -114,17 +133,17 @@ pub struct Event<'a> {
 impl Event<'_> {
     /// The record of the event.
     pub fn encode(&self) -> Outgoing {
-        let payment = self.payment.to_string();
-        let id = self.id();
-        let at = time_text(self.at_ms);
-        let correlation = self.correlation.unwrap_or(&payment);
-        let value = self.json(&id, &payment, &at, correlation);
-        let mut headers = HeadersBuilder::default();
+        let payment = IdText::new("pay_", self.payment.as_bytes());
+        let id = IdText::new("evt_", &self.id());
+        let (id, payment) = (id.as_str(), payment.as_str());
+        let correlation = self.correlation.unwrap_or(payment);
+        let value = self.json(id, payment, correlation);
+        let mut headers = HeadersBuilder::with_capacity(HEADER_BYTES);
         headers.push("ce_specversion", b"1.0");
         headers.push("ce_id", id.as_bytes());
         headers.push("ce_source", b"finflow");
-        headers.push("ce_type", ["finflow.", self.name.as_str(), ".v1"].concat().as_bytes());
-        headers.push("ce_time", at.as_bytes());
+        headers.push("ce_type", self.name.cloud_event_type().as_bytes());
+        headers.push("ce_time", self.at.as_str().as_bytes());
         headers.push("ce_subject", self.wallet.as_str().as_bytes());
         headers.push("content-type", b"application/json");
         headers.push("correlation-id", correlation.as_bytes());
@@ -136,7 +155,7 @@ impl Event<'_> {
     }
 
     /// A function of payment, event name and the command's coordinates: the same at every replay.
-    fn id(&self) -> String {
+    fn id(&self) -> [u8; 16] {
         let mut digest = Sha256::new();
         digest.update(self.payment.as_bytes());
         digest.update(self.name.as_str());
@@ -146,37 +165,51 @@ impl Event<'_> {
         let digest: [u8; 32] = digest.finalize().into();
         let mut bits = [0; 16];
         bits.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
-        let digits = PaymentId::base32(&bits);
-        ["evt_", std::str::from_utf8(&digits).unwrap_or_default()].concat()
+        bits
     }
 
-    fn json(&self, id: &str, payment: &str, at: &str, correlation: &str) -> Vec<u8> {
-        let mut out = Vec::with_capacity(512);
-        out.extend_from_slice(b"{\"event\":");
-        json::string(&mut out, self.name.as_str());
-        json::field(&mut out, "id", id);
-        json::field(&mut out, "payment", payment);
-        json::field(&mut out, "tenant", self.tenant.as_str());
-        json::field(&mut out, "wallet", self.wallet.as_str());
+    fn json(&self, id: &str, payment: &str, correlation: &str) -> Vec<u8> {
+        let mut out = Vec::with_capacity(JSON_BYTES);
+        out.extend_from_slice(b"{\"event\":\"");
+        out.extend_from_slice(self.name.as_str().as_bytes());
+        out.push(b'"');
+        json::plain(&mut out, "id", id);
+        json::plain(&mut out, "payment", payment);
+        json::plain(&mut out, "tenant", self.tenant.as_str());
+        json::plain(&mut out, "wallet", self.wallet.as_str());
         json::name(&mut out, "wallet_seq");
         // Writing into a vector cannot fail.
         let _ = match self.snapshot {
             Some(snapshot) => write!(out, "{}", snapshot.wallet_seq),
-            None => write!(out, "null"),
+            None => out.write_all(b"null"),
         };
-        json::field(&mut out, "type", self.kind.as_str());
+        json::plain(&mut out, "type", self.kind.as_str());
         self.amount_json(&mut out);
-        json::field(&mut out, "at", at);
+        json::plain(&mut out, "at", self.at.as_str());
         json::field(&mut out, "idempotency_key", self.key.as_str());
         json::field(&mut out, "correlation_id", correlation);
-        let _ = match self.snapshot {
+        match self.snapshot {
             Some(Snapshot { available, held, ledger, .. }) => {
-                write!(out, r#","balance":{{"available":"{available}","held":"{held}","ledger":"{ledger}"}}"#)
+                let [available, held, ledger] = [available.text(), held.text(), ledger.text()];
+                for part in [
+                    r#","balance":{"available":""#,
+                    available.as_str(),
+                    r#"","held":""#,
+                    held.as_str(),
+                    r#"","ledger":""#,
+                    ledger.as_str(),
+                    r#""}"#,
+                ] {
+                    out.extend_from_slice(part.as_bytes());
+                }
             }
-            None => write!(out, r#","balance":null"#),
-        };
-        json::optional(&mut out, "to", self.to.map(WalletId::as_str));
-        json::optional(&mut out, "from", self.from.map(WalletId::as_str));
+            None => out.extend_from_slice(br#","balance":null"#),
+        }
+        for (name, wallet) in [("to", self.to), ("from", self.from)] {
+            if let Some(wallet) = wallet {
+                json::plain(&mut out, name, wallet.as_str());
+            }
+        }
         json::optional(&mut out, "reason", self.reason);
         json::optional(&mut out, "reference", self.reference);
         self.metadata_json(&mut out);
@@ -187,8 +220,8 @@ impl Event<'_> {
     fn amount_json(&self, out: &mut Vec<u8>) {
         match self.amount {
             AmountEcho::Money(money) => {
-                let _ = write!(out, r#","amount":"{money}""#);
-                json::field(out, "currency", money.currency().code());
+                json::plain(out, "amount", money.text().as_str());
+                json::plain(out, "currency", money.currency().code());
             }
             AmountEcho::Text { amount, currency } => {
                 json::field(out, "amount", amount);
@@ -220,11 +253,51 @@ impl Event<'_> {
     }
 }
 
+/// A time as text: RFC 3339 in UTC with milliseconds. Written once for all events of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimeText {
+    bytes: [u8; TimeText::LENGTH_MAX],
+    length: usize,
+}
+
+impl TimeText {
+    /// `-009999-01-01T00:00:00.000Z`.
+    const LENGTH_MAX: usize = 27;
+
+    /// The text of a time in milliseconds since 1970-01-01 UTC; the last one that can be written stands for all after it.
+    pub fn new(at_ms: i64) -> TimeText {
+        const PRINTER: jiff::fmt::temporal::DateTimePrinter = jiff::fmt::temporal::DateTimePrinter::new().precision(Some(3));
+        let text = PRINTER.timestamp_to_string(&jiff::Timestamp::from_millisecond(at_ms).unwrap_or(jiff::Timestamp::MAX));
+        let mut bytes = [0; TimeText::LENGTH_MAX];
+        bytes.iter_mut().zip(text.bytes()).for_each(|(to, from)| *to = from);
+        TimeText { bytes, length: text.len().min(TimeText::LENGTH_MAX) }
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        self.bytes.get(..self.length).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default()
+    }
+}
+
 /// RFC 3339 in UTC with milliseconds.
 pub fn time_text(at_ms: i64) -> String {
-    const PRINTER: jiff::fmt::temporal::DateTimePrinter = jiff::fmt::temporal::DateTimePrinter::new().precision(Some(3));
-    let timestamp = jiff::Timestamp::from_millisecond(at_ms).unwrap_or(jiff::Timestamp::MAX);
-    PRINTER.timestamp_to_string(&timestamp)
+    TimeText::new(at_ms).as_str().to_owned()
+}
+
+/// A prefix and 128 bits as 26 characters of Crockford's base 32.
+struct IdText([u8; 30]);
+
+impl IdText {
+    fn new(prefix: &str, bits: &[u8; 16]) -> IdText {
+        let mut text = [0; 30];
+        let from = prefix.bytes().chain(PaymentId::base32(bits));
+        text.iter_mut().zip(from).for_each(|(to, from)| *to = from);
+        IdText(text)
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
 }
 
 #[cfg(test)]

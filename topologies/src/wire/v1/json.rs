@@ -42,6 +42,14 @@ pub(super) fn field(out: &mut Vec<u8>, field: &str, text: &str) {
     string(out, text);
 }
 
+/// Appends `,"name":"text"` where the text's type proves that nothing in it needs escaping: ids, words, times, amounts.
+pub(super) fn plain(out: &mut Vec<u8>, field: &str, text: &str) {
+    name(out, field);
+    out.push(b'"');
+    out.extend_from_slice(text.as_bytes());
+    out.push(b'"');
+}
+
 /// Appends `,"name":"text"` if there is a text.
 pub(super) fn optional(out: &mut Vec<u8>, name: &str, text: Option<&str>) {
     if let Some(text) = text {

@@ -2,7 +2,7 @@
 
 use finflow_ledger::{CommandKind, Coordinates, Currency, IdempotencyKey, Money, PaymentId, Tenant, WalletId};
 
-use super::{AmountEcho, Event, EventName, Snapshot, time_text};
+use super::{AmountEcho, Event, EventName, Snapshot, TimeText, time_text};
 
 #[test]
 fn an_event_is_the_contracts_json_with_cloudevents_headers() {
@@ -17,7 +17,7 @@ fn an_event_is_the_contracts_json_with_cloudevents_headers() {
         snapshot: Some(Snapshot { wallet_seq: 3, available: aed(8_750), held: aed(0), ledger: aed(8_750) }),
         kind: CommandKind::Transfer,
         amount: AmountEcho::Money(aed(1_250)),
-        at_ms: 1_700_000_000_123,
+        at: TimeText::new(1_700_000_000_123),
         key: &key,
         correlation: None,
         traceparent: None,

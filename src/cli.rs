@@ -31,6 +31,9 @@ pub(crate) struct Common {
     /// A configuration file over the defaults; later ones win
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Vec<PathBuf>,
+    /// The log that the engine runs on
+    #[arg(long, global = true, value_enum, default_value_t = LogKind::Embedded)]
+    pub(crate) log: LogKind,
     /// One setting over all files, for example lanes=2
     #[arg(long, global = true, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
@@ -54,6 +57,12 @@ pub(crate) enum Format {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogKind {
+    /// The topics in a local RocksDB, for one process
+    Embedded,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
     Human,
     Json,
@@ -65,6 +74,8 @@ pub(crate) enum Command {
     Run,
     /// Run a generated load, kill actors meanwhile, and audit every cent
     Demo(Demo),
+    /// Measure throughput, latency and bytes written, and audit what was done
+    Bench(Bench),
     /// Publish JSON lines (a file, or - for standard input) and run the engine until they are consumed
     Publish(Publish),
     /// Print the records of a topic
@@ -117,6 +128,31 @@ pub(crate) struct Demo {
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(30..=10_000_000))]
     pub(crate) wallets: u64,
     /// The seed of the generated load
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// Wallets, each opened with money in it
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(2..=100_000_000))]
+    pub(crate) wallets: u64,
+    /// Commands of the throughput phase; one in twenty repeats an earlier one
+    #[arg(long, default_value_t = 400_000)]
+    pub(crate) transfers: u64,
+    /// Commands that are carried out before, unmeasured
+    #[arg(long, default_value_t = 100_000)]
+    pub(crate) warm: u64,
+    /// Transfers per second of the latency phase
+    #[arg(long, default_value_t = 1_400, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) rate: u64,
+    /// How long the latency phase is measured; 0 leaves it out
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(0..=3600))]
+    pub(crate) seconds: u64,
+    /// Seventy transfers of a hundred credit one of thirty wallets
+    #[arg(long)]
+    pub(crate) hot: bool,
+    /// The seed of the load
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
 }

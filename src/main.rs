@@ -14,6 +14,7 @@ use self::failure::Failure;
 
 mod access;
 mod admin;
+mod bench;
 mod cli;
 mod config;
 mod demo;
@@ -72,6 +73,7 @@ async fn carry_out(cli: Cli) -> Result<(), Failure> {
     match command {
         Command::Run => run::run(&common).await,
         Command::Demo(options) => demo::demo(&common, &options).await,
+        Command::Bench(options) => bench::bench(&common, &options).await,
         Command::Publish(options) => publish::publish(&common, &options).await,
         Command::Tail(options) => tail::tail(&common, &options).await,
         Command::Wallet(command) => show::wallet(&common, &command).await,

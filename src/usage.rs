@@ -17,6 +17,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("dlq", "finflow dlq show 3:0"),
     ("state", "finflow state verify"),
     ("simulate", "finflow simulate --seeds 2000"),
+    ("bench", "finflow bench --log embedded"),
     ("topology", "finflow topology --format mermaid"),
     ("config", "finflow config check --config finflow.toml --set lanes=2"),
     ("completions", "finflow completions bash"),

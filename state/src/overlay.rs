@@ -1,6 +1,6 @@
 //! Overlays: the rows that an epoch changed, above the store. Open, then committing, then committed but not yet in the store.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 
 use crate::tables::{Accounts, Holds, Payments, Table, Timers, Wallets};
 
@@ -23,7 +23,7 @@ struct Row<V> {
 
 impl<T: Table> Default for Changes<T> {
     fn default() -> Self {
-        Changes { rows: HashMap::new(), bytes: 0 }
+        Changes { rows: HashMap::default(), bytes: 0 }
     }
 }
 

@@ -22,6 +22,10 @@ const HEAD_KEY: [u8; 1] = [Tag::Store as u8];
 const BLOCK_BYTES: usize = 4 * 1024;
 const WRITE_BUFFER_BYTES: usize = 16 * 1024 * 1024;
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
+const COMPRESSION: [DBCompressionType; 7] = {
+    use DBCompressionType::{Lz4, None};
+    [None, None, Lz4, Lz4, Lz4, Lz4, Lz4]
+};
 const OPEN_FILES_MAX: i32 = 256;
 
 /// What all stores of a process share, so that their memory is bounded together.
@@ -86,12 +90,10 @@ impl Store for RocksStore {
         let mut head = self.lock_head();
         let Some(next) = head_after(head.clone(), blocks)? else { return Ok(()) };
         let mut batch = WriteBatch::default();
-        for block in blocks.iter().filter(|block| 0 < block.header().number) {
-            for (key, value) in block.rows() {
-                match value {
-                    Some(value) => batch.put(key, value),
-                    None => batch.delete(key),
-                }
+        for (key, value) in newest_rows(blocks) {
+            match value {
+                Some(value) => batch.put(key, value),
+                None => batch.delete(key),
             }
         }
         batch.put(HEAD_KEY, crate::journal::encode_header(&next.to_header()));
@@ -143,6 +145,22 @@ fn is_headless(dir: &Path) -> bool {
     !is_empty && !dir.join("CURRENT").exists()
 }
 
+/// The newest image of every row, in key order: RocksDB takes ascending keys several times faster than others.
+fn newest_rows(blocks: &[EncodedBlock]) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+    let written = blocks.iter().filter(|block| 0 < block.header().number);
+    let mut rows: Vec<(&[u8], Option<&[u8]>)> = written.flat_map(EncodedBlock::rows).collect();
+    // Stable: of several images of a row the newest stays last.
+    rows.sort_by_key(|(key, _)| *key);
+    let mut rows = rows.into_iter().peekable();
+    std::iter::from_fn(move || {
+        let mut row = rows.next()?;
+        while let Some(newer) = rows.next_if(|newer| newer.0 == row.0) {
+            row = newer;
+        }
+        Some(row)
+    })
+}
+
 fn options(shared: &Shared) -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(&shared.cache);
@@ -161,7 +179,8 @@ fn options(shared: &Shared) -> Options {
     options.set_allow_concurrent_memtable_write(false);
     options.set_memtable_prefix_bloom_ratio(0.1);
     options.set_memtable_whole_key_filtering(true);
-    options.set_compression_type(DBCompressionType::Lz4);
+    // Young files are soon merged away; what rests below them is worth compressing.
+    options.set_compression_per_level(&COMPRESSION);
     options.set_max_open_files(OPEN_FILES_MAX);
     options.set_max_background_jobs(2);
     options.set_keep_log_file_num(2);

@@ -1,10 +1,10 @@
 //! What a decision can see: the open epoch, the epochs that are not yet in the store, the hot rows, the store. Newest first.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use finflow_ledger::{Account, Currency, Hold, Payment, PaymentId, SystemAccount, Wallet, WalletId};
 use finflow_state::{Accounts, Holds, Overlay, Payments, Store, Table, Wallets};
+use foldhash::HashMap;
 
 use crate::halt::Halt;
 
@@ -86,7 +86,7 @@ pub(crate) struct Hot {
 
 impl Hot {
     pub(crate) fn new(wallets_max: usize) -> Hot {
-        Hot { young: HashMap::new(), old: HashMap::new(), wallets_max, accounts: HashMap::new() }
+        Hot { young: HashMap::default(), old: HashMap::default(), wallets_max, accounts: HashMap::default() }
     }
 
     fn wallet(&mut self, id: &WalletId) -> Option<Wallet> {

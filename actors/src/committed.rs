@@ -1,10 +1,11 @@
 //! What readers may see of a partition: its store and the committed epochs that are not yet in it. Never anything uncommitted.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use finflow_ledger::{Payment, PaymentId, Wallet, WalletId};
-use finflow_state::{Head, Overlay, Payments, RocksStore, Store, Table, Wallets, store};
+use finflow_state::{EncodedBlock, Head, Overlay, Payments, RocksStore, Store, Table, Tag, Wallets, store};
 use finflow_topologies::partition::Layers;
 use finflow_topologies::restore;
 
@@ -39,6 +40,8 @@ pub(crate) struct Committed {
     /// `None` where it could not be restored: then it is halted from the start.
     pub(crate) store: Option<Arc<RocksStore>>,
     pub(crate) origin: Origin,
+    /// Held by whoever writes the store: a lane that died may have left a write behind, which its successor must not meet.
+    writer: Mutex<()>,
     layers: RwLock<Layers>,
     condition: Mutex<Condition>,
 }
@@ -50,12 +53,29 @@ impl Committed {
             Ok(Restored { store, head, origin }) => (Some(Arc::new(store)), origin, Condition::at(&head)),
             Err(cause) => (None, Origin::default(), Condition { halted: Some(cause.to_string()), ..Condition::default() }),
         };
-        Committed { dir, store, origin, layers: RwLock::new(Arc::from([])), condition: Mutex::new(condition) }
+        let (writer, layers) = (Mutex::default(), RwLock::new(Arc::from([])));
+        Committed { dir, store, origin, writer, layers, condition: Mutex::new(condition) }
     }
 
     /// Notes that the store is corrupt, so that the next start builds it again.
     pub(crate) fn mark_damaged(&self, cause: &str) {
         restoring::mark_damaged(&self.dir, cause);
+    }
+
+    /// Writes blocks to the store; those that it holds already are refused.
+    pub(crate) fn apply(&self, blocks: &[EncodedBlock]) -> Result<(), store::Error> {
+        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        self.open_store()?.apply(blocks)
+    }
+
+    /// Lets `restore` bring the store up to the log while nobody else writes it.
+    pub(crate) fn restored<T>(&self, restore: impl FnOnce() -> T) -> T {
+        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        restore()
+    }
+
+    fn open_store(&self) -> Result<&RocksStore, store::Error> {
+        self.store.as_deref().ok_or_else(|| store::Error::Io("it is not open".to_owned()))
     }
 
     pub(crate) fn show(&self, layers: Layers, condition: Condition) {
@@ -69,6 +89,27 @@ impl Committed {
 
     pub(crate) fn wallet(&self, id: &WalletId) -> Result<Option<Wallet>, store::Error> {
         self.read::<Wallets>(id, |overlay| overlay.wallets.get(id).map(|row| row.cloned()))
+    }
+
+    /// At most `limit` wallets behind `after`, by id.
+    pub(crate) fn wallets(&self, after: Option<&WalletId>, limit: usize) -> Result<Vec<Wallet>, store::Error> {
+        let layers = self.layers.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let from = after.map(|after| [&[Tag::Wallets as u8], after.as_str().as_bytes()].concat());
+        let rows = self.open_store()?.scan(Tag::Wallets, from.as_deref(), limit)?;
+        let mut ids = BTreeSet::new();
+        for (key, _) in &rows {
+            ids.insert(Wallets::decode_key(key)?);
+        }
+        // Of a full page, nothing behind its last row is known to be next.
+        let last = ids.last().filter(|_| rows.len() == limit).cloned();
+        let layered = layers.iter().flat_map(|overlay| overlay.wallets.iter().map(|(id, _)| id));
+        let is_here = |id: &&WalletId| after.is_none_or(|after| after < *id) && last.as_ref().is_none_or(|last| *id <= last);
+        ids.extend(layered.filter(is_here).cloned());
+        let mut wallets = Vec::with_capacity(ids.len().min(limit));
+        for id in ids.iter().take(limit) {
+            wallets.extend(self.wallet(id)?);
+        }
+        Ok(wallets)
     }
 
     pub(crate) fn payment(&self, id: PaymentId) -> Result<Option<Payment>, store::Error> {
@@ -87,8 +128,7 @@ impl Committed {
         }
         let mut bytes = Vec::new();
         T::encode_key(key, &mut bytes);
-        let Some(store) = &self.store else { return Err(store::Error::Io("it is not open".to_owned())) };
-        let row = store.get(&bytes)?;
+        let row = self.open_store()?.get(&bytes)?;
         Ok(row.map(|row| T::decode(key, &row)).transpose()?)
     }
 }

@@ -3,12 +3,12 @@
 //! Sends work to its partition actors. A partition actor that dies is started anew and the open epoch is decided again; if the
 //! lane dies itself, its node starts a new one, which restores everything from log and stores.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use finflow_state::Store;
+use finflow_state::{Store, store};
 use finflow_topologies::lane::{Answer, Failure, Lane, Next, Status};
 use finflow_topologies::log::{self, Commit, Log, Resolution, Session};
 use finflow_topologies::restore::restore;
@@ -28,8 +28,14 @@ use crate::supervisor::{Kind, Restarts};
 const FETCH_BYTES: usize = 512 * 1024;
 /// A partition that has not answered its work by then is taken for lost.
 const DECIDE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Committed epochs that may gather before they are written to the store together.
+/// Intervals that an epoch may gather while input waits.
+const INTERVALS_MAX: u32 = 4;
+/// Committed epochs that may gather before they are written to the store together. Every lookup passes through them.
 const APPLY_EPOCHS: usize = 8;
+/// So may changed rows: many together are cheaper to write.
+const APPLY_ROWS: usize = 1_500;
+/// How long after the last epoch even a single one is written.
+const APPLY_AFTER: Duration = Duration::from_millis(50);
 /// How long the lane waits before it asks again how a doubtful commit ended, or commits after a refusal.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
 
@@ -40,6 +46,7 @@ pub(crate) struct Args {
     pub(crate) name: Arc<str>,
     pub(crate) incarnation: u64,
     pub(crate) rules: Arc<Rules>,
+    /// The least time between two commits while all input is decided.
     pub(crate) epoch_interval: Duration,
     pub(crate) log: EmbeddedLog,
     pub(crate) clock: Clock,
@@ -52,6 +59,8 @@ pub(crate) enum Message {
     Turn,
     /// The commit in flight was answered.
     Answered(Commit),
+    /// The store of a partition has taken so many epochs, or failed.
+    Applied(u32, usize, Result<(), store::Error>),
     /// A doubt was settled, or could not be.
     Resolved(Result<Resolution, log::Error>),
     /// Lets a halted partition go on.
@@ -64,6 +73,8 @@ pub(crate) enum Message {
     Drain(RpcReplyPort<()>),
 }
 
+type Alarm = tokio::task::JoinHandle<Result<(), ractor::MessagingErr<Message>>>;
+
 pub(crate) struct State {
     args: Args,
     lane: Lane,
@@ -71,8 +82,14 @@ pub(crate) struct State {
     actors: BTreeMap<u32, (ActorRef<partition::Message>, Restarts)>,
     /// A `Turn` is in the mailbox already.
     is_scheduled: Arc<AtomicBool>,
+    /// When the open epoch took its first input.
     opened_at: Option<Instant>,
-    committed_at: Instant,
+    /// When the last epoch was closed.
+    closed_at: Instant,
+    /// A `Turn` at the time when something is due.
+    alarm: Option<Alarm>,
+    /// The partitions whose stores are being written.
+    applying: BTreeSet<u32>,
     draining: Option<RpcReplyPort<()>>,
 }
 
@@ -89,7 +106,9 @@ impl Actor for LaneActor {
             actors: BTreeMap::new(),
             is_scheduled: Arc::new(AtomicBool::new(false)),
             opened_at: None,
-            committed_at: Instant::now(),
+            closed_at: Instant::now(),
+            alarm: None,
+            applying: BTreeSet::new(),
             draining: None,
             args,
         };
@@ -106,6 +125,7 @@ impl Actor for LaneActor {
         match message {
             Message::Turn => state.turn(&myself).await?,
             Message::Answered(commit) => state.answered(&myself, &commit)?,
+            Message::Applied(partition, epochs, result) => state.applied(&myself, partition, epochs, result)?,
             Message::Resolved(Ok(resolution)) => state.settle(&myself, resolution)?,
             Message::Resolved(Err(cause @ log::Error::Fenced)) => return Err(cause.into()),
             Message::Resolved(Err(cause)) => {
@@ -165,7 +185,7 @@ impl State {
         // What could not be restored is halted with its cause already.
         let Some(store) = &committed.store else { return Ok(()) };
         let claim = self.session.lock().unwrap_or_else(PoisonError::into_inner).claim(id)?;
-        match restore(&self.args.log, &**store, id, claim.position.as_ref()) {
+        match committed.restored(|| restore(&self.args.log, &**store, id, claim.position.as_ref())) {
             Ok(head) => {
                 info!(partition = id, block = head.number, "adopted");
                 if !self.lane.adopt(claim.epoch, head) {
@@ -222,24 +242,46 @@ impl State {
         if self.draining.is_none() {
             self.fetch();
         }
-        let mut work = self.lane.round(self.args.clock.now_ms());
-        while !work.is_empty() {
-            let answers = self.decide(work).await;
-            if self.lane.merge(answers) == Next::Dropped {
+        while let Some(next) = self.decide_round().await {
+            if self.opened_at.is_none() && self.lane.has_open() {
+                self.opened_at = Some(Instant::now());
+            }
+            if next == Next::Dropped || (next == Next::Quiet && self.is_due()) {
                 break;
             }
-            work = self.lane.round(self.args.clock.now_ms());
         }
-        if self.lane.has_open() && self.opened_at.is_none() {
-            self.opened_at = Some(Instant::now());
+        if !self.lane.has_open() {
+            self.opened_at = None;
         }
         self.close(myself);
         if !self.lane.is_committing() && !self.lane.has_open() {
-            self.apply(1)?;
+            self.apply(myself);
             self.finish_drain();
         }
         self.schedule(myself);
         Ok(())
+    }
+
+    /// Lets the partitions decide one round; `None` when none is due.
+    async fn decide_round(&mut self) -> Option<Next> {
+        let work = self.lane.round(self.args.clock.now_ms());
+        if work.is_empty() {
+            return None;
+        }
+        let answers = self.decide(work).await;
+        Some(self.lane.merge(answers))
+    }
+
+    /// Whether the open epoch should be closed now.
+    ///
+    /// A commit costs about the same whatever it holds, so its epoch adapts to the load: the first input after a pause is
+    /// committed at once, a steady stream once an interval, and a backlog in epochs that gather several intervals long.
+    fn is_due(&self) -> bool {
+        let interval = self.args.epoch_interval;
+        let is_quiet = !self.lane.has_input() && interval <= self.closed_at.elapsed();
+        let is_late = |opened_at: Instant| is_quiet || interval * INTERVALS_MAX <= opened_at.elapsed();
+        let is_asked = self.lane.is_full() || self.lane.has_suspect() || self.draining.is_some();
+        is_asked || self.opened_at.is_some_and(is_late)
     }
 
     /// Reports a halt that is certain.
@@ -305,14 +347,12 @@ impl State {
     }
 
     fn close(&mut self, myself: &ActorRef<Message>) {
-        let is_due = self.opened_at.is_some_and(|opened_at| self.args.epoch_interval <= opened_at.elapsed());
-        let is_due = is_due || self.lane.is_full() || self.lane.has_suspect() || self.draining.is_some();
-        if self.lane.is_committing() || !is_due {
+        if self.lane.is_committing() || !self.is_due() {
             return;
         }
         let Some(transaction) = self.lane.close(self.args.clock.now_ms()) else { return };
         self.opened_at = None;
-        self.committed_at = Instant::now();
+        self.closed_at = Instant::now();
         let (session, myself) = (self.session.clone(), myself.clone());
         tokio::task::spawn_blocking(move || {
             let commit = session.lock().unwrap_or_else(PoisonError::into_inner).commit(transaction);
@@ -355,10 +395,10 @@ impl State {
         let outcome = if settled.committed { "committed" } else { "aborted" };
         ::metrics::counter!(metrics::EPOCHS, "outcome" => outcome).increment(1);
         ::metrics::counter!(metrics::INPUTS).increment(settled.inputs);
-        ::metrics::histogram!(metrics::COMMIT_SECONDS).record(self.committed_at.elapsed());
+        ::metrics::histogram!(metrics::COMMIT_SECONDS).record(self.closed_at.elapsed());
         self.lane.partitions().for_each(|id| self.show(id));
         self.args.waiters.wake(&settled.outcomes);
-        self.apply(APPLY_EPOCHS)?;
+        self.apply(myself);
         if settled.committed {
             myself.cast(Message::Turn)?;
         } else {
@@ -367,25 +407,57 @@ impl State {
         Ok(())
     }
 
-    /// Writes the epochs of every partition that has gathered `epochs_min` of them.
-    fn apply(&mut self, epochs_min: usize) -> Result<(), ActorProcessingErr> {
+    /// Begins to write the epochs of every partition that has gathered enough of them; the lane goes on meanwhile.
+    fn apply(&mut self, myself: &ActorRef<Message>) {
         for id in self.lane.partitions().collect::<Vec<_>>() {
-            // What a halted partition has not stored, it replays from the journal.
-            if self.lane.unapplied_epochs(id) < epochs_min || self.lane.status(id) != Some(&Status::Running) {
+            if !self.may_apply(id) || !self.is_worth_applying(id) {
                 continue;
             }
-            let Some(store) = self.args.partitions.get(&id).and_then(|committed| committed.store.as_ref()) else { continue };
-            let blocks = self.lane.unapplied(id);
-            if let Err(cause) = store.apply(&blocks) {
-                self.halt(id, cause.into());
-                continue;
+            let Some(committed) = self.args.partitions.get(&id).cloned() else { continue };
+            self.applying.insert(id);
+            let (blocks, myself) = (self.lane.unapplied(id), myself.clone());
+            tokio::task::spawn_blocking(move || {
+                let result = committed.apply(&blocks);
+                // A lane that is gone has left the blocks in the journal.
+                let _ = myself.cast(Message::Applied(id, blocks.len(), result));
+            });
+        }
+    }
+
+    /// What a halted partition has not stored, it replays from the journal.
+    fn may_apply(&self, id: u32) -> bool {
+        let is_running = self.lane.status(id) == Some(&Status::Running);
+        is_running && 0 < self.lane.unapplied_epochs(id) && !self.applying.contains(&id)
+    }
+
+    fn is_worth_applying(&self, id: u32) -> bool {
+        let epochs = self.lane.unapplied_epochs(id);
+        let is_idle = self.draining.is_some() || APPLY_AFTER <= self.closed_at.elapsed();
+        is_idle || APPLY_EPOCHS <= epochs || APPLY_ROWS <= self.lane.unapplied_rows(id)
+    }
+
+    fn applied(
+        &mut self,
+        myself: &ActorRef<Message>,
+        id: u32,
+        epochs: usize,
+        result: Result<(), store::Error>,
+    ) -> Result<(), ActorProcessingErr> {
+        self.applying.remove(&id);
+        match result {
+            Err(cause) => self.halt(id, cause.into()),
+            Ok(()) => {
+                let retired = self.lane.applied(id, epochs);
+                if let Some((actor, _)) = self.actors.get(&id) {
+                    // A dead actor has no hot rows to correct.
+                    let _ = actor.cast(partition::Message::Retire(retired));
+                }
+                self.show(id);
             }
-            let retired = self.lane.applied(id, blocks.len());
-            if let Some((actor, _)) = self.actors.get(&id) {
-                // A dead actor has no hot rows to correct.
-                let _ = actor.cast(partition::Message::Retire(retired));
-            }
-            self.show(id);
+        }
+        self.apply(myself);
+        if (self.draining.is_some() || self.lane.has_input()) && !self.is_scheduled.swap(true, Ordering::AcqRel) {
+            myself.cast(Message::Turn)?;
         }
         Ok(())
     }
@@ -402,6 +474,9 @@ impl State {
     }
 
     fn finish_drain(&mut self) {
+        if !self.applying.is_empty() || self.lane.partitions().any(|id| self.may_apply(id)) {
+            return;
+        }
         if let Some(answer) = self.draining.take() {
             for store in self.args.partitions.values().filter_map(|committed| committed.store.as_ref()) {
                 if let Err(cause) = store.flush() {
@@ -412,15 +487,24 @@ impl State {
         }
     }
 
-    /// Another turn as soon as there is input to decide, or when the open epoch is due.
+    /// Another turn as soon as there is input to decide, when the open epoch is due, or when the stores should follow.
     fn schedule(&mut self, myself: &ActorRef<Message>) {
-        if self.lane.has_input() && !self.is_scheduled.swap(true, Ordering::AcqRel) {
-            let _ = myself.cast(Message::Turn);
+        if let Some(alarm) = self.alarm.take() {
+            alarm.abort();
+        }
+        if self.lane.has_input() {
+            if !self.is_scheduled.swap(true, Ordering::AcqRel) {
+                // A lane that cannot be told has ended.
+                let _ = myself.cast(Message::Turn);
+            }
             return;
         }
-        if let Some(opened_at) = self.opened_at.filter(|_| !self.lane.is_committing()) {
-            let rest = self.args.epoch_interval.saturating_sub(opened_at.elapsed());
-            myself.send_after(rest, || Message::Turn);
-        }
+        let delay = match self.opened_at {
+            _ if self.lane.is_committing() => return,
+            Some(_) => self.args.epoch_interval,
+            None if self.lane.partitions().any(|id| self.may_apply(id)) => APPLY_AFTER,
+            None => return,
+        };
+        self.alarm = Some(myself.send_after(delay.saturating_sub(self.closed_at.elapsed()), || Message::Turn));
     }
 }

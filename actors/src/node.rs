@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use finflow_ledger::{Coordinates, Payment, PaymentId, PaymentState, Wallet, WalletId};
-use finflow_state::{Generation, RocksStore, Shared, Snapshots, Store, Tag, Wallets, store};
+use finflow_state::{Generation, RocksStore, Shared, Snapshots, store};
 use finflow_topologies::log::{self, Fetched, Headers, Log, Outgoing};
 use finflow_topologies::topics::{RECORD_BYTES_MAX, partition_of_key, partition_of_payment, partition_of_wallet};
 use finflow_topologies::{Outcome, Rules, Topic, restore};
@@ -44,7 +44,7 @@ pub struct Settings {
     pub lanes: u32,
     /// The name of this node; lanes are named after it.
     pub node_id: String,
-    /// The least time between two commits of a lane.
+    /// The least time between two commits of a lane that keeps up with its input.
     pub epoch_interval: Duration,
     /// Whether top-ups from the treasury are allowed.
     pub treasury_enabled: bool,
@@ -253,19 +253,9 @@ impl Node {
         self.read(partition_of_wallet(id, self.0.settings.partitions), |held| held.wallet(id))
     }
 
-    /// At most `limit` wallets of a partition behind `after`, by id; what is committed but not yet stored may be missing.
+    /// At most `limit` wallets of a partition behind `after`, by id.
     pub fn wallets(&self, partition: u32, after: Option<&WalletId>, limit: usize) -> Result<Vec<Wallet>, ReadError> {
-        let after = after.map(|after| [&[Tag::Wallets as u8], after.as_str().as_bytes()].concat());
-        self.read(partition, |committed| {
-            let Some(store) = &committed.store else { return Ok(Vec::new()) };
-            let rows = store.scan(Tag::Wallets, after.as_deref(), limit)?;
-            let mut wallets = Vec::with_capacity(rows.len());
-            for (key, _) in &rows {
-                let id = <Wallets as finflow_state::Table>::decode_key(key)?;
-                wallets.extend(committed.wallet(&id)?);
-            }
-            Ok(wallets)
-        })
+        self.read(partition, |committed| committed.wallets(after, limit))
     }
 
     /// A payment, or any other command, as it is committed.

@@ -74,7 +74,7 @@ pub struct Topics {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Epoch {
-    /// How long an epoch gathers commands; more than zero.
+    /// The least time between two commits of a lane that keeps up; more than zero.
     #[serde(with = "values::duration")]
     pub interval: Duration,
 }

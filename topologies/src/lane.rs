@@ -24,8 +24,8 @@ mod hosted;
 mod merge;
 mod suspicion;
 
-/// Commands and postings that one partition takes into one wave, each.
-pub const WAVE_RECORDS_MAX: usize = 1_024;
+/// Commands and postings that one partition takes into one wave, each. Between two waves an epoch may be closed.
+pub const WAVE_RECORDS_MAX: usize = 128;
 /// A partition stops taking input when the block of its open epoch is about this long, in bytes.
 pub const BLOCK_BYTES_SOFT: usize = 256 * 1024;
 /// A hand-over that would take a block past this length, in bytes, goes through the log instead.
@@ -287,6 +287,11 @@ impl Lane {
     /// How many epochs of a partition wait for the store.
     pub fn unapplied_epochs(&self, partition: u32) -> usize {
         self.hosted.get(&partition).map_or(0, |hosted| hosted.unapplied.len())
+    }
+
+    /// How many changed rows of a partition wait for the store.
+    pub fn unapplied_rows(&self, partition: u32) -> usize {
+        self.hosted.get(&partition).map_or(0, |hosted| hosted.unapplied.iter().map(|(_, overlay)| overlay.entities()).sum())
     }
 
     /// Takes note that the store holds the oldest `count` unapplied blocks, and gives their overlays for the partition to retire.

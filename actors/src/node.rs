@@ -300,11 +300,14 @@ impl Node {
     /// Waits until every command and posting is consumed and nothing is in flight; `false` at the deadline.
     pub async fn idle(&self, deadline: Duration) -> bool {
         let begun = Instant::now();
+        let ticks = self.0.log.changed();
         while begun.elapsed() < deadline {
+            let before = *ticks.borrow();
             let quiet = self.0.partitions.values().all(|committed| committed.condition().is_quiet);
             let consumed =
                 self.status().iter().all(|status| status.commands_lag + status.postings_lag == 0 || status.cause.is_some());
-            if quiet && consumed {
+            // Partitions are read one after the other: a posting that was committed meanwhile may have been overlooked.
+            if quiet && consumed && *ticks.borrow() == before {
                 return true;
             }
             self.changed(Duration::from_millis(20)).await;

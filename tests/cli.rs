@@ -1,4 +1,4 @@
-//! The command line as a user types it: publish, tail, show, verify, demo, mistakes - and a process that is killed.
+//! The command line as a user types it: publish, tail, show, verify, demo, mistakes.
 
 use std::process::Stdio;
 
@@ -101,50 +101,6 @@ fn mistakes_have_their_exit_codes() {
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {errors}");
         assert!(errors.contains(told), "{arguments:?}: {errors}");
     }
-}
-
-#[test]
-fn a_process_that_is_killed_at_any_moment_loses_and_doubles_nothing() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let mut commands = String::new();
-    for n in 0..20 {
-        commands.push_str(&COMMANDS.lines().next().expect("a line").replace("alice", &format!("w{n}")));
-        commands.push('\n');
-        commands.push_str(&COMMANDS.lines().nth(2).expect("a line").replace("alice", &format!("w{n}")));
-        commands.push('\n');
-    }
-    for n in 0..4_000 {
-        let line = COMMANDS.lines().nth(3).expect("a line").replace("order-1", &format!("k{n}"));
-        commands.push_str(&line.replace("alice", &format!("w{}", n % 20)).replace("bob", &format!("w{}", (n * 7 + 1) % 20)));
-        commands.push('\n');
-    }
-    std::fs::write(dir.path().join("payments.jsonl"), &commands).expect("a file");
-    let mut random = fastrand::Rng::with_seed(7);
-    for _ in 0..15 {
-        let mut child = command(dir.path(), &["publish", "payments.jsonl", "--set", "lanes=2"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the program runs");
-        let until = std::time::Instant::now() + std::time::Duration::from_millis(random.u64(5..250));
-        while std::time::Instant::now() < until && child.try_wait().expect("a child").is_none() {
-            std::thread::yield_now();
-        }
-        // It may have finished already.
-        let _ = child.kill();
-        child.wait().expect("a child");
-    }
-    let told = json(dir.path(), &["publish", "payments.jsonl", "--set", "lanes=2", "--wait"]);
-    assert_eq!((&told[0]["unanswered"], &told[0]["applied"]), (&0.into(), &20.into()));
-    let events = json(dir.path(), &["tail", "events", "--from", "beginning", "--exit-at-end"]);
-    let events: Vec<Vec<u8>> = events.iter().map(|line| line["value"].to_string().into_bytes()).collect();
-    let audit = finflow_topologies::simulation::audit(events.iter().map(Vec::as_slice));
-    assert_eq!(audit.faults, vec![]);
-    let ended: u64 = audit.outcomes.iter().filter(|(name, _)| name.starts_with("payment.")).map(|(_, count)| count).sum();
-    assert_eq!(ended, 4_020);
-    assert_eq!(audit.sums.get("AED"), Some(&(20 * 10_000)));
-    let verified = json(dir.path(), &["state", "verify"]);
-    assert!(verified.iter().all(|partition| partition["differences"] == Value::Array(vec![])));
 }
 
 #[test]

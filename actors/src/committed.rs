@@ -44,6 +44,7 @@ pub(crate) struct Committed {
     writer: Mutex<()>,
     layers: RwLock<Layers>,
     condition: Mutex<Condition>,
+    fault: Mutex<Option<String>>,
 }
 
 impl Committed {
@@ -54,7 +55,7 @@ impl Committed {
             Err(cause) => (None, Origin::default(), Condition { halted: Some(cause.to_string()), ..Condition::default() }),
         };
         let (writer, layers) = (Mutex::default(), RwLock::new(Arc::from([])));
-        Committed { dir, store, origin, writer, layers, condition: Mutex::new(condition) }
+        Committed { dir, store, origin, writer, layers, condition: Mutex::new(condition), fault: Mutex::default() }
     }
 
     /// Notes that the store is corrupt, so that the next start builds it again.
@@ -81,6 +82,20 @@ impl Committed {
     pub(crate) fn show(&self, layers: Layers, condition: Condition) {
         *self.layers.write().unwrap_or_else(PoisonError::into_inner) = layers;
         *self.condition.lock().unwrap_or_else(PoisonError::into_inner) = condition;
+    }
+
+    /// Shows the partition as halted: nobody will go on with it in this process.
+    pub(crate) fn give_up(&self, cause: &str) {
+        self.condition.lock().unwrap_or_else(PoisonError::into_inner).halted = Some(cause.to_owned());
+    }
+
+    /// Why the store cannot be written now; `None` while it can.
+    pub(crate) fn fault(&self) -> Option<String> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_fault(&self, fault: Option<String>) {
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
     }
 
     pub(crate) fn condition(&self) -> Condition {

@@ -91,6 +91,8 @@ pub(crate) struct State {
     /// The partitions whose stores are being written.
     applying: BTreeSet<u32>,
     draining: Option<RpcReplyPort<()>>,
+    /// It has drained: what comes now is the next start's.
+    is_over: bool,
 }
 
 impl Actor for LaneActor {
@@ -110,6 +112,7 @@ impl Actor for LaneActor {
             alarm: None,
             applying: BTreeSet::new(),
             draining: None,
+            is_over: false,
             args,
         };
         let ids: Vec<u32> = state.args.partitions.keys().copied().collect();
@@ -238,9 +241,12 @@ impl State {
 
     /// Fetches, decides every round that is due, closes the epoch when it is time, and begins its commit.
     async fn turn(&mut self, myself: &ActorRef<Message>) -> Result<(), ActorProcessingErr> {
+        if self.is_over {
+            return Ok(());
+        }
         self.is_scheduled.store(false, Ordering::Release);
-        if self.draining.is_none() {
-            self.fetch();
+        if self.draining.is_none() && !self.fetch() {
+            myself.send_after(RETRY_DELAY, || Message::Turn);
         }
         while let Some(next) = self.decide_round().await {
             if self.opened_at.is_none() && self.lane.has_open() {
@@ -296,7 +302,9 @@ impl State {
         }
     }
 
-    fn fetch(&mut self) {
+    /// `false` if something could not be read and must be asked for again.
+    fn fetch(&mut self) -> bool {
+        let mut is_whole = true;
         for id in self.lane.partitions().collect::<Vec<_>>() {
             let wants = self.lane.wants(id);
             for (topic, from) in [(Topic::Commands, wants.commands), (Topic::Postings, wants.postings)] {
@@ -310,10 +318,12 @@ impl State {
                     Err(cause) => {
                         warn!(partition = id, %topic, from, %cause, "cannot read");
                         self.lane.unreadable(id, &cause);
+                        is_whole = false;
                     }
                 }
             }
         }
+        is_whole
     }
 
     /// Gives each partition its work, all at once, and takes the answers.
@@ -445,8 +455,13 @@ impl State {
     ) -> Result<(), ActorProcessingErr> {
         self.applying.remove(&id);
         match result {
+            Err(store::Error::Io(cause)) => {
+                self.apply_later(myself, id, cause);
+                return Ok(());
+            }
             Err(cause) => self.halt(id, cause.into()),
             Ok(()) => {
+                self.args.partitions.get(&id).into_iter().for_each(|committed| committed.set_fault(None));
                 let retired = self.lane.applied(id, epochs);
                 if let Some((actor, _)) = self.actors.get(&id) {
                     // A dead actor has no hot rows to correct.
@@ -462,6 +477,21 @@ impl State {
         Ok(())
     }
 
+    /// A disk that refuses may take it later: the epochs wait in memory and in the log, and past so many of them the partition takes
+    /// no more input.
+    fn apply_later(&mut self, myself: &ActorRef<Message>, id: u32, cause: String) {
+        if !self.has_fault(id) {
+            error!(partition = id, cause, "the store cannot be written, trying again");
+        }
+        self.args.partitions.get(&id).into_iter().for_each(|committed| committed.set_fault(Some(cause.clone())));
+        myself.send_after(RETRY_DELAY, || Message::Turn);
+    }
+
+    /// Whether the store of a partition could not be written the last time.
+    fn has_fault(&self, id: u32) -> bool {
+        self.args.partitions.get(&id).is_some_and(|committed| committed.fault().is_some())
+    }
+
     fn show(&self, id: u32) {
         let (Some(committed), Some(head)) = (self.args.partitions.get(&id), self.lane.head(id)) else { return };
         let halted = match self.lane.status(id) {
@@ -473,18 +503,24 @@ impl State {
         committed.show(self.lane.committed_layers(id), condition);
     }
 
+    /// Writes the stores and answers, beside the actor: a disk may hold a thread for long, and signals are still to be heard.
     fn finish_drain(&mut self) {
-        if !self.applying.is_empty() || self.lane.partitions().any(|id| self.may_apply(id)) {
+        let is_written = |id| !self.may_apply(id) || self.has_fault(id);
+        if !self.applying.is_empty() || !self.lane.partitions().all(is_written) {
             return;
         }
-        if let Some(answer) = self.draining.take() {
-            for store in self.args.partitions.values().filter_map(|committed| committed.store.as_ref()) {
+        let Some(answer) = self.draining.take() else { return };
+        self.is_over = true;
+        let stores: Vec<_> = self.args.partitions.values().filter_map(|committed| committed.store.clone()).collect();
+        tokio::task::spawn_blocking(move || {
+            for store in stores {
                 if let Err(cause) = store.flush() {
                     warn!(%cause, "cannot flush a store");
                 }
             }
+            // A node that waits no longer stops its actors itself.
             let _ = answer.send(());
-        }
+        });
     }
 
     /// Another turn as soon as there is input to decide, when the open epoch is due, or when the stores should follow.

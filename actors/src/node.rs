@@ -1,35 +1,38 @@
 //! A node: one process's engine. Opens the log and the stores, supervises the lanes, and answers readers from committed state.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use finflow_ledger::{Coordinates, Payment, PaymentId, PaymentState, Wallet, WalletId};
+use finflow_ledger::{Coordinates, Payment, PaymentId, Wallet, WalletId};
 use finflow_state::{Generation, RocksStore, Shared, Snapshots, store};
 use finflow_topologies::log::{self, Fetched, Headers, Log, Outgoing};
 use finflow_topologies::topics::{RECORD_BYTES_MAX, partition_of_key, partition_of_payment, partition_of_wallet};
-use finflow_topologies::{Outcome, Rules, Topic, restore};
+use finflow_topologies::{Rules, Topic, restore};
 use ractor::{Actor, ActorRef};
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
 
 use self::root::Root;
+pub(crate) use self::waiters::Waiters;
 pub use crate::checking::Checked;
 use crate::checking::check_copy;
 use crate::clock::Clock;
 use crate::committed::Committed;
 use crate::lane::{Args, Message};
-use crate::log::embedded::EmbeddedLog;
+use crate::log::embedded::{Disk, EmbeddedLog, LocalDisk};
 use crate::metrics;
 use crate::restoring::{Restorer, clear, directory};
 use crate::snapshots::{Carrier, SnapshotError};
 
 mod root;
+mod waiters;
 
 /// How long a node waits for its lanes to finish when it stops.
 const STOP_TIMEOUT_MS: u64 = 10_000;
+/// How long actors may take to end once they have finished.
+const ACTORS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a node is started with.
 #[derive(Debug, Clone)]
@@ -152,36 +155,16 @@ struct Inner {
     root: Option<ActorRef<root::Message>>,
 }
 
-/// Callers who wait for a payment's terminal state.
-#[derive(Default)]
-pub(crate) struct Waiters(Mutex<HashMap<PaymentId, Vec<oneshot::Sender<PaymentState>>>>);
-
-impl Waiters {
-    /// Wakes those whose payment has ended.
-    pub(crate) fn wake(&self, outcomes: &[Outcome]) {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.is_empty() {
-            return;
-        }
-        for outcome in outcomes.iter().filter(|outcome| outcome.state.is_terminal()) {
-            for waiter in waiting.remove(&outcome.payment).into_iter().flatten() {
-                // Who has gone needs no answer.
-                let _ = waiter.send(outcome.state);
-            }
-        }
-    }
-
-    fn wait(&self, payment: PaymentId) -> oneshot::Receiver<PaymentState> {
-        let (sender, receiver) = oneshot::channel();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(payment).or_default().push(sender);
-        receiver
-    }
-}
-
 impl Node {
     /// Starts the engine: restores every partition and begins to take commands. A partition that cannot be restored is halted.
     pub async fn start(settings: Settings) -> Result<Node, StartError> {
-        let mut inner = open(settings)?;
+        Node::start_on(Arc::new(LocalDisk), settings).await
+    }
+
+    /// Starts the engine with its log on a disk of a test's own making.
+    #[doc(hidden)]
+    pub async fn start_on(disk: Arc<dyn Disk>, settings: Settings) -> Result<Node, StartError> {
+        let mut inner = open(disk, settings)?;
         let (root, _) = Actor::spawn(None, Root, lanes(&inner)).await?;
         inner.root = Some(root);
         Ok(Node(Arc::new(inner)))
@@ -189,17 +172,17 @@ impl Node {
 
     /// Opens the directory for reading: restores every partition, takes no commands. A partition that cannot be restored is halted.
     pub fn open(settings: Settings) -> Result<Node, StartError> {
-        Ok(Node(Arc::new(open(settings)?)))
+        Ok(Node(Arc::new(open(Arc::new(LocalDisk), settings)?)))
     }
 
-    /// Finishes what is in flight, writes the stores and stops the actors.
-    pub async fn stop(&self) {
-        if let Some(root) = &self.0.root {
-            // A root that does not answer in time is stopped all the same: the log holds the truth.
-            let _ = ractor::call_t!(root, root::Message::Drain, STOP_TIMEOUT_MS);
-            root.stop_children_and_wait(None, Some(Duration::from_secs(5))).await;
-            let _ = root.stop_and_wait(None, Some(Duration::from_secs(5))).await;
-        }
+    /// Finishes what is in flight, writes the stores and stops the actors; `false` where that was not possible in time. What was
+    /// accepted is in the log all the same, and the next start goes on with it.
+    pub async fn stop(&self) -> bool {
+        let Some(root) = &self.0.root else { return true };
+        let is_drained = ractor::call_t!(root, root::Message::Drain, STOP_TIMEOUT_MS).unwrap_or(false);
+        root.stop_children_and_wait(None, Some(ACTORS_TIMEOUT)).await;
+        let is_stopped = root.stop_and_wait(None, Some(ACTORS_TIMEOUT)).await.is_ok();
+        is_drained && is_stopped
     }
 
     /// The partition count.
@@ -240,6 +223,13 @@ impl Node {
     /// The offsets that a topic's partition holds.
     pub fn range(&self, topic: Topic, partition: u32) -> Result<std::ops::Range<u64>, log::Error> {
         self.0.log.range(topic, partition)
+    }
+
+    /// What of the disk does not work now, each with its cause; the rest goes on.
+    pub fn faults(&self) -> Vec<(String, String)> {
+        let stores = self.0.partitions.iter();
+        let stores = stores.filter_map(|(id, committed)| Some((format!("store {id}"), committed.fault()?)));
+        self.0.log.fault().map(|cause| ("log".to_owned(), cause)).into_iter().chain(stores).collect()
     }
 
     /// Returns when the log has changed, or at the deadline.
@@ -434,11 +424,11 @@ impl Inner {
 }
 
 /// Opens the log, which keeps every other process out, and restores every partition.
-fn open(settings: Settings) -> Result<Inner, StartError> {
+fn open(disk: Arc<dyn Disk>, settings: Settings) -> Result<Inner, StartError> {
     let made = |path: &PathBuf| std::fs::create_dir_all(path).map_err(|error| StartError::Directory(path.clone(), error));
     let state_dir = settings.data_dir.join("state");
     made(&state_dir)?;
-    let log = EmbeddedLog::open(&settings.data_dir.join("log"), settings.partitions)?;
+    let log = EmbeddedLog::open_on(disk, &settings.data_dir.join("log"), settings.partitions)?;
     let scratch = settings.data_dir.join("tmp");
     clear(&scratch).map_err(|error| StartError::Directory(scratch.clone(), error))?;
     made(&scratch)?;

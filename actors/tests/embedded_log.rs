@@ -1,13 +1,21 @@
 //! The contract of the log, on the embedded one, and what is its own: writers side by side, one process at a time.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use finflow_actors::log::embedded::EmbeddedLog;
 use finflow_state::Stamp;
 use finflow_topologies::Topic;
-use finflow_topologies::log::conformance::{Harness, PARTITIONS, check};
-use finflow_topologies::log::{Batch, Claimed, Commit, Error, Headers, Log, Outgoing, Position, Resolution, Transaction};
+use finflow_topologies::log::conformance::{Faulty, Harness, PARTITIONS, check, check_faults};
+use finflow_topologies::log::{
+    Batch, Claimed, Commit, Error, Headers, Log, Outgoing, Position, Resolution, Transaction, simulated,
+};
+
+use self::failing::{FailingDisk, Fault};
+
+#[path = "disk/failing.rs"]
+mod failing;
 
 fn record(value: &str) -> Outgoing {
     let headers = Headers::from_pairs([("a", &b"1"[..]), ("a", &b"2"[..])]);
@@ -85,25 +93,85 @@ fn concurrent_writers_leave_no_gap_and_readers_see_whole_commits() {
 }
 
 #[test]
-fn settling_a_doubt_beside_a_writer_loses_no_acknowledged_record() {
+fn settling_doubts_beside_writers_loses_no_acknowledged_record() {
     let dir = tempfile::tempdir().expect("a directory");
-    let log = EmbeddedLog::open(dir.path(), 1).expect("a log");
+    let disk = Arc::new(FailingDisk::default());
+    let log = EmbeddedLog::open_on(disk.clone(), dir.path(), 1).expect("a log");
     let mut session = log.session("lane").expect("a session");
-    let acknowledged = std::thread::scope(|scope| {
-        let writer = log.clone();
-        let appender = scope.spawn(move || {
-            let append = |n: u64| writer.append(Topic::Commands, 0, vec![record(&n.to_string())]).map(|offset| (n, offset));
-            (0..400).filter_map(|n| append(n).ok()).collect::<Vec<(u64, u64)>>()
-        });
-        while !appender.is_finished() {
-            assert_eq!(session.resolve(&stamp(1)), Ok(Resolution::Aborted));
+    let claim = session.claim(0).expect("a claim").epoch;
+    let mut random = fastrand::Rng::with_seed(1);
+    let (acknowledged, committed) = std::thread::scope(|scope| {
+        let appenders: Vec<_> = (0..2_u64)
+            .map(|writer| {
+                let (log, numbers) = (log.clone(), writer * 200..writer * 200 + 200);
+                let append = move |n: u64| Some((n, log.append(Topic::Commands, 0, vec![record(&n.to_string())]).ok()?));
+                scope.spawn(move || numbers.filter_map(append).collect::<Vec<(u64, u64)>>())
+            })
+            .collect();
+        let mut committed = Vec::new();
+        for counter in 1.. {
+            if appenders.iter().all(|appender| appender.is_finished()) {
+                break;
+            }
+            disk.script([None, None, random.choice([Fault::Before, Fault::After, Fault::Torn])]);
+            let commit = match session.commit(transaction(counter, &[0], claim)) {
+                Commit::InDoubt(_) => session.resolve(&stamp(counter)).expect("a disk that opens"),
+                other => Option::<Resolution>::from(&other).expect("an answer"),
+            };
+            committed.extend((commit == Resolution::Committed).then_some(counter));
         }
-        appender.join().expect("a writer")
+        let acknowledged = appenders.into_iter().flat_map(|appender| appender.join().expect("a writer")).collect::<Vec<_>>();
+        (acknowledged, committed)
     });
-    assert!(!acknowledged.is_empty());
+    let (writes, failed) = disk.counts();
+    assert!(0 < failed && !acknowledged.is_empty() && !committed.is_empty(), "{failed} of {writes} writes failed");
     let records = log.fetch(Topic::Commands, 0, 0, usize::MAX).expect("records").records;
     for (n, offset) in acknowledged {
         let found = records.iter().find(|record| record.offset == offset).and_then(|record| record.value.clone());
         assert_eq!(found.as_deref(), Some(n.to_string().as_bytes()), "offset {offset}");
     }
+    assert_eq!(log.range(Topic::Journal, 0), Ok(0..2 * committed.len() as u64), "{committed:?}");
+}
+
+struct Failing {
+    dir: tempfile::TempDir,
+    disk: Arc<FailingDisk>,
+    log: Option<EmbeddedLog>,
+}
+
+impl Harness for Failing {
+    fn open(&mut self) -> Arc<dyn Log> {
+        self.log = None;
+        let begun = Instant::now();
+        // The thread that opens a closed log again may still be letting go of it.
+        let log = loop {
+            match EmbeddedLog::open_on(self.disk.clone(), self.dir.path(), PARTITIONS) {
+                Ok(log) => break log,
+                Err(error) => assert!(begun.elapsed() < Duration::from_secs(10), "{error}"),
+            }
+        };
+        self.log = Some(log.clone());
+        Arc::new(log)
+    }
+}
+
+impl Faulty for Failing {
+    fn fail_next(&mut self, fault: simulated::Fault) {
+        match fault {
+            simulated::Fault::DoubtCommitted => self.disk.script([Some(Fault::After)]),
+            simulated::Fault::DoubtAborted => self.disk.script([Some(Fault::Torn)]),
+            // A commit is refused by a log that is closed and cannot be opened.
+            simulated::Fault::Abort => {
+                self.disk.refuse_this_thread_once();
+                self.disk.script([Some(Fault::Before)]);
+                let log = self.log.as_ref().expect("an open log");
+                assert!(log.append(Topic::Dlq, 3, vec![record("x")]).is_err());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_embedded_log_keeps_the_contract_when_its_disk_fails() {
+    check_faults(|| Failing { dir: tempfile::tempdir().expect("a directory"), disk: Arc::default(), log: None });
 }

@@ -1,30 +1,41 @@
 //! The embedded log: the application's topics in a local RocksDB, for one process.
 //!
-//! One synced write per commit or append; the records of a commit and partition are stored together as one chunk. Readers see the
-//! end of a partition only after the write that moved it is durable. Owners of partitions are kept in memory: RocksDB's lock keeps
-//! other processes out.
+//! Writers stand in line and whoever writes takes everyone with him (`line`), one synced write for all; the records of a commit and
+//! partition are stored together as one chunk. Readers see the end of a partition only after the write that moved it is durable
+//! (`view`). A write that fails may have been written all the same: the database is closed, everyone in that write is in doubt, and
+//! nothing is built on a guess - it is opened again, by whoever writes next or by itself, and then tells. Claims of partitions are
+//! kept in memory: RocksDB's lock keeps other processes out.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use finflow_state::Stamp;
 use finflow_topologies::log::{
-    Claim, Claimed, Commit, Error, Fetched, Log, Outgoing, Position, Resolution, Session, Transaction,
+    Claim, Claimed, Commit, Error, Fetched, Log, Outgoing, Position, Record, Resolution, Session, Transaction,
 };
 use finflow_topologies::topics::Topic;
-use rocksdb::{DB, Direction, IteratorMode, Options, WriteBatch, WriteOptions};
+use rocksdb::DB;
 use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+pub use self::disk::Disk;
+pub(crate) use self::disk::LocalDisk;
+use self::disk::Rows;
+use self::line::Line;
+use self::view::{Place, TAIL_BYTES_MAX, View};
 
 mod chunk;
+mod disk;
+mod line;
+mod view;
 
-const COUNT_KEY: &[u8] = b"i";
-const POSITION: u8 = b'p';
-const START: u8 = b's';
-const CHUNK: u8 = b'c';
-const WRITE_BUFFER_BYTES: usize = 32 * 1024 * 1024;
+/// What one synced write takes in, in bytes; the next one takes the rest.
+const WRITE_BYTES_MAX: usize = 8 << 20;
+/// How long a closed log waits before it tries to open again.
+const REOPEN_EVERY: Duration = Duration::from_millis(100);
 
 /// The log; clones share it.
 #[derive(Clone)]
@@ -33,15 +44,23 @@ pub struct EmbeddedLog(Arc<Shared>);
 struct Shared {
     dir: PathBuf,
     partitions: u32,
-    /// `None` while a failed write has closed it and it could not be opened again.
-    db: RwLock<Option<DB>>,
-    state: Mutex<State>,
-    ranges: RwLock<Ranges>,
+    disk: Arc<dyn Disk>,
+    line: Line<Request, Answer>,
+    database: RwLock<Database>,
+    /// Changed only with the pen of the line.
+    owners: Mutex<Owners>,
+    view: RwLock<View>,
     changed: watch::Sender<u64>,
 }
 
+enum Database {
+    Open(DB),
+    /// A write has failed, for this cause: what is on disk is not known until it is opened again.
+    Closed(String),
+}
+
 #[derive(Default)]
-struct State {
+struct Owners {
     positions: BTreeMap<u32, Position>,
     /// By partition: the session and the epoch of the latest claim.
     claims: BTreeMap<u32, (u64, u64)>,
@@ -50,31 +69,74 @@ struct State {
     sessions_opened: u64,
 }
 
-impl State {
+/// What somebody wants written.
+struct Request {
+    batches: Vec<Encoded>,
+    /// For an epoch: who commits it. A producer needs no claim.
+    commit: Option<Committing>,
+}
+
+struct Encoded {
+    place: Place,
+    chunk: chunk::Encoded,
+}
+
+struct Committing {
+    lane: String,
+    session: u64,
+    positions: Vec<Claimed>,
+}
+
+#[derive(Debug)]
+enum Answer {
+    /// Durable; the offsets of the first record of each batch.
+    Written(Vec<u64>),
+    /// Nothing of it was written.
+    Refused(Error),
+    Fenced,
+    /// It may have been written or not.
+    InDoubt(Error),
+}
+
+impl Owners {
+    fn is_over(&self, lane: &str, session: u64) -> bool {
+        self.sessions.get(lane) != Some(&session)
+    }
+
     fn is_claimed(&self, session: u64, claimed: &Claimed) -> bool {
         self.claims.get(&claimed.position.partition) == Some(&(session, claimed.claim))
+    }
+
+    fn may_commit(&self, commit: &Committing) -> bool {
+        let is_over = self.is_over(&commit.lane, commit.session);
+        !is_over && commit.positions.iter().all(|claimed| self.is_claimed(commit.session, claimed))
     }
 }
 
 impl EmbeddedLog {
     /// Opens the log in `dir`, or begins one with `partitions` partitions.
     pub fn open(dir: &Path, partitions: u32) -> Result<EmbeddedLog, Error> {
-        let db = open_db(dir)?;
-        match db.get(COUNT_KEY).map_err(unavailable)? {
-            Some(found) if found != partitions.to_be_bytes() => {
-                let found = found.try_into().map(u32::from_be_bytes).unwrap_or_default();
-                return Err(Error::Corrupt(format!("the log has {found} partitions, {partitions} are configured")));
-            }
-            Some(_) => {}
-            None => db.put_opt(COUNT_KEY, partitions.to_be_bytes(), &synced()).map_err(unavailable)?,
+        EmbeddedLog::open_on(Arc::new(LocalDisk), dir, partitions)
+    }
+
+    /// Opens the log on a disk of a test's own making.
+    #[doc(hidden)]
+    pub fn open_on(disk: Arc<dyn Disk>, dir: &Path, partitions: u32) -> Result<EmbeddedLog, Error> {
+        let db = disk.open(dir)?;
+        let found = disk::begin(&*disk, &db, partitions)?;
+        if found != partitions {
+            return Err(Error::Corrupt(format!("the log has {found} partitions, {partitions} are configured")));
         }
-        let (ranges, positions) = load(&db, partitions)?;
+        let view = View::new(disk::ranges(&db, partitions)?, TAIL_BYTES_MAX);
+        let owners = Owners { positions: disk::positions(&db, partitions)?, ..Owners::default() };
         let shared = Shared {
             dir: dir.to_owned(),
             partitions,
-            db: RwLock::new(Some(db)),
-            state: Mutex::new(State { positions, ..State::default() }),
-            ranges: RwLock::new(ranges),
+            disk,
+            line: Line::new(WRITE_BYTES_MAX),
+            database: RwLock::new(Database::Open(db)),
+            owners: Mutex::new(owners),
+            view: RwLock::new(view),
             changed: watch::Sender::new(0),
         };
         Ok(EmbeddedLog(Arc::new(shared)))
@@ -82,75 +144,188 @@ impl EmbeddedLog {
 
     /// Appends records to several partitions of `commands` in one write, and gives the offset of the first in each.
     pub fn append_all(&self, batches: Vec<(u32, Vec<Outgoing>)>) -> Result<Vec<u64>, Error> {
-        let _state = self.settled()?;
-        self.write(batches.into_iter().map(|(partition, records)| (Topic::Commands, partition, records)).collect(), &[])
+        self.append_to(batches.into_iter().map(|(partition, records)| ((Topic::Commands, partition), records)))
     }
 
-    /// Ticks with every append and commit.
+    /// Ticks with every append and commit, and when a log that was closed is open again.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.0.changed.subscribe()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Why the log is closed; `None` while it is open.
+    pub fn fault(&self) -> Option<String> {
+        match &*self.database() {
+            Database::Open(_) => None,
+            Database::Closed(cause) => Some(cause.clone()),
+        }
     }
 
-    fn with_db<T>(&self, read: impl FnOnce(&DB) -> Result<T, Error>) -> Result<T, Error> {
-        let db = self.0.db.read().unwrap_or_else(PoisonError::into_inner);
-        read(db.as_ref().ok_or_else(|| Error::Unavailable("the log's disk failed".to_owned()))?)
+    fn append_to(&self, batches: impl Iterator<Item = (Place, Vec<Outgoing>)>) -> Result<Vec<u64>, Error> {
+        match self.write(batches, None)? {
+            Answer::Written(bases) => Ok(bases),
+            Answer::Refused(error) | Answer::InDoubt(error) => Err(error),
+            Answer::Fenced => Err(Error::Fenced),
+        }
     }
 
-    /// Writes batches and positions in one synced write and then shows them. The caller holds the state's lock.
-    fn write(&self, batches: Vec<(Topic, u32, Vec<Outgoing>)>, positions: &[Claimed]) -> Result<Vec<u64>, Error> {
+    /// Stands in line with batches and, for an epoch, its positions. An error is of the request itself: nothing of it was written.
+    fn write(&self, batches: impl Iterator<Item = (Place, Vec<Outgoing>)>, commit: Option<Committing>) -> Result<Answer, Error> {
         let now_ms = now_ms();
-        let mut write = WriteBatch::default();
-        let mut ends = Vec::with_capacity(batches.len());
-        for (topic, partition, records) in &batches {
-            let base = self.range(*topic, *partition)?.end;
-            let end = base.saturating_add(records.len() as u64);
-            if base < end {
-                write.put(key(CHUNK, topic_number(*topic), *partition, &base.to_be_bytes()), chunk::encode(now_ms, records));
-            }
-            ends.push(((*topic, *partition), base, end));
-        }
-        for Claimed { position, .. } in positions {
-            write.put(key(POSITION, 0, position.partition, &[]), chunk::encode_position(position));
-        }
-        if let Err(error) = self.with_db(|db| db.write_opt(write, &synced()).map_err(unavailable)) {
-            // It may have been written all the same: closed until the disk has been asked.
-            *self.0.db.write().unwrap_or_else(PoisonError::into_inner) = None;
-            return Err(error);
-        }
-        let mut ranges = self.0.ranges.write().unwrap_or_else(PoisonError::into_inner);
-        for (place, _, end) in &ends {
-            ranges.entry(*place).or_default().end = *end;
-        }
-        drop(ranges);
-        self.0.changed.send_modify(|ticks| *ticks = ticks.wrapping_add(1));
-        Ok(ends.into_iter().map(|(_, base, _)| base).collect())
+        let encode = |(place, records): (Place, Vec<Outgoing>)| {
+            self.view().range(place)?;
+            Ok(Encoded { place, chunk: chunk::encode(now_ms, &records, is_read_at_once(place.0)) })
+        };
+        let batches = batches.map(encode).collect::<Result<Vec<_>, Error>>()?;
+        let bytes = batches.iter().map(|batch| batch.chunk.stored.len()).sum();
+        let answer = self.0.line.stand(Request { batches, commit }, bytes, |requests| self.write_all(requests));
+        Ok(answer.unwrap_or_else(|| Answer::InDoubt(Error::Unavailable("the writer of this write died".to_owned()))))
     }
 
-    /// Closes the database and opens it again, so that what a failed write left behind is known. No writer and no reader comes
-    /// between: an end that was read before their write would hide it, and the next append would overwrite it.
-    fn reopen(&self, state: &mut State) -> Result<(), Error> {
-        let mut db = self.0.db.write().unwrap_or_else(PoisonError::into_inner);
-        *db = None;
-        let opened = open_db(&self.0.dir)?;
-        let (ranges, positions) = load(&opened, self.0.partitions)?;
-        *self.0.ranges.write().unwrap_or_else(PoisonError::into_inner) = ranges;
-        state.positions = positions;
-        *db = Some(opened);
+    /// Writes all requests that may be written in one synced write and then shows them. The caller has the pen.
+    fn write_all(&self, requests: Vec<Request>) -> Vec<Answer> {
+        if let Err(error) = self.settle() {
+            return requests.iter().map(|_| Answer::Refused(error.clone())).collect();
+        }
+        let answers = match self.write_rows(&requests) {
+            Ok(answers) => answers,
+            Err(error) => {
+                self.close(&error);
+                return requests.iter().map(|_| Answer::InDoubt(error.clone())).collect();
+            }
+        };
+        let (mut owners, mut view) = (self.owners(), self.0.view.write().unwrap_or_else(PoisonError::into_inner));
+        for (request, answer) in requests.into_iter().zip(&answers) {
+            let Answer::Written(bases) = answer else { continue };
+            let positions = request.commit.into_iter().flat_map(|commit| commit.positions);
+            owners.positions.extend(positions.map(|claimed| (claimed.position.partition, claimed.position)));
+            for (batch, base) in request.batches.into_iter().zip(bases) {
+                let end = base.saturating_add(batch.chunk.count);
+                view.extend(batch.place, end, batch.chunk.appended(*base));
+            }
+        }
+        drop((owners, view));
+        self.tick();
+        answers
+    }
+
+    fn write_rows(&self, requests: &[Request]) -> Result<Vec<Answer>, Error> {
+        let database = self.database();
+        let db = database.db()?;
+        let (owners, view) = (self.owners(), self.view());
+        let mut ends = BTreeMap::<Place, u64>::new();
+        let mut rows = Rows::new(db);
+        let mut answers = Vec::with_capacity(requests.len());
+        for Request { batches, commit } in requests {
+            if commit.as_ref().is_some_and(|commit| !owners.may_commit(commit)) {
+                answers.push(Answer::Fenced);
+                continue;
+            }
+            let mut bases = Vec::with_capacity(batches.len());
+            for Encoded { place, chunk } in batches {
+                let base = ends.get(place).map_or_else(|| view.range(*place).map(|range| range.end), |end| Ok(*end))?;
+                if 0 < chunk.count {
+                    rows.chunk(*place, base, &chunk.stored)?;
+                }
+                ends.insert(*place, base.saturating_add(chunk.count));
+                bases.push(base);
+            }
+            commit.iter().flat_map(|commit| &commit.positions).for_each(|claimed| rows.position(&claimed.position));
+            answers.push(Answer::Written(bases));
+        }
+        // Readers go on while the disk is at work.
+        drop((owners, view));
+        self.0.disk.write(db, rows.into_batch())?;
+        Ok(answers)
+    }
+
+    /// Closes the log after a write that failed, until what it left behind is known. The caller has the pen.
+    fn close(&self, error: &Error) {
+        error!(cause = %error, "the log's disk failed, it is closed until it can be opened again");
+        *self.0.database.write().unwrap_or_else(PoisonError::into_inner) = Database::Closed(error.to_string());
+        let shared = Arc::downgrade(&self.0);
+        let reopen = move || {
+            while let Some(log) = shared.upgrade().map(EmbeddedLog) {
+                if log.0.line.alone(|| log.settle()).is_ok() {
+                    break;
+                }
+                drop(log);
+                std::thread::sleep(REOPEN_EVERY);
+            }
+        };
+        if let Err(cause) = std::thread::Builder::new().name("log-reopen".to_owned()).spawn(reopen) {
+            warn!(%cause, "the log stays closed until somebody writes");
+        }
+    }
+
+    /// Opens a closed log again, so that nobody builds on a guess. The caller has the pen: an end that is read beside a write would
+    /// hide that write, and the next one would overwrite it.
+    fn settle(&self) -> Result<(), Error> {
+        if self.fault().is_none() {
+            return Ok(());
+        }
+        let opened = self.open_again();
+        let mut database = self.0.database.write().unwrap_or_else(PoisonError::into_inner);
+        match opened {
+            Ok(db) => *database = Database::Open(db),
+            Err(error) => {
+                *database = Database::Closed(error.to_string());
+                return Err(error);
+            }
+        }
+        drop(database);
+        info!("the log is open again");
+        self.tick();
         Ok(())
     }
 
-    /// The state's lock, after what a failed write left behind is known: nobody builds on a guess.
-    fn settled(&self) -> Result<MutexGuard<'_, State>, Error> {
-        let mut state = self.state();
-        let is_closed = self.0.db.read().unwrap_or_else(PoisonError::into_inner).is_none();
-        if is_closed {
-            self.reopen(&mut state)?;
+    fn open_again(&self) -> Result<DB, Error> {
+        let db = self.0.disk.open(&self.0.dir)?;
+        let view = View::new(disk::ranges(&db, self.0.partitions)?, TAIL_BYTES_MAX);
+        self.owners().positions = disk::positions(&db, self.0.partitions)?;
+        *self.0.view.write().unwrap_or_else(PoisonError::into_inner) = view;
+        Ok(db)
+    }
+
+    fn fetch_from_disk(&self, place: Place, from: u64, end: u64, bytes_max: usize) -> Result<Fetched, Error> {
+        let mut fetched = Fetched { records: Vec::new(), next: from };
+        let mut bytes = 0_usize;
+        disk::visit_chunks(self.database().db()?, place, from, |base, stored| {
+            if end <= base || (bytes_max <= bytes && !fetched.records.is_empty()) {
+                return Ok(false);
+            }
+            bytes = bytes.saturating_add(stored.len());
+            let records = chunk::decode(stored.into()).ok_or_else(|| disk::corrupt("a chunk"))?;
+            let numbered = (base..end).zip(records).filter(|(offset, _)| from <= *offset);
+            fetched.records.extend(numbered.map(|(offset, record)| Record { offset, ..record }));
+            Ok(true)
+        })?;
+        fetched.next = fetched.records.last().map_or(from, |record| record.offset.saturating_add(1));
+        Ok(fetched)
+    }
+
+    fn database(&self) -> RwLockReadGuard<'_, Database> {
+        self.0.database.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn owners(&self) -> MutexGuard<'_, Owners> {
+        self.0.owners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn view(&self) -> RwLockReadGuard<'_, View> {
+        self.0.view.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tick(&self) {
+        self.0.changed.send_modify(|ticks| *ticks = ticks.wrapping_add(1));
+    }
+}
+
+impl Database {
+    fn db(&self) -> Result<&DB, Error> {
+        match self {
+            Database::Open(db) => Ok(db),
+            Database::Closed(cause) => Err(Error::Unavailable(cause.clone())),
         }
-        Ok(state)
     }
 }
 
@@ -160,92 +335,57 @@ impl Log for EmbeddedLog {
     }
 
     fn append(&self, topic: Topic, partition: u32, records: Vec<Outgoing>) -> Result<u64, Error> {
-        self.range(topic, partition)?;
-        let _state = self.settled()?;
-        let bases = self.write(vec![(topic, partition, records)], &[])?;
+        let bases = self.append_to([((topic, partition), records)].into_iter())?;
         Ok(bases.first().copied().unwrap_or_default())
     }
 
     fn fetch(&self, topic: Topic, partition: u32, from: u64, bytes_max: usize) -> Result<Fetched, Error> {
-        let Range { start, end } = self.range(topic, partition)?;
+        let place = (topic, partition);
+        let (Range { start, end }, newest) = {
+            let view = self.view();
+            (view.range(place)?, view.newest(place, from, bytes_max))
+        };
         if from < start || end < from {
             return Err(Error::OutOfRange { topic, partition, asked: from, start, end });
         }
-        let mut fetched = Fetched { records: Vec::new(), next: from };
-        if from == end {
-            return Ok(fetched);
+        match newest {
+            _ if from == end => Ok(Fetched { records: Vec::new(), next: from }),
+            Some(newest) => Ok(view::records_from(from, &newest)),
+            None => self.fetch_from_disk(place, from, end, bytes_max),
         }
-        let prefix = key(CHUNK, topic_number(topic), partition, &[]);
-        let wanted = key(CHUNK, topic_number(topic), partition, &from.to_be_bytes());
-        self.with_db(|db| {
-            let first = db.iterator(IteratorMode::From(&wanted, Direction::Reverse)).next().transpose().map_err(unavailable)?;
-            let first = first.map(|(key, _)| key).filter(|key| key.starts_with(&prefix)).unwrap_or_else(|| wanted.clone().into());
-            let mut bytes = 0_usize;
-            for row in db.iterator(IteratorMode::From(&first, Direction::Forward)) {
-                let (key, value) = row.map_err(unavailable)?;
-                if !key.starts_with(&prefix) || (bytes_max <= bytes && !fetched.records.is_empty()) {
-                    break;
-                }
-                let base = key.get(prefix.len()..).and_then(|base| Some(u64::from_be_bytes(base.try_into().ok()?)));
-                let base = base.ok_or_else(|| corrupt("a chunk key"))?;
-                if end <= base {
-                    break;
-                }
-                bytes = bytes.saturating_add(value.len());
-                let records = chunk::decode(base, value.into_vec().into()).ok_or_else(|| corrupt("a chunk"))?;
-                fetched.records.extend(records.into_iter().filter(|record| from <= record.offset && record.offset < end));
-            }
-            Ok(())
-        })?;
-        fetched.next = fetched.records.last().map_or(from, |record| record.offset.saturating_add(1));
-        Ok(fetched)
     }
 
     fn range(&self, topic: Topic, partition: u32) -> Result<Range<u64>, Error> {
-        let ranges = self.0.ranges.read().unwrap_or_else(PoisonError::into_inner);
-        ranges.get(&(topic, partition)).cloned().ok_or(Error::UnknownPartition { topic, partition })
+        self.view().range((topic, partition))
     }
 
     fn session(&self, lane: &str) -> Result<Box<dyn Session>, Error> {
-        let mut state = self.state();
-        state.sessions_opened = state.sessions_opened.saturating_add(1);
-        let id = state.sessions_opened;
-        state.sessions.insert(lane.to_owned(), id);
+        let mut owners = self.owners();
+        owners.sessions_opened = owners.sessions_opened.saturating_add(1);
+        let id = owners.sessions_opened;
+        owners.sessions.insert(lane.to_owned(), id);
         Ok(Box::new(EmbeddedSession { log: self.clone(), lane: lane.to_owned(), id, doubt: None }))
     }
 
     fn trim(&self, topic: Topic, partition: u32, before: u64) -> Result<(), Error> {
-        let _state = self.settled()?;
-        let Range { start, end } = self.range(topic, partition)?;
-        let before = before.clamp(start, end);
-        let number = topic_number(topic);
-        let mut write = WriteBatch::default();
-        write.put(key(START, number, partition, &[]), before.to_be_bytes());
-        self.with_db(|db| db.write_opt(write, &synced()).map_err(unavailable))?;
-        if let Some(range) = self.0.ranges.write().unwrap_or_else(PoisonError::into_inner).get_mut(&(topic, partition)) {
-            range.start = before;
-        }
-        self.drop_chunks(topic, partition, before)
-    }
-}
-
-impl EmbeddedLog {
-    /// Deletes the chunks that end below `before`; the newest chunk stays, because it says where the partition ends.
-    fn drop_chunks(&self, topic: Topic, partition: u32, before: u64) -> Result<(), Error> {
-        let prefix = key(CHUNK, topic_number(topic), partition, &[]);
-        self.with_db(|db| {
-            let mut write = WriteBatch::default();
-            let mut last: Option<Box<[u8]>> = None;
-            for row in db.iterator(IteratorMode::From(&prefix, Direction::Forward)) {
-                let (key, _) = row.map_err(unavailable)?;
-                let base = key.strip_prefix(&*prefix).and_then(|base| Some(u64::from_be_bytes(base.try_into().ok()?)));
-                let Some(base) = base.filter(|base| *base <= before) else { break };
-                // The chunk before one that begins at or below `before` ends there too.
-                if let Some(done) = last.replace(key).filter(|_| base <= before) {
-                    write.delete(done);
-                }
+        let place = (topic, partition);
+        self.0.line.alone(|| {
+            self.settle()?;
+            let Range { start, end } = self.range(topic, partition)?;
+            let start = before.clamp(start, end);
+            let database = self.database();
+            let db = database.db()?;
+            // The newest chunk stays, because it says where the partition ends.
+            let kept = disk::last_chunk(db, place, start)?.map_or(start, |(base, _)| base);
+            let mut rows = Rows::new(db);
+            rows.start(place, start, kept)?;
+            let written = self.0.disk.write(db, rows.into_batch());
+            drop(database);
+            match &written {
+                Ok(()) => self.0.view.write().unwrap_or_else(PoisonError::into_inner).trim(place, start),
+                Err(error) => self.close(error),
             }
-            db.write_opt(write, &synced()).map_err(unavailable)
+            written
         })
     }
 }
@@ -257,29 +397,26 @@ struct EmbeddedSession {
     doubt: Option<(Stamp, Vec<Claimed>)>,
 }
 
-impl EmbeddedSession {
-    fn is_over(&self, state: &State) -> bool {
-        state.sessions.get(&self.lane) != Some(&self.id)
-    }
-}
-
 impl Session for EmbeddedSession {
     fn claim(&mut self, partition: u32) -> Result<Claim, Error> {
         self.log.range(Topic::Commands, partition)?;
-        let mut state = self.log.settled()?;
-        if self.is_over(&state) {
-            return Err(Error::Fenced);
-        }
-        state.claims_given = state.claims_given.saturating_add(1);
-        let epoch = state.claims_given;
-        state.claims.insert(partition, (self.id, epoch));
-        Ok(Claim { epoch, position: state.positions.get(&partition).cloned() })
+        self.log.0.line.alone(|| {
+            self.log.settle()?;
+            let mut owners = self.log.owners();
+            if owners.is_over(&self.lane, self.id) {
+                return Err(Error::Fenced);
+            }
+            owners.claims_given = owners.claims_given.saturating_add(1);
+            let epoch = owners.claims_given;
+            owners.claims.insert(partition, (self.id, epoch));
+            Ok(Claim { epoch, position: owners.positions.get(&partition).cloned() })
+        })
     }
 
     fn release(&mut self, partition: u32) {
-        let mut state = self.log.state();
-        if state.claims.get(&partition).is_some_and(|(session, _)| *session == self.id) {
-            state.claims.remove(&partition);
+        let mut owners = self.log.owners();
+        if owners.claims.get(&partition).is_some_and(|(session, _)| *session == self.id) {
+            owners.claims.remove(&partition);
         }
     }
 
@@ -290,25 +427,14 @@ impl Session for EmbeddedSession {
         if transaction.positions.is_empty() {
             return Commit::Aborted("no positions: nothing would be fenced".to_owned());
         }
-        let mut state = match self.log.settled() {
-            Ok(state) => state,
-            Err(error) => return Commit::Aborted(error.to_string()),
-        };
-        if self.is_over(&state) || !transaction.positions.iter().all(|claimed| state.is_claimed(self.id, claimed)) {
-            return Commit::Fenced;
-        }
-        let nowhere = transaction.batches.iter().find_map(|batch| self.log.range(batch.topic, batch.partition).err());
-        if let Some(error) = nowhere {
-            return Commit::Aborted(error.to_string());
-        }
         let Transaction { stamp, batches, positions } = transaction;
-        let batches = batches.into_iter().map(|batch| (batch.topic, batch.partition, batch.records)).collect();
-        match self.log.write(batches, &positions) {
-            Ok(_) => {
-                state.positions.extend(positions.into_iter().map(|Claimed { position, .. }| (position.partition, position)));
-                Commit::Committed
-            }
-            Err(error) => {
+        let commit = Committing { lane: self.lane.clone(), session: self.id, positions: positions.clone() };
+        let batches = batches.into_iter().map(|batch| ((batch.topic, batch.partition), batch.records));
+        match self.log.write(batches, Some(commit)) {
+            Ok(Answer::Written(_)) => Commit::Committed,
+            Ok(Answer::Fenced) => Commit::Fenced,
+            Ok(Answer::Refused(error)) | Err(error) => Commit::Aborted(error.to_string()),
+            Ok(Answer::InDoubt(error)) => {
                 self.doubt = Some((stamp, positions));
                 Commit::InDoubt(error.to_string())
             }
@@ -316,95 +442,30 @@ impl Session for EmbeddedSession {
     }
 
     fn resolve(&mut self, stamp: &Stamp) -> Result<Resolution, Error> {
-        let mut state = self.log.state();
-        self.log.reopen(&mut state)?;
-        let is_committed = state.positions.values().any(|position| position.stamp == *stamp);
-        // Whoever has claimed all of it since may have written other positions over the ones that would tell.
-        let is_told = |(_, touched): &(_, Vec<Claimed>)| touched.iter().any(|claimed| state.is_claimed(self.id, claimed));
-        if !is_committed && (self.is_over(&state) || self.doubt.as_ref().is_some_and(|doubt| !is_told(doubt))) {
-            return Err(Error::Fenced);
-        }
+        // Whatever a doubt is about was followed by a closed log: once that is open, the positions are what is on disk.
+        let is_committed = self.log.0.line.alone(|| {
+            self.log.settle()?;
+            let owners = self.log.owners();
+            let is_committed = owners.positions.values().any(|position| position.stamp == *stamp);
+            // Whoever has claimed all of it since may have written other positions over the ones that would tell.
+            let is_told = |(_, touched): &(_, Vec<Claimed>)| touched.iter().any(|claimed| owners.is_claimed(self.id, claimed));
+            let is_over = owners.is_over(&self.lane, self.id) || self.doubt.as_ref().is_some_and(|doubt| !is_told(doubt));
+            if is_over && !is_committed { Err(Error::Fenced) } else { Ok(is_committed) }
+        })?;
         self.doubt = None;
         Ok(if is_committed { Resolution::Committed } else { Resolution::Aborted })
     }
 }
 
-fn open_db(dir: &Path) -> Result<DB, Error> {
-    let mut options = Options::default();
-    options.create_if_missing(true);
-    options.set_paranoid_checks(true);
-    options.set_write_buffer_size(WRITE_BUFFER_BYTES);
-    options.set_compression_type(rocksdb::DBCompressionType::Lz4);
-    options.set_max_background_jobs(2);
-    options.set_keep_log_file_num(2);
-    DB::open(&options, dir).map_err(unavailable)
-}
-
-type Ranges = BTreeMap<(Topic, u32), Range<u64>>;
-
-/// Reads ranges and positions, as after a start.
-fn load(db: &DB, partitions: u32) -> Result<(Ranges, BTreeMap<u32, Position>), Error> {
-    let mut ranges = BTreeMap::new();
-    let mut positions = BTreeMap::new();
-    for partition in 0..partitions {
-        for topic in Topic::ALL {
-            ranges.insert((topic, partition), range_of(db, topic, partition)?);
-        }
-        if let Some(row) = db.get(key(POSITION, 0, partition, &[])).map_err(unavailable)? {
-            let position = chunk::decode_position(partition, &row).ok_or_else(|| corrupt("a position"))?;
-            positions.insert(partition, position);
-        }
-    }
-    Ok((ranges, positions))
-}
-
-fn range_of(db: &DB, topic: Topic, partition: u32) -> Result<Range<u64>, Error> {
-    let number = topic_number(topic);
-    let start = db.get(key(START, number, partition, &[])).map_err(unavailable)?;
-    let start = start.and_then(|start| start.try_into().ok()).map_or(0, u64::from_be_bytes);
-    let prefix = key(CHUNK, number, partition, &[]);
-    let last = key(CHUNK, number, partition, &u64::MAX.to_be_bytes());
-    let row = db.iterator(IteratorMode::From(&last, Direction::Reverse)).next().transpose().map_err(unavailable)?;
-    let Some((key, value)) = row.filter(|(key, _)| key.starts_with(&prefix)) else { return Ok(start..start) };
-    let base = key.get(prefix.len()..).and_then(|base| Some(u64::from_be_bytes(base.try_into().ok()?)));
-    let records = base.and_then(|base| chunk::decode(base, value.into_vec().into())).ok_or_else(|| corrupt("a chunk"))?;
-    let end = records.last().map_or(start, |record| record.offset.saturating_add(1));
-    Ok(start..end.max(start))
-}
-
-fn key(kind: u8, topic: u8, partition: u32, rest: &[u8]) -> Vec<u8> {
-    [&[kind, topic][..], &partition.to_be_bytes(), rest].concat()
-}
-
-/// Frozen: these numbers stand in keys.
-fn topic_number(topic: Topic) -> u8 {
+/// Whether records of a topic are read as soon as they are written, rather than at a restart or by an operator.
+fn is_read_at_once(topic: Topic) -> bool {
     match topic {
-        Topic::Commands => 0,
-        Topic::Postings => 1,
-        Topic::Events => 2,
-        Topic::Journal => 3,
-        Topic::Dlq => 4,
+        Topic::Commands | Topic::Postings | Topic::Events => true,
+        Topic::Journal | Topic::Dlq => false,
     }
-}
-
-fn synced() -> WriteOptions {
-    let mut options = WriteOptions::default();
-    options.set_sync(true);
-    options
 }
 
 /// The broker's clock of this log: the time that records get.
 fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
-}
-
-fn unavailable(error: rocksdb::Error) -> Error {
-    match error.kind() {
-        rocksdb::ErrorKind::Corruption => Error::Corrupt(error.to_string()),
-        _ => Error::Unavailable(error.to_string()),
-    }
-}
-
-fn corrupt(what: &str) -> Error {
-    Error::Corrupt(format!("{what} cannot be read"))
 }

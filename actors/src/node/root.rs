@@ -23,8 +23,8 @@ pub(super) enum Message {
     Tell(u32, lane::Message),
     /// Starts a lane that has died.
     Restart(u32),
-    /// Lets every lane finish.
-    Drain(RpcReplyPort<()>),
+    /// Lets every lane finish, and tells whether all did in time.
+    Drain(RpcReplyPort<bool>),
 }
 
 pub(super) struct State {
@@ -56,10 +56,17 @@ impl Actor for Root {
             }
             Message::Restart(id) => state.restart(&myself, id).await,
             Message::Drain(answer) => {
-                for (lane, _) in state.lanes.values() {
-                    let _ = ractor::call_t!(lane, lane::Message::Drain, DRAIN_TIMEOUT_MS);
+                let drain = |lane: ActorRef<lane::Message>| async move {
+                    ractor::call_t!(lane, lane::Message::Drain, DRAIN_TIMEOUT_MS).is_ok()
+                };
+                // All at once: each has the whole time.
+                let lanes: Vec<_> = state.lanes.values().map(|(lane, _)| tokio::spawn(drain(lane.clone()))).collect();
+                let mut are_drained = true;
+                for lane in lanes {
+                    are_drained &= lane.await.unwrap_or(false);
                 }
-                let _ = answer.send(());
+                // A node that waits no longer stops its actors itself.
+                let _ = answer.send(are_drained);
             }
         }
         Ok(())
@@ -87,6 +94,7 @@ impl State {
         let (Some(args), Some((lane, restarts))) = (self.args.get_mut(&id), self.lanes.get_mut(&id)) else { return };
         if !restarts.may_restart(Kind::Lane, Instant::now()) {
             error!(lane = id, "the lane keeps dying and is given up");
+            args.partitions.values().for_each(|committed| committed.give_up("its lane keeps dying; restart the service"));
             return;
         }
         ::metrics::counter!(metrics::RESTARTS, "kind" => "lane").increment(1);

@@ -68,16 +68,18 @@ pub(crate) async fn serve(node: Node, listen: SocketAddr, metrics: PrometheusHan
 }
 
 async fn ready(State(shown): State<Shown>, RawQuery(query): RawQuery) -> (StatusCode, String) {
-    let status = shown.node.status();
-    let is_ready = status.iter().all(|partition| partition.cause.is_none());
+    let (status, faults) = (shown.node.status(), shown.node.faults());
+    let is_ready = faults.is_empty() && status.iter().all(|partition| partition.cause.is_none());
     let is_verbose = query.is_some_and(|query| query.split('&').any(|word| word == "verbose"));
-    let lines =
+    let faults = faults.into_iter().map(|(what, cause)| format!("[-]{what} {cause}\n"));
+    let partitions =
         status.iter().filter(|partition| is_verbose || partition.cause.is_some()).map(|partition| match &partition.cause {
             None => format!("[+]partition {} ok\n", partition.partition),
             Some(cause) => format!("[-]partition {} {cause}\n", partition.partition),
         });
     let code = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (code, lines.chain([if is_ready { "ok\n".to_owned() } else { "not ready\n".to_owned() }]).collect())
+    let verdict = if is_ready { "ok\n" } else { "not ready\n" };
+    (code, faults.chain(partitions).chain([verdict.to_owned()]).collect())
 }
 
 async fn exposed(State(shown): State<Shown>) -> String {

@@ -24,16 +24,14 @@ use crate::node::Waiters;
 use crate::partition::{self, PartitionActor};
 use crate::supervisor::{Kind, Restarts};
 
+mod apply;
+
 /// Bytes fetched from one partition of one topic at a time.
 const FETCH_BYTES: usize = 512 * 1024;
 /// A partition that has not answered its work by then is taken for lost.
 const DECIDE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Intervals that an epoch may gather while input waits.
 const INTERVALS_MAX: u32 = 4;
-/// Committed epochs that may gather before they are written to the store together. Every lookup passes through them.
-const APPLY_EPOCHS: usize = 8;
-/// So may changed rows: many together are cheaper to write.
-const APPLY_ROWS: usize = 1_500;
 /// How long after the last epoch even a single one is written.
 const APPLY_AFTER: Duration = Duration::from_millis(50);
 /// How long the lane waits before it asks again how a doubtful commit ended, or commits after a refusal.
@@ -415,81 +413,6 @@ impl State {
             myself.send_after(RETRY_DELAY, || Message::Turn);
         }
         Ok(())
-    }
-
-    /// Begins to write the epochs of every partition that has gathered enough of them; the lane goes on meanwhile.
-    fn apply(&mut self, myself: &ActorRef<Message>) {
-        for id in self.lane.partitions().collect::<Vec<_>>() {
-            if !self.may_apply(id) || !self.is_worth_applying(id) {
-                continue;
-            }
-            let Some(committed) = self.args.partitions.get(&id).cloned() else { continue };
-            self.applying.insert(id);
-            let (blocks, myself) = (self.lane.unapplied(id), myself.clone());
-            tokio::task::spawn_blocking(move || {
-                let result = committed.apply(&blocks);
-                // A lane that is gone has left the blocks in the journal.
-                let _ = myself.cast(Message::Applied(id, blocks.len(), result));
-            });
-        }
-    }
-
-    /// What a halted partition has not stored, it replays from the journal.
-    fn may_apply(&self, id: u32) -> bool {
-        let is_running = self.lane.status(id) == Some(&Status::Running);
-        is_running && 0 < self.lane.unapplied_epochs(id) && !self.applying.contains(&id)
-    }
-
-    fn is_worth_applying(&self, id: u32) -> bool {
-        let epochs = self.lane.unapplied_epochs(id);
-        let is_idle = self.draining.is_some() || APPLY_AFTER <= self.closed_at.elapsed();
-        is_idle || APPLY_EPOCHS <= epochs || APPLY_ROWS <= self.lane.unapplied_rows(id)
-    }
-
-    fn applied(
-        &mut self,
-        myself: &ActorRef<Message>,
-        id: u32,
-        epochs: usize,
-        result: Result<(), store::Error>,
-    ) -> Result<(), ActorProcessingErr> {
-        self.applying.remove(&id);
-        match result {
-            Err(store::Error::Io(cause)) => {
-                self.apply_later(myself, id, cause);
-                return Ok(());
-            }
-            Err(cause) => self.halt(id, cause.into()),
-            Ok(()) => {
-                self.args.partitions.get(&id).into_iter().for_each(|committed| committed.set_fault(None));
-                let retired = self.lane.applied(id, epochs);
-                if let Some((actor, _)) = self.actors.get(&id) {
-                    // A dead actor has no hot rows to correct.
-                    let _ = actor.cast(partition::Message::Retire(retired));
-                }
-                self.show(id);
-            }
-        }
-        self.apply(myself);
-        if (self.draining.is_some() || self.lane.has_input()) && !self.is_scheduled.swap(true, Ordering::AcqRel) {
-            myself.cast(Message::Turn)?;
-        }
-        Ok(())
-    }
-
-    /// A disk that refuses may take it later: the epochs wait in memory and in the log, and past so many of them the partition takes
-    /// no more input.
-    fn apply_later(&mut self, myself: &ActorRef<Message>, id: u32, cause: String) {
-        if !self.has_fault(id) {
-            error!(partition = id, cause, "the store cannot be written, trying again");
-        }
-        self.args.partitions.get(&id).into_iter().for_each(|committed| committed.set_fault(Some(cause.clone())));
-        myself.send_after(RETRY_DELAY, || Message::Turn);
-    }
-
-    /// Whether the store of a partition could not be written the last time.
-    fn has_fault(&self, id: u32) -> bool {
-        self.args.partitions.get(&id).is_some_and(|committed| committed.fault().is_some())
     }
 
     fn show(&self, id: u32) {

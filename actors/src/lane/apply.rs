@@ -1,0 +1,96 @@
+//! Writing committed epochs to the stores, beside the lane: it goes on deciding and committing meanwhile.
+
+use std::sync::atomic::Ordering;
+
+use finflow_state::store;
+use finflow_topologies::lane::Status;
+use ractor::{ActorProcessingErr, ActorRef};
+use tracing::error;
+
+use super::{APPLY_AFTER, Message, RETRY_DELAY, State};
+use crate::partition;
+
+/// Committed epochs that may gather before they are written to the store together. Every lookup passes through them.
+const APPLY_EPOCHS: usize = 8;
+/// So may changed rows: many together are cheaper to write.
+const APPLY_ROWS: usize = 1_500;
+
+impl State {
+    /// Begins to write the epochs of every partition that has gathered enough of them; the lane goes on meanwhile.
+    pub(super) fn apply(&mut self, myself: &ActorRef<Message>) {
+        for id in self.lane.partitions().collect::<Vec<_>>() {
+            if !self.may_apply(id) || !self.is_worth_applying(id) {
+                continue;
+            }
+            let Some(committed) = self.args.partitions.get(&id).cloned() else { continue };
+            self.applying.insert(id);
+            let (blocks, myself) = (self.lane.unapplied(id), myself.clone());
+            tokio::task::spawn_blocking(move || {
+                let result = committed.apply(&blocks);
+                // A lane that is gone has left the blocks in the journal.
+                let _ = myself.cast(Message::Applied(id, blocks.len(), result));
+            });
+        }
+    }
+
+    /// What a halted partition has not stored, it replays from the journal.
+    pub(super) fn may_apply(&self, id: u32) -> bool {
+        let is_running = self.lane.status(id) == Some(&Status::Running);
+        is_running && 0 < self.lane.unapplied_epochs(id) && !self.applying.contains(&id)
+    }
+
+    fn is_worth_applying(&self, id: u32) -> bool {
+        let epochs = self.lane.unapplied_epochs(id);
+        let is_idle = self.draining.is_some() || APPLY_AFTER <= self.closed_at.elapsed();
+        is_idle || APPLY_EPOCHS <= epochs || APPLY_ROWS <= self.lane.unapplied_rows(id)
+    }
+
+    pub(super) fn applied(
+        &mut self,
+        myself: &ActorRef<Message>,
+        id: u32,
+        epochs: usize,
+        result: Result<(), store::Error>,
+    ) -> Result<(), ActorProcessingErr> {
+        self.applying.remove(&id);
+        match result {
+            Err(store::Error::Io(cause)) => {
+                self.apply_later(myself, id, cause);
+                if !self.lane.is_committing() && !self.lane.has_open() {
+                    self.finish_drain();
+                }
+                return Ok(());
+            }
+            Err(cause) => self.halt(id, cause.into()),
+            Ok(()) => {
+                self.args.partitions.get(&id).into_iter().for_each(|committed| committed.set_fault(None));
+                let retired = self.lane.applied(id, epochs);
+                if let Some((actor, _)) = self.actors.get(&id) {
+                    // A dead actor has no hot rows to correct.
+                    let _ = actor.cast(partition::Message::Retire(retired));
+                }
+                self.show(id);
+            }
+        }
+        self.apply(myself);
+        if (self.draining.is_some() || self.lane.has_input()) && !self.is_scheduled.swap(true, Ordering::AcqRel) {
+            myself.cast(Message::Turn)?;
+        }
+        Ok(())
+    }
+
+    /// A disk that refuses may take it later: the epochs wait in memory and in the log, and past so many of them the partition takes
+    /// no more input.
+    fn apply_later(&mut self, myself: &ActorRef<Message>, id: u32, cause: String) {
+        if !self.has_fault(id) {
+            error!(partition = id, cause, "the store cannot be written, trying again");
+        }
+        self.args.partitions.get(&id).into_iter().for_each(|committed| committed.set_fault(Some(cause.clone())));
+        myself.send_after(RETRY_DELAY, || Message::Turn);
+    }
+
+    /// Whether the store of a partition could not be written the last time.
+    pub(super) fn has_fault(&self, id: u32) -> bool {
+        self.args.partitions.get(&id).is_some_and(|committed| committed.fault().is_some())
+    }
+}

@@ -1,0 +1,56 @@
+//! How a service stops: it drains within its time, it does not wait for ever, and a second signal ends it at once.
+
+use std::time::Duration;
+
+use finflow_actors::Publish;
+
+use self::service::{DEADLINE, Service, json, on_a_small_disk, set_room};
+
+#[path = "process/service.rs"]
+mod service;
+
+const STOPPED_WITHIN: Duration = Duration::from_secs(15);
+
+fn opened(count: usize) -> Vec<Publish> {
+    let one = |n: usize| {
+        let rest = r#""type":"open_wallet","currency":"AED","country":"AE","kind":"personal","holder":"H""#;
+        let value = format!(r#"{{"tenant":"acme","wallet":"w{n}","idempotency_key":"open",{rest}}}"#);
+        Publish { partition: None, key: Some(format!("w{n}").into()), value: Some(value.into()), ..Publish::default() }
+    };
+    (0..count).map(one).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_drains_what_it_has_begun_and_stops() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut service = Service::start(dir.path(), &[]);
+    let client = service.expect_client().await;
+    client.publish(opened(3_000)).await.expect("accepted");
+    service.terminate();
+    assert!(service.ended(STOPPED_WITHIN).await.success(), "{}", service.logs());
+    // What it had not begun is in the log, and whoever comes next goes on with it.
+    let mut service = Service::start(dir.path(), &[]);
+    let client = service.expect_client().await;
+    assert_eq!(client.idle(DEADLINE).await, Ok(true), "{}", service.logs());
+    assert_eq!(json(dir.path(), &["wallet", "list"]).len(), 3_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_it_at_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut service = Service::start_by(on_a_small_disk("unlimited"), dir.path(), &[]);
+    let client = service.expect_client().await;
+    client.publish(opened(500)).await.expect("accepted");
+    // Without a disk it cannot drain, and would wait for its time to be over.
+    set_room(&service, "0");
+    assert!(client.publish(opened(1)).await.is_err());
+    service.terminate();
+    service.logged("stopping on SIGTERM").await;
+    service.terminate();
+    let status = service.ended(Duration::from_secs(3)).await;
+    assert_eq!(status.code(), Some(1), "{}", service.logs());
+    let mut service = Service::start(dir.path(), &[]);
+    let client = service.expect_client().await;
+    assert_eq!(client.idle(DEADLINE).await, Ok(true), "{}", service.logs());
+    assert_eq!(json(dir.path(), &["wallet", "list"]).len(), 500);
+}

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::time::Duration;
 
+use finflow_actors::log::kafka;
 use finflow_actors::socket::Client;
 use finflow_actors::{Checked, Clock, Housekeeping, Node, PartitionStatus, Publish, Settings};
 use finflow_config::{Config, Problems};
@@ -11,7 +12,7 @@ use finflow_ledger::{Coordinates, Payment, PaymentId, Wallet, WalletId};
 use finflow_topologies::Topic;
 use finflow_topologies::log::Fetched;
 
-use crate::cli::Common;
+use crate::cli::{Common, LogKind};
 use crate::failure::Failure;
 
 /// The engine, in another process or in this one.
@@ -40,17 +41,43 @@ pub(crate) fn configuration(common: &Common) -> Result<Config, Failure> {
         }
     }
     let admin = common.admin.map(|address| format!("admin.listen={address}"));
-    let settings: Vec<String> = common.set.iter().cloned().chain(admin).collect();
+    let log = common.log.map(|kind| format!("topics.log={}", if kind == LogKind::Kafka { "kafka" } else { "embedded" }));
+    let brokers = common.brokers.as_ref().map(|brokers| format!("kafka.brokers={brokers}"));
+    let settings: Vec<String> = common.set.iter().cloned().chain(admin).chain(log).chain(brokers).collect();
     let config = Config::load(&files, variables, &settings);
     problems.extend(config.as_ref().err().into_iter().flat_map(Problems::iter).map(ToString::to_string));
     // All problems at once, each with its place.
     config.ok().filter(|_| problems.is_empty()).ok_or_else(|| Failure::Configuration(problems.join("\n")))
 }
 
+/// The cluster, with the properties of configuration and command line; those that belong to the engine are refused.
+pub(crate) fn cluster(common: &Common, config: &Config) -> Result<kafka::Settings, Failure> {
+    let mut settings = kafka::Settings::new(&config.kafka.brokers, &config.topics.prefix);
+    for property in config.kafka.properties.iter().chain(&common.properties) {
+        let Some((name, value)) = property.split_once('=') else {
+            return Err(Failure::Configuration(format!("-X {property}: must have the form name=value")));
+        };
+        settings.properties.insert(name.trim().to_owned(), value.to_owned());
+    }
+    let refused = kafka::refused(settings.properties.keys().map(String::as_str));
+    if refused.is_empty() {
+        return Ok(settings);
+    }
+    let names = refused.join(", ");
+    Err(Failure::Configuration(format!(
+        "the engine's exactly-once rests on these Kafka properties, which cannot be set: {names}"
+    )))
+}
+
 /// What the engine is started with.
 pub(crate) fn settings(common: &Common) -> Result<Settings, Failure> {
     let config = configuration(common)?;
+    let kafka = match config.topics.log {
+        finflow_config::LogKind::Kafka => Some(cluster(common, &config)?),
+        finflow_config::LogKind::Embedded => None,
+    };
     Ok(Settings {
+        kafka,
         data_dir: common.data_dir.clone(),
         prefix: config.topics.prefix,
         partitions: config.topics.partitions,
@@ -85,13 +112,14 @@ impl Access {
         if let Some(client) = Client::connect(&common.data_dir).await {
             return Ok(Access::Running(client));
         }
-        if !common.data_dir.join("log").is_dir() {
+        let settings = settings(common)?;
+        if settings.kafka.is_none() && !common.data_dir.join("log").is_dir() {
             return Err(Failure::Failed(format!(
                 "{} holds no finflow data; publish something first, for example: finflow publish payments.jsonl",
                 common.data_dir.display()
             )));
         }
-        Ok(Access::Own(Node::open(settings(common)?)?))
+        Ok(Access::Own(Node::open(settings)?))
     }
 
     /// For publishing: without a running service the engine runs in this process.

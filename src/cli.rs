@@ -31,15 +31,21 @@ pub(crate) struct Common {
     /// A configuration file over the defaults; later ones win
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Vec<PathBuf>,
-    /// The log that the engine runs on
-    #[arg(long, global = true, value_enum, default_value_t = LogKind::Embedded)]
-    pub(crate) log: LogKind,
     /// One setting over all files, for example lanes=2
     #[arg(long, global = true, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
     /// Where health and metrics are served, instead of what admin.listen says
     #[arg(long, global = true, value_name = "ADDR")]
     pub(crate) admin: Option<SocketAddr>,
+    /// Where the topics are, instead of what topics.log says
+    #[arg(long, global = true, value_enum)]
+    pub(crate) log: Option<LogKind>,
+    /// The Kafka brokers to ask first, instead of what kafka.brokers says
+    #[arg(long, short, global = true, value_name = "HOST:PORT,...")]
+    pub(crate) brokers: Option<String>,
+    /// A property of the Kafka client, for example security.protocol=ssl; those of kafka.properties are kept
+    #[arg(short = 'X', global = true, value_name = "NAME=VALUE")]
+    pub(crate) properties: Vec<String>,
     /// How results are printed
     #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
     pub(crate) format: Format,
@@ -60,6 +66,8 @@ pub(crate) enum Format {
 pub(crate) enum LogKind {
     /// The topics in a local RocksDB, for one process
     Embedded,
+    /// The topics on Apache Kafka, for any number of processes
+    Kafka,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -94,6 +102,9 @@ pub(crate) enum Command {
     /// Show dead letters
     #[command(subcommand)]
     Dlq(DlqCommand),
+    /// Make or check the topics on Kafka
+    #[command(subcommand)]
+    Topics(TopicsCommand),
     /// Check the state
     #[command(subcommand)]
     State(StateCommand),
@@ -249,6 +260,14 @@ pub(crate) enum PaymentCommand {
         #[arg(value_parser = payment_id)]
         payment: PaymentId,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TopicsCommand {
+    /// Make the topics that are missing, with the settings that the engine needs
+    Create,
+    /// List whatever about the topics would lose data or stop the engine; exit 1 if there is something
+    Check,
 }
 
 #[derive(Debug, Subcommand)]

@@ -27,6 +27,7 @@ mod run;
 mod show;
 mod simulate;
 mod tail;
+mod topics;
 mod topology;
 mod usage;
 mod version;
@@ -80,6 +81,7 @@ async fn carry_out(cli: Cli) -> Result<(), Failure> {
         Command::Payment(command) => show::payment(&common, &command).await,
         Command::Partitions { command } => show::partitions(&common, command.as_ref()).await,
         Command::Dlq(command) => dlq::dlq(&common, &command).await,
+        Command::Topics(command) => topics::topics(&common, &command).await,
         Command::State(command) => show::state(&common, &command).await,
         Command::Simulate(options) => simulate::simulate(&common, &options),
         Command::Topology => output::text(&topology::draw(common.format)),

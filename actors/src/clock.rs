@@ -38,7 +38,7 @@ impl Clock {
     }
 
     /// Milliseconds since 1970-01-01 UTC.
-    pub(crate) fn now_ms(&self) -> i64 {
+    pub fn now_ms(&self) -> i64 {
         self.read().wall_ms
     }
 }

@@ -14,6 +14,8 @@ use crate::restoring::{self, Origin, Restored};
 /// How a partition is, for operators.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Condition {
+    /// The lane that runs it; none while it stands still, or runs elsewhere.
+    pub(crate) lane: Option<Arc<str>>,
     pub(crate) block: u64,
     pub(crate) commands_next: u64,
     pub(crate) postings_next: u64,
@@ -25,6 +27,7 @@ impl Condition {
     /// That of a partition that stands still at `head`.
     pub(crate) fn at(head: &Head) -> Condition {
         Condition {
+            lane: None,
             block: head.number,
             commands_next: head.positions.commands,
             postings_next: head.positions.postings,

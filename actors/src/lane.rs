@@ -10,21 +10,22 @@ use std::time::{Duration, Instant};
 
 use finflow_state::{Store, store};
 use finflow_topologies::lane::{Answer, Failure, Lane, Next, Status};
-use finflow_topologies::log::{self, Commit, Log, Resolution, Session};
-use finflow_topologies::restore::restore;
+use finflow_topologies::log::{self, Commit, Resolution, Session};
 use finflow_topologies::{Halt, Rules, Topic, Work};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
-use tracing::{error, info, warn};
+use tokio::sync::watch;
+use tracing::{error, warn};
 
 use crate::clock::Clock;
 use crate::committed::{Committed, Condition};
-use crate::log::embedded::EmbeddedLog;
+use crate::log::{Assignment, NodeLog};
 use crate::metrics;
 use crate::node::Waiters;
 use crate::partition::{self, PartitionActor};
 use crate::supervisor::{Kind, Restarts};
 
 mod apply;
+mod assignment;
 
 /// Bytes fetched from one partition of one topic at a time.
 const FETCH_BYTES: usize = 512 * 1024;
@@ -46,8 +47,9 @@ pub(crate) struct Args {
     pub(crate) rules: Arc<Rules>,
     /// The least time between two commits while all input is decided.
     pub(crate) epoch_interval: Duration,
-    pub(crate) log: EmbeddedLog,
+    pub(crate) log: NodeLog,
     pub(crate) clock: Clock,
+    /// Those that the lane may ever run.
     pub(crate) partitions: BTreeMap<u32, Arc<Committed>>,
     pub(crate) waiters: Arc<Waiters>,
 }
@@ -55,6 +57,8 @@ pub(crate) struct Args {
 pub(crate) enum Message {
     /// Something may have to be done.
     Turn,
+    /// The partitions that the lane may claim may have changed.
+    Assigned,
     /// The commit in flight was answered.
     Answered(Commit),
     /// The store of a partition has taken so many epochs, or failed.
@@ -77,6 +81,9 @@ pub(crate) struct State {
     args: Args,
     lane: Lane,
     session: Arc<Mutex<Box<dyn Session>>>,
+    assignment: watch::Receiver<Assignment>,
+    /// The partitions that are claimed, also those that could not be restored.
+    claimed: BTreeSet<u32>,
     actors: BTreeMap<u32, (ActorRef<partition::Message>, Restarts)>,
     /// A `Turn` is in the mailbox already.
     is_scheduled: Arc<AtomicBool>,
@@ -99,10 +106,13 @@ impl Actor for LaneActor {
     type Arguments = Args;
 
     async fn pre_start(&self, myself: ActorRef<Message>, args: Args) -> Result<State, ActorProcessingErr> {
-        let session = args.log.session(&args.name)?;
+        let (log, name, share) = (args.log.clone(), args.name.clone(), args.partitions.keys().copied().collect());
+        let (session, assignment) = tokio::task::spawn_blocking(move || log.lane(&name, share)).await??;
         let mut state = State {
             lane: Lane::new(args.name.clone(), args.incarnation),
             session: Arc::new(Mutex::new(session)),
+            assignment,
+            claimed: BTreeSet::new(),
             actors: BTreeMap::new(),
             is_scheduled: Arc::new(AtomicBool::new(false)),
             opened_at: None,
@@ -113,10 +123,8 @@ impl Actor for LaneActor {
             is_over: false,
             args,
         };
-        let ids: Vec<u32> = state.args.partitions.keys().copied().collect();
-        for id in ids {
-            state.adopt(&myself, id).await?;
-        }
+        state.follow_assignment(&myself).await?;
+        assignment::watch_assignment(state.assignment.clone(), &myself);
         watch_log(&state.args.log, &myself, &state.is_scheduled);
         myself.cast(Message::Turn)?;
         Ok(state)
@@ -125,6 +133,7 @@ impl Actor for LaneActor {
     async fn handle(&self, myself: ActorRef<Message>, message: Message, state: &mut State) -> Result<(), ActorProcessingErr> {
         match message {
             Message::Turn => state.turn(&myself).await?,
+            Message::Assigned => state.follow_assignment(&myself).await?,
             Message::Answered(commit) => state.answered(&myself, &commit)?,
             Message::Applied(partition, epochs, result) => state.applied(&myself, partition, epochs, result)?,
             Message::Resolved(Ok(resolution)) => state.settle(&myself, resolution)?,
@@ -168,7 +177,7 @@ impl Actor for LaneActor {
 }
 
 /// Wakes the lane when the log has grown.
-fn watch_log(log: &EmbeddedLog, myself: &ActorRef<Message>, is_scheduled: &Arc<AtomicBool>) {
+fn watch_log(log: &NodeLog, myself: &ActorRef<Message>, is_scheduled: &Arc<AtomicBool>) {
     let (mut changed, myself, is_scheduled) = (log.changed(), myself.clone(), is_scheduled.clone());
     tokio::spawn(async move {
         while changed.changed().await.is_ok() {
@@ -180,32 +189,6 @@ fn watch_log(log: &EmbeddedLog, myself: &ActorRef<Message>, is_scheduled: &Arc<A
 }
 
 impl State {
-    /// Restores a partition and starts its actor; what cannot be restored is reported as halted and not served.
-    async fn adopt(&mut self, myself: &ActorRef<Message>, id: u32) -> Result<(), ActorProcessingErr> {
-        let Some(committed) = self.args.partitions.get(&id) else { return Ok(()) };
-        // What could not be restored is halted with its cause already.
-        let Some(store) = &committed.store else { return Ok(()) };
-        let claim = self.session.lock().unwrap_or_else(PoisonError::into_inner).claim(id)?;
-        match committed.restored(|| restore(&self.args.log, &**store, id, claim.position.as_ref())) {
-            Ok(head) => {
-                info!(partition = id, block = head.number, "adopted");
-                if !self.lane.adopt(claim.epoch, head) {
-                    return Err("a partition was claimed again while its commit was in flight".into());
-                }
-                let actor = self.start(myself, id).await?;
-                self.actors.insert(id, (actor, Restarts::default()));
-                self.show(id);
-            }
-            Err(cause) => {
-                error!(partition = id, %cause, "halted");
-                ::metrics::counter!(metrics::HALTS).increment(1);
-                let condition = Condition { halted: Some(cause.to_string()), ..Condition::default() };
-                committed.show(Arc::from([]), condition);
-            }
-        }
-        Ok(())
-    }
-
     async fn start(&self, myself: &ActorRef<Message>, id: u32) -> Result<ActorRef<partition::Message>, ActorProcessingErr> {
         let committed = self.args.partitions.get(&id).ok_or("a partition of another lane")?;
         let store: Arc<dyn Store> = committed.store.clone().ok_or("a partition that was not restored")?;
@@ -307,12 +290,16 @@ impl State {
             let wants = self.lane.wants(id);
             for (topic, from) in [(Topic::Commands, wants.commands), (Topic::Postings, wants.postings)] {
                 let Some(from) = from else { continue };
-                let end = self.args.log.range(topic, id).map_or(from, |range| range.end);
-                if end <= from {
-                    continue;
-                }
-                match self.args.log.fetch(topic, id, from, FETCH_BYTES) {
-                    Ok(fetched) => self.lane.offer(topic, id, from, fetched),
+                match self.args.log.follow(topic, id, from, FETCH_BYTES) {
+                    Ok(fetched) if fetched.next == from => {}
+                    Ok(fetched) => {
+                        // What is not a record moves the place as well, and nothing else would show it.
+                        let is_empty = fetched.records.is_empty();
+                        self.lane.offer(topic, id, from, fetched);
+                        if is_empty {
+                            self.show(id);
+                        }
+                    }
                     Err(cause) => {
                         warn!(partition = id, %topic, from, %cause, "cannot read");
                         self.lane.unreadable(id, &cause);
@@ -407,6 +394,7 @@ impl State {
         self.lane.partitions().for_each(|id| self.show(id));
         self.args.waiters.wake(&settled.outcomes);
         self.apply(myself);
+        self.recall_assignment(myself)?;
         if settled.committed {
             myself.cast(Message::Turn)?;
         } else {
@@ -422,7 +410,10 @@ impl State {
             _ => None,
         };
         let is_busy = self.lane.has_input() || self.lane.has_open() || self.lane.has_suspect() || self.lane.is_committing();
-        let condition = Condition { halted, is_quiet: !is_busy, ..Condition::at(head) };
+        let reached = self.lane.reached(id).unwrap_or(head.positions);
+        let (commands_next, postings_next) = (reached.commands, reached.postings);
+        let lane = Some(self.args.name.clone());
+        let condition = Condition { lane, commands_next, postings_next, halted, is_quiet: !is_busy, ..Condition::at(head) };
         committed.show(self.lane.committed_layers(id), condition);
     }
 

@@ -1,3 +1,170 @@
-//! The logs that the engine runs on.
+//! The logs that the engine runs on, and the one of them that a node has.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+use finflow_topologies::Topic;
+use finflow_topologies::log::{Error, Fetched, Log, Outgoing, Position, Session};
+use tokio::sync::watch;
+
+use self::embedded::{Disk, EmbeddedLog};
+use self::kafka::KafkaLog;
+use crate::node::Settings;
 
 pub mod embedded;
+pub mod kafka;
+
+/// What a lane may claim at present.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Assignment {
+    /// The partitions that are the lane's to claim.
+    pub assigned: BTreeSet<u32>,
+    /// Those among them that it must release soon.
+    pub revoked: BTreeSet<u32>,
+}
+
+impl Assignment {
+    /// The partitions that the lane should run.
+    pub fn kept(&self) -> BTreeSet<u32> {
+        self.assigned.difference(&self.revoked).copied().collect()
+    }
+}
+
+/// A lane's session and what the lane may claim, from now on.
+pub type Seat = (Box<dyn Session>, watch::Receiver<Assignment>);
+
+/// The log of a node; clones share it.
+#[derive(Clone)]
+pub enum NodeLog {
+    /// In the node's own directory.
+    Embedded(EmbeddedLog),
+    /// On a cluster, shared with other nodes.
+    Kafka(KafkaLog),
+}
+
+impl NodeLog {
+    /// Opens the log of a node.
+    pub(crate) fn open(disk: Arc<dyn Disk>, settings: &Settings) -> Result<NodeLog, Error> {
+        let Some(kafka) = &settings.kafka else {
+            let dir = settings.data_dir.join("log");
+            return Ok(NodeLog::Embedded(EmbeddedLog::open_on(disk, &dir, settings.partitions)?));
+        };
+        let log = KafkaLog::open(kafka.clone())?;
+        let found = log.partitions();
+        if found != settings.partitions {
+            return Err(Error::Corrupt(format!("the log has {found} partitions, {} are configured", settings.partitions)));
+        }
+        // Several processes may start at once, and only one generation can be: whoever makes the topics writes it.
+        for partition in 0..found {
+            if log.range(Topic::Journal, partition)?.end == 0 {
+                let missing = "has no block 0; `finflow topics create` writes it";
+                return Err(Error::Unavailable(format!("the journal of partition {partition} {missing}")));
+            }
+        }
+        Ok(NodeLog::Kafka(log))
+    }
+
+    /// Opens a lane's session. On the embedded log the lane may claim `share` for as long as it lives; in Kafka the group decides.
+    pub fn lane(&self, lane: &str, share: BTreeSet<u32>) -> Result<Seat, Error> {
+        match self {
+            NodeLog::Embedded(log) => {
+                let (_, assignment) = watch::channel(Assignment { assigned: share, revoked: BTreeSet::new() });
+                Ok((log.session(lane)?, assignment))
+            }
+            NodeLog::Kafka(log) => log.lane(lane),
+        }
+    }
+
+    /// Whether other nodes share the log, so that a partition may be theirs.
+    pub fn is_shared(&self) -> bool {
+        matches!(self, NodeLog::Kafka(_))
+    }
+
+    /// The committed position of every partition, without a claim: its owner may move it at any time.
+    pub fn positions(&self) -> Result<BTreeMap<u32, Option<Position>>, Error> {
+        match self {
+            NodeLog::Embedded(log) => log.committed_positions(),
+            NodeLog::Kafka(log) => log.committed_positions(),
+        }
+    }
+
+    /// Appends records to several partitions of `commands`, and gives the offset of the first in each.
+    pub fn append_all(&self, batches: Vec<(u32, Vec<Outgoing>)>) -> Result<Vec<u64>, Error> {
+        match self {
+            NodeLog::Embedded(log) => log.append_all(batches),
+            NodeLog::Kafka(log) => log.append_all(batches),
+        }
+    }
+
+    /// What has come of a partition that a lane follows, without waiting; perhaps nothing although there is something.
+    pub fn follow(&self, topic: Topic, partition: u32, from: u64, bytes_max: usize) -> Result<Fetched, Error> {
+        match self {
+            NodeLog::Embedded(log) => {
+                let is_at_end = log.range(topic, partition).is_ok_and(|range| range.end <= from);
+                if is_at_end {
+                    return Ok(Fetched { records: Vec::new(), next: from });
+                }
+                log.fetch(topic, partition, from, bytes_max)
+            }
+            NodeLog::Kafka(log) => log.poll(topic, partition, from, bytes_max),
+        }
+    }
+
+    /// Stops following a partition.
+    pub fn forget(&self, partition: u32) {
+        if let NodeLog::Kafka(log) = self {
+            [Topic::Commands, Topic::Postings].into_iter().for_each(|topic| log.forget(topic, partition));
+        }
+    }
+
+    /// Ticks when [`NodeLog::follow`] may have something.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        match self {
+            NodeLog::Embedded(log) => log.changed(),
+            NodeLog::Kafka(log) => log.changed(),
+        }
+    }
+
+    /// Why the log takes nothing at present; `None` while it does.
+    pub fn fault(&self) -> Option<String> {
+        match self {
+            NodeLog::Embedded(log) => log.fault(),
+            // The cluster's own health is told by the client's lines and by commits that fail.
+            NodeLog::Kafka(_) => None,
+        }
+    }
+
+    fn log(&self) -> &dyn Log {
+        match self {
+            NodeLog::Embedded(log) => log,
+            NodeLog::Kafka(log) => log,
+        }
+    }
+}
+
+impl Log for NodeLog {
+    fn partitions(&self) -> u32 {
+        self.log().partitions()
+    }
+
+    fn append(&self, topic: Topic, partition: u32, records: Vec<Outgoing>) -> Result<u64, Error> {
+        self.log().append(topic, partition, records)
+    }
+
+    fn fetch(&self, topic: Topic, partition: u32, from: u64, bytes_max: usize) -> Result<Fetched, Error> {
+        self.log().fetch(topic, partition, from, bytes_max)
+    }
+
+    fn range(&self, topic: Topic, partition: u32) -> Result<Range<u64>, Error> {
+        self.log().range(topic, partition)
+    }
+
+    fn session(&self, lane: &str) -> Result<Box<dyn Session>, Error> {
+        self.log().session(lane)
+    }
+
+    fn trim(&self, topic: Topic, partition: u32, before: u64) -> Result<(), Error> {
+        self.log().trim(topic, partition, before)
+    }
+}

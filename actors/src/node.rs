@@ -19,9 +19,10 @@ pub(crate) use self::waiters::Waiters;
 pub use crate::checking::Checked;
 use crate::checking::check_copy;
 use crate::clock::Clock;
-use crate::committed::Committed;
+use crate::committed::{Committed, Condition};
 use crate::lane::{Args, Message};
-use crate::log::embedded::{Disk, EmbeddedLog, LocalDisk};
+use crate::log::embedded::{Disk, LocalDisk};
+use crate::log::{NodeLog, kafka};
 use crate::metrics;
 use crate::restoring::{Restorer, clear, directory};
 use crate::snapshots::{Carrier, SnapshotError};
@@ -43,6 +44,8 @@ pub struct Settings {
     pub prefix: String,
     /// The partition count of the application.
     pub partitions: u32,
+    /// The cluster that holds the topics; none = the embedded log in `data_dir`.
+    pub kafka: Option<kafka::Settings>,
     /// The number of lanes.
     pub lanes: u32,
     /// The name of this node; lanes are named after it.
@@ -92,6 +95,9 @@ pub enum ReadError {
     /// The store cannot be read.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// No lane of this node runs the partition at present.
+    #[error("partition {0} is not available here now; ask again, or ask another process")]
+    Elsewhere(u32),
     /// The partition is halted; nothing it says can be trusted.
     #[error("partition {0} is halted: {1}")]
     Halted(u32, String),
@@ -124,7 +130,7 @@ pub struct PartitionStatus {
     pub partition: u32,
     /// The lane it runs on.
     pub lane: String,
-    /// `running`, `halted` or `stopped`.
+    /// `running`, `halted`, `stopped`, or `elsewhere` where no lane of this node has it.
     pub state: String,
     /// Why it is halted.
     pub cause: Option<String>,
@@ -148,7 +154,7 @@ pub struct Node(Arc<Inner>);
 
 struct Inner {
     settings: Settings,
-    log: EmbeddedLog,
+    log: NodeLog,
     partitions: BTreeMap<u32, Arc<Committed>>,
     carrier: Arc<Carrier>,
     waiters: Arc<Waiters>,
@@ -266,14 +272,17 @@ impl Node {
 
     /// How every partition is.
     pub fn status(&self) -> Vec<PartitionStatus> {
-        let lanes = self.0.settings.lanes;
         let lag = |topic, partition, next| self.range(topic, partition).map_or(0, |range| range.end.saturating_sub(next));
         let all = self.0.partitions.iter().map(|(id, committed)| {
             let condition = committed.condition();
-            let state = if self.0.root.is_none() { "stopped" } else { "running" };
+            let state = match &condition.lane {
+                Some(_) => "running",
+                None if self.0.root.is_some() => "elsewhere",
+                None => "stopped",
+            };
             PartitionStatus {
                 partition: *id,
-                lane: lane_name(&self.0.settings, id % lanes),
+                lane: condition.lane.as_deref().unwrap_or_default().to_owned(),
                 state: if condition.halted.is_some() { "halted" } else { state }.to_owned(),
                 block: condition.block,
                 commands_next: condition.commands_next,
@@ -316,10 +325,11 @@ impl Node {
     }
 
     /// Reads every row of every partition and checks the invariants, on a copy that stands still while the engine runs; with
-    /// `snapshots`, every snapshot too. A partition that is halted or cannot be read differs.
+    /// `snapshots`, every snapshot too. A partition that is halted or cannot be read differs; one that runs elsewhere is left out.
     pub async fn check(&self, snapshots: bool) -> Vec<Checked> {
         let mut checked = Vec::with_capacity(self.0.partitions.len());
-        for partition in self.0.partitions.keys().copied() {
+        let here = self.0.partitions.iter().filter(|(_, committed)| !self.is_elsewhere(&committed.condition()));
+        for partition in here.map(|(id, _)| *id).collect::<Vec<_>>() {
             let node = self.clone();
             let found = tokio::task::spawn_blocking(move || node.check_partition(partition, snapshots)).await;
             let lost = |error: tokio::task::JoinError| Checked {
@@ -396,17 +406,28 @@ impl Node {
         self.read(partition, |committed| Ok(committed.store.as_ref().map(digest).transpose()?.unwrap_or_default()))
     }
 
+    /// Tells the lane that runs the partition.
     fn tell(&self, partition: u32, message: Message) {
-        if let Some(root) = &self.0.root {
-            let _ = root.cast(root::Message::Tell(partition % self.0.settings.lanes, message));
+        let name = self.0.partitions.get(&partition).and_then(|committed| committed.condition().lane);
+        if let (Some(root), Some(name)) = (&self.0.root, name) {
+            let _ = root.cast(root::Message::Tell(name, message));
         }
+    }
+
+    /// Whether a partition in this condition may be another node's.
+    fn is_elsewhere(&self, condition: &Condition) -> bool {
+        self.0.log.is_shared() && self.0.root.is_some() && condition.lane.is_none() && condition.halted.is_none()
     }
 
     /// Reads committed state. A partition that is halted answers nothing; one that turns out to be corrupt is halted.
     fn read<T: Default>(&self, partition: u32, read: impl FnOnce(&Committed) -> Result<T, store::Error>) -> Result<T, ReadError> {
         let Some(committed) = self.0.partitions.get(&partition) else { return Ok(T::default()) };
-        if let Some(cause) = committed.condition().halted {
+        let condition = committed.condition();
+        if let Some(cause) = condition.halted {
             return Err(ReadError::Halted(partition, cause));
+        }
+        if self.is_elsewhere(&condition) {
+            return Err(ReadError::Elsewhere(partition));
         }
         let found = read(committed);
         if let Err(store::Error::Corrupt(cause)) = &found {
@@ -428,7 +449,7 @@ fn open(disk: Arc<dyn Disk>, settings: Settings) -> Result<Inner, StartError> {
     let made = |path: &PathBuf| std::fs::create_dir_all(path).map_err(|error| StartError::Directory(path.clone(), error));
     let state_dir = settings.data_dir.join("state");
     made(&state_dir)?;
-    let log = EmbeddedLog::open_on(disk, &settings.data_dir.join("log"), settings.partitions)?;
+    let log = NodeLog::open(disk, &settings)?;
     let scratch = settings.data_dir.join("tmp");
     clear(&scratch).map_err(|error| StartError::Directory(scratch.clone(), error))?;
     made(&scratch)?;
@@ -447,13 +468,9 @@ fn open(disk: Arc<dyn Disk>, settings: Settings) -> Result<Inner, StartError> {
     Ok(Inner { settings, log, partitions, carrier, waiters: Arc::default(), root: None })
 }
 
-fn restored(restorer: &Restorer, log: &EmbeddedLog) -> Result<BTreeMap<u32, Arc<Committed>>, StartError> {
-    let mut session = log.session("restore")?;
-    let mut positions = BTreeMap::new();
-    for id in 0..log.partitions() {
-        positions.insert(id, session.claim(id)?.position);
-    }
-    let restored = restorer.restore_all(log, &positions);
+/// What another node moves on meanwhile is caught up when the partition is claimed.
+fn restored(restorer: &Restorer, log: &NodeLog) -> Result<BTreeMap<u32, Arc<Committed>>, StartError> {
+    let restored = restorer.restore_all(log, &log.positions()?);
     let committed = |(id, restored): (u32, Result<_, restore::Error>)| {
         if let Err(cause) = &restored {
             tracing::error!(partition = id, %cause, "halted");
@@ -476,7 +493,8 @@ fn lanes(inner: &Inner) -> BTreeMap<u32, Args> {
         hot_wallets_max: settings.hot_wallets / settings.partitions.max(1) as usize,
     });
     let of = |lane: u32| {
-        let partitions = inner.partitions.iter().filter(|(id, _)| *id % settings.lanes == lane);
+        // Where other nodes take part, any lane may be given any partition.
+        let partitions = inner.partitions.iter().filter(|(id, _)| inner.log.is_shared() || *id % settings.lanes == lane);
         let args = Args {
             name: lane_name(settings, lane).into(),
             incarnation: u64::from_be_bytes(fresh_id().first_chunk().copied().unwrap_or_default()),

@@ -19,6 +19,7 @@ fn settings(dir: &Path, lanes: u32) -> Settings {
     Settings {
         data_dir: dir.to_owned(),
         prefix: "finflow".to_owned(),
+        kafka: None,
         partitions: 4,
         lanes,
         node_id: "test".to_owned(),

@@ -22,6 +22,7 @@ fn settings(dir: &Path) -> Settings {
     Settings {
         data_dir: dir.to_owned(),
         prefix: "finflow".to_owned(),
+        kafka: None,
         partitions: PARTITIONS,
         lanes: 1,
         node_id: "test".to_owned(),

@@ -21,6 +21,8 @@ pub const PRODUCTION: &str = include_str!("../profiles/production.toml");
 
 /// Most partitions of a topic.
 pub const PARTITIONS_MAX: u32 = 4096;
+/// Most copies of a record.
+pub const REPLICATION_MAX: u32 = 100;
 /// Most wallets kept decoded in memory.
 pub const HOT_WALLETS_MAX: u32 = 100_000_000;
 
@@ -35,6 +37,8 @@ pub struct Config {
     pub node: Node,
     /// The topics.
     pub topics: Topics,
+    /// The cluster.
+    pub kafka: Kafka,
     /// The epochs.
     pub epoch: Epoch,
     /// The treasury.
@@ -65,9 +69,44 @@ pub struct Topics {
     /// What all topic names begin with; fit for a Kafka topic.
     #[serde(deserialize_with = "values::name")]
     pub prefix: String,
+    /// Where they are.
+    #[serde(deserialize_with = "values::log_kind")]
+    pub log: LogKind,
     /// Partitions of every topic, 1 to [`PARTITIONS_MAX`].
     #[serde(deserialize_with = "values::whole::<_, 1, PARTITIONS_MAX>")]
     pub partitions: u32,
+}
+
+/// Which log holds the topics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogKind {
+    /// The one in the data directory.
+    Embedded,
+    /// Apache Kafka.
+    Kafka,
+}
+
+/// `[kafka]`
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kafka {
+    /// The brokers to ask first, as `host:port,...`.
+    #[serde(deserialize_with = "values::brokers")]
+    pub brokers: String,
+    /// Copies of every record, 1 to [`REPLICATION_MAX`].
+    #[serde(deserialize_with = "values::whole::<_, 1, REPLICATION_MAX>")]
+    pub replication: u32,
+    /// Properties of the client library, each `name=value`.
+    #[serde(deserialize_with = "values::properties")]
+    pub properties: Vec<String>,
+}
+
+impl std::fmt::Debug for Kafka {
+    /// Without the properties, which may hold a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kafka").field("brokers", &self.brokers).field("replication", &self.replication).finish_non_exhaustive()
+    }
 }
 
 /// `[epoch]`

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Deserializer, de::Error};
 use toml::Value;
 
-use crate::LogFormat;
+use crate::{LogFormat, LogKind};
 
 /// Most characters of a name: a topic has at most 249 (Kafka), the longest suffix included.
 const NAME_CHARS_MAX: usize = 200;
@@ -44,6 +44,36 @@ pub(crate) fn name<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Er
 /// An IP address and a port.
 pub(crate) fn address<'de, D: Deserializer<'de>>(source: D) -> Result<SocketAddr, D::Error> {
     text(source, |text| text.parse().ok(), "must be an IP address and a port, as in \"127.0.0.1:9464\"")
+}
+
+/// Where the topics are.
+pub(crate) fn log_kind<'de, D: Deserializer<'de>>(source: D) -> Result<LogKind, D::Error> {
+    let kind = |text: &str| match text {
+        "embedded" => Some(LogKind::Embedded),
+        "kafka" => Some(LogKind::Kafka),
+        _ => None,
+    };
+    text(source, kind, "must be \"embedded\" or \"kafka\"")
+}
+
+/// The addresses of brokers, with commas.
+pub(crate) fn brokers<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Error> {
+    let is_broker = |text: &str| {
+        let (host, port) = text.rsplit_once(':')?;
+        let is_host = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_graphic());
+        port.parse::<u16>().ok().filter(|port| is_host && 0 < *port)
+    };
+    let all = |text: &str| text.split(',').all(|broker| is_broker(broker).is_some()).then(|| text.to_owned());
+    text(source, all, "must be host:port, several with commas, as in \"kafka-1:9092,kafka-2:9092\"")
+}
+
+/// Properties, each `name=value`.
+pub(crate) fn properties<'de, D: Deserializer<'de>>(source: D) -> Result<Vec<String>, D::Error> {
+    let value = Value::deserialize(source)?;
+    let is_property = |text: &str| text.split_once('=').is_some_and(|(name, _)| !name.trim().is_empty());
+    let property = |value: &Value| value.as_str().filter(|text| is_property(text)).map(str::to_owned);
+    let all = value.as_array().and_then(|all| all.iter().map(property).collect());
+    all.ok_or_else(|| D::Error::custom("must be a list of strings such as \"security.protocol=ssl\""))
 }
 
 /// The format of the process's log.

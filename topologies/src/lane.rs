@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use finflow_state::{EncodedBlock, Head, Overlay, Stamp};
+use finflow_state::{EncodedBlock, Head, Overlay, Positions, Stamp};
 
 use self::hosted::{Flight, Hosted};
 pub use self::hosted::{Status, Suspicion, Wants};
@@ -160,6 +160,12 @@ impl Lane {
     /// The head of a partition's last committed block.
     pub fn head(&self, partition: u32) -> Option<&Arc<Head>> {
         self.hosted.get(&partition).map(|hosted| &hosted.base)
+    }
+
+    /// How far a partition's inputs are committed, or past what is read and holds nothing to decide, such as the marks of
+    /// transactions.
+    pub fn reached(&self, partition: u32) -> Option<Positions> {
+        self.hosted.get(&partition).map(Hosted::reached)
     }
 
     /// The records that a partition can take now, by the offset to fetch from.

@@ -73,6 +73,7 @@ impl State {
             }
         }
         self.apply(myself);
+        self.recall_assignment(myself)?;
         if (self.draining.is_some() || self.lane.has_input()) && !self.is_scheduled.swap(true, Ordering::AcqRel) {
             myself.cast(Message::Turn)?;
         }

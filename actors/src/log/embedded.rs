@@ -147,6 +147,15 @@ impl EmbeddedLog {
         self.append_to(batches.into_iter().map(|(partition, records)| ((Topic::Commands, partition), records)))
     }
 
+    /// The committed position of every partition.
+    pub fn committed_positions(&self) -> Result<BTreeMap<u32, Option<Position>>, Error> {
+        self.0.line.alone(|| {
+            self.settle()?;
+            let owners = self.owners();
+            Ok((0..self.0.partitions).map(|partition| (partition, owners.positions.get(&partition).cloned())).collect())
+        })
+    }
+
     /// Ticks with every append and commit, and when a log that was closed is open again.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.0.changed.subscribe()

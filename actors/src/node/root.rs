@@ -2,6 +2,7 @@
 //! Owns the lanes. Receives messages to pass on, and the death of its lanes. When a lane keeps dying it stops trying, and says so.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
@@ -19,8 +20,8 @@ const RESTART_DELAY: Duration = Duration::from_millis(100);
 pub(super) struct Root;
 
 pub(super) enum Message {
-    /// For a lane.
-    Tell(u32, lane::Message),
+    /// For the lane of this name.
+    Tell(Arc<str>, lane::Message),
     /// Starts a lane that has died.
     Restart(u32),
     /// Lets every lane finish, and tells whether all did in time.
@@ -48,8 +49,9 @@ impl Actor for Root {
 
     async fn handle(&self, myself: ActorRef<Message>, message: Message, state: &mut State) -> Result<(), ActorProcessingErr> {
         match message {
-            Message::Tell(id, message) => {
-                if let Some((lane, _)) = state.lanes.get(&id) {
+            Message::Tell(name, message) => {
+                let id = state.args.iter().find(|(_, args)| args.name == name).map(|(id, _)| id);
+                if let Some((lane, _)) = id.and_then(|id| state.lanes.get(id)) {
                     // A dead lane is started again, and its partitions with it.
                     let _ = lane.cast(message);
                 }

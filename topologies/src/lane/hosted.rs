@@ -94,6 +94,12 @@ impl Hosted {
         self.status == Status::Running
     }
 
+    /// How far the inputs are committed, or past what is read and holds nothing to decide.
+    pub(super) fn reached(&self) -> Positions {
+        let base = self.base.positions;
+        if self.open.is_some() || self.flight.is_some() { base } else { self.consumed(base) }
+    }
+
     /// The newest head: of the epoch in flight, else of the last committed one.
     pub(super) fn newest(&self) -> &Arc<Head> {
         self.flight.as_ref().map_or(&self.base, |flight| &flight.head)

@@ -29,6 +29,10 @@ pub trait Harness {
     fn wait(&mut self, _tries: u32) -> bool {
         false
     }
+
+    /// Lets the lane called `lane`, which is about to claim the partition, have it. For a log where somebody else decides who may
+    /// claim what; where the claim itself decides there is nothing to do.
+    fn give(&mut self, _partition: u32, _lane: &str) {}
 }
 
 /// A log under test whose commits can be made to fail.

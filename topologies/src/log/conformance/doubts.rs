@@ -70,6 +70,7 @@ pub(super) fn are_not_guessed(harness: &mut dyn Faulty) {
     let log = harness.open();
     for (fault, is_committed) in [(Fault::DoubtCommitted, true), (Fault::DoubtAborted, false)] {
         let mut old = log.session("lane/0").expect("a session");
+        harness.give(0, "lane/0");
         let owned = old.claim(0).expect("a claim");
         let block = owned.position.map_or(1, |position| position.block + 1);
         harness.fail_next(fault);
@@ -77,6 +78,7 @@ pub(super) fn are_not_guessed(harness: &mut dyn Faulty) {
         assert!(matches!(doubt, Commit::InDoubt(_)), "{doubt}");
 
         let mut new = log.session("lane/1").expect("a session");
+        harness.give(0, "lane/1");
         let taken = new.claim(0).expect("a claim");
         assert_eq!(taken.position.map(|position| position.block == block).unwrap_or_default(), is_committed);
         assert_eq!(new.commit(epoch(block + 1, &[(0, taken.epoch)])), Commit::Committed);

@@ -1,0 +1,110 @@
+//! Which partitions a lane runs: what it is assigned it claims and restores, what is wanted back it lets go of.
+
+use std::sync::{Arc, PoisonError};
+
+use finflow_topologies::log;
+use finflow_topologies::restore::restore;
+use ractor::{ActorProcessingErr, ActorRef};
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use super::{Message, RETRY_DELAY, State};
+use crate::committed::Condition;
+use crate::log::Assignment;
+use crate::metrics;
+use crate::supervisor::Restarts;
+
+/// Tells the lane when its assignment changes; ends with the lane or its session.
+pub(super) fn watch_assignment(mut assignment: watch::Receiver<Assignment>, myself: &ActorRef<Message>) {
+    let myself = myself.clone();
+    tokio::spawn(async move { while assignment.changed().await.is_ok() && myself.cast(Message::Assigned).is_ok() {} });
+}
+
+impl State {
+    /// Lets go of what is assigned elsewhere, and takes what has been assigned to this lane.
+    pub(super) async fn follow_assignment(&mut self, myself: &ActorRef<Message>) -> Result<(), ActorProcessingErr> {
+        let kept = self.assignment.borrow().kept();
+        let leaving: Vec<u32> = self.claimed.difference(&kept).copied().collect();
+        for id in leaving {
+            self.let_go(id);
+        }
+        let coming: Vec<u32> = kept.difference(&self.claimed).copied().collect();
+        for id in coming {
+            // Restoring takes its time, in which the group may have decided anew.
+            if !self.assignment.borrow().kept().contains(&id) {
+                continue;
+            }
+            match self.adopt(myself, id).await {
+                Err(cause) if matches!(cause.downcast_ref(), Some(log::Error::Unavailable(_))) => {
+                    warn!(partition = id, %cause, "cannot be claimed yet");
+                    myself.send_after(RETRY_DELAY, || Message::Assigned);
+                }
+                other => other?,
+            }
+        }
+        myself.cast(Message::Turn)?;
+        Ok(())
+    }
+
+    /// Looks at the assignment again where something had to come to its end first.
+    pub(super) fn recall_assignment(&self, myself: &ActorRef<Message>) -> Result<(), ActorProcessingErr> {
+        if self.claimed != self.assignment.borrow().kept() {
+            myself.cast(Message::Assigned)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a partition back; while a commit that touches it is in flight, or its store is being written, not yet. What is not in
+    /// the store is in the journal.
+    fn let_go(&mut self, id: u32) {
+        if self.applying.contains(&id) || !self.lane.release(id) {
+            return;
+        }
+        if let Some((actor, _)) = self.actors.remove(&id) {
+            actor.stop(None);
+        }
+        if let Some(committed) = self.args.partitions.get(&id) {
+            committed.show(Arc::from([]), Condition::default());
+        }
+        self.args.log.forget(id);
+        self.session.lock().unwrap_or_else(PoisonError::into_inner).release(id);
+        self.claimed.remove(&id);
+        info!(partition = id, "given back");
+    }
+
+    /// Claims a partition, restores it and starts its actor; what cannot be restored is reported as halted and not served.
+    async fn adopt(&mut self, myself: &ActorRef<Message>, id: u32) -> Result<(), ActorProcessingErr> {
+        let Some(committed) = self.args.partitions.get(&id) else { return Ok(()) };
+        // What could not be restored is halted with its cause already.
+        let Some(store) = committed.store.clone() else {
+            self.claimed.insert(id);
+            return Ok(());
+        };
+        let (session, log, held) = (self.session.clone(), self.args.log.clone(), committed.clone());
+        let restored = tokio::task::spawn_blocking(move || {
+            let claim = session.lock().unwrap_or_else(PoisonError::into_inner).claim(id)?;
+            let head = held.restored(|| restore(&log, &*store, id, claim.position.as_ref()));
+            Ok::<_, log::Error>((claim, head))
+        });
+        let (claim, restored) = restored.await??;
+        self.claimed.insert(id);
+        match restored {
+            Ok(head) => {
+                info!(partition = id, block = head.number, "adopted");
+                if !self.lane.adopt(claim.epoch, head) {
+                    return Err("a partition was claimed again while its commit was in flight".into());
+                }
+                let actor = self.start(myself, id).await?;
+                self.actors.insert(id, (actor, Restarts::default()));
+                self.show(id);
+            }
+            Err(cause) => {
+                error!(partition = id, %cause, "halted");
+                ::metrics::counter!(metrics::HALTS).increment(1);
+                let condition = Condition { halted: Some(cause.to_string()), ..Condition::default() };
+                committed.show(Arc::from([]), condition);
+            }
+        }
+        Ok(())
+    }
+}

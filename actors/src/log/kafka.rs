@@ -1,0 +1,176 @@
+//! The Kafka log: the application's topics on a cluster, for any number of processes.
+//!
+//! Three clients share the work: a [`reader`] of committed records, an [`appender`] for commands, and for each lane a [`session`]
+//! with its group member and its transactional producer. Which lane owns a partition is the group's decision; what fences an
+//! owner that has been replaced is the group's generation in every commit, and the claim that the lane was given.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use finflow_topologies::Topic;
+use finflow_topologies::log::{Error, Fetched, Log, Outgoing, Position, Session};
+use tokio::sync::watch;
+
+use self::appender::Appender;
+use self::context::Quiet;
+use self::reader::{Asker, Reader, unavailable};
+use self::session::Exit;
+pub use self::settings::{SESSION_TIMEOUT, Settings, TRANSACTION_TIMEOUT, refused};
+use self::topics::Admin;
+use super::{Assignment, Seat};
+
+mod appender;
+mod context;
+mod member;
+mod native;
+mod reader;
+mod record;
+mod session;
+mod settings;
+mod topics;
+mod transactor;
+
+/// Partitions that are looked up at a time, each with what is fetched ahead of its reader.
+const LOOKS_MAX: usize = 32;
+
+/// The log; clones share it.
+#[derive(Clone)]
+pub struct KafkaLog(Arc<Shared>);
+
+struct Shared {
+    settings: Settings,
+    partitions: u32,
+    /// What lanes follow, and what anybody looks up: apart, so that a look into the past moves no lane's place.
+    lanes: Reader,
+    looks: Reader,
+    appender: Appender,
+    admin: Admin,
+    exits: Mutex<BTreeMap<String, Exit>>,
+}
+
+impl KafkaLog {
+    /// Connects to the cluster, whose topics must be there.
+    pub fn open(settings: Settings) -> Result<KafkaLog, Error> {
+        let asker: Asker = Arc::new(settings.reader().create_with_context(Quiet).map_err(unavailable)?);
+        let looks = Reader::new(&settings, asker.clone(), LOOKS_MAX).map_err(unavailable)?;
+        let mut counts = BTreeMap::new();
+        for topic in Topic::ALL {
+            let name = topic.name(&settings.prefix);
+            let count = looks.partitions_of(topic)?.ok_or_else(|| {
+                Error::Unavailable(format!("there is no topic {name}; `finflow topics create` makes what is missing"))
+            })?;
+            counts.insert(name, count);
+        }
+        let partitions = counts.values().copied().min().unwrap_or_default();
+        if counts.values().any(|count| *count != partitions) {
+            return Err(Error::Corrupt(format!("the topics differ in their number of partitions: {counts:?}")));
+        }
+        let shared = Shared {
+            partitions,
+            looks,
+            lanes: Reader::new(&settings, asker, usize::MAX).map_err(unavailable)?,
+            appender: Appender::new(&settings).map_err(unavailable)?,
+            admin: Admin::new(&settings)?,
+            exits: Mutex::default(),
+            settings,
+        };
+        Ok(KafkaLog(Arc::new(shared)))
+    }
+
+    /// Makes the topics that are missing, and names them.
+    pub fn create_topics(settings: &Settings, partitions: u32, replication: i32) -> Result<Vec<String>, Error> {
+        Admin::new(settings)?.create(partitions, replication)
+    }
+
+    /// What is wrong with the topics, in words; nothing if all is well.
+    pub fn check_topics(settings: &Settings, partitions: u32) -> Result<Vec<String>, Error> {
+        Admin::new(settings)?.check(partitions)
+    }
+
+    /// Opens a lane's session, with what the group gives the lane from now on.
+    pub fn lane(&self, lane: &str) -> Result<Seat, Error> {
+        let (shown, assignment) = watch::channel(Assignment::default());
+        let (session, exit) = session::open(&self.0.settings, lane, self.0.partitions, shown)?;
+        self.0.exits.lock().unwrap_or_else(PoisonError::into_inner).insert(lane.to_owned(), exit);
+        Ok((Box::new(session), assignment))
+    }
+
+    /// The committed position of every partition, without a claim.
+    pub fn committed_positions(&self) -> Result<BTreeMap<u32, Option<Position>>, Error> {
+        let all: Vec<u32> = (0..self.0.partitions).collect();
+        let mut found = self.0.looks.committed(&all)?;
+        Ok(all.into_iter().map(|partition| (partition, found.remove(&partition))).collect())
+    }
+
+    /// Gives up all partitions of a lane at once, as a process does that will not come back; `false` if there is no such lane.
+    pub fn leave(&self, lane: &str) -> bool {
+        let exit = self.0.exits.lock().unwrap_or_else(PoisonError::into_inner).get(lane).cloned();
+        exit.is_some_and(|exit| exit.leave())
+    }
+
+    /// Appends records to several partitions of `commands`, and gives the offset of the first in each.
+    pub fn append_all(&self, batches: Vec<(u32, Vec<Outgoing>)>) -> Result<Vec<u64>, Error> {
+        let batches: Vec<_> = batches.into_iter().map(|(partition, records)| (Topic::Commands, partition, records)).collect();
+        for (topic, partition, _) in &batches {
+            self.known(*topic, *partition)?;
+        }
+        Ok(self.0.appender.append(&batches)?.into_iter().map(Option::unwrap_or_default).collect())
+    }
+
+    /// What has come so far of a partition that a lane follows, without waiting; perhaps nothing although there is something.
+    pub fn poll(&self, topic: Topic, partition: u32, from: u64, bytes_max: usize) -> Result<Fetched, Error> {
+        self.known(topic, partition)?;
+        self.0.lanes.poll(topic, partition, from, bytes_max)
+    }
+
+    /// Stops following a partition.
+    pub fn forget(&self, topic: Topic, partition: u32) {
+        self.0.lanes.forget(topic, partition);
+    }
+
+    /// Ticks when [`KafkaLog::poll`] may have something.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.0.lanes.changed()
+    }
+
+    fn known(&self, topic: Topic, partition: u32) -> Result<(), Error> {
+        if partition < self.0.partitions { Ok(()) } else { Err(Error::UnknownPartition { topic, partition }) }
+    }
+}
+
+impl Log for KafkaLog {
+    fn partitions(&self) -> u32 {
+        self.0.partitions
+    }
+
+    fn append(&self, topic: Topic, partition: u32, records: Vec<Outgoing>) -> Result<u64, Error> {
+        self.known(topic, partition)?;
+        let firsts = self.0.appender.append(&[(topic, partition, records)])?;
+        match firsts.first().copied().flatten() {
+            Some(first) => Ok(first),
+            None => Ok(self.range(topic, partition)?.end),
+        }
+    }
+
+    fn fetch(&self, topic: Topic, partition: u32, from: u64, bytes_max: usize) -> Result<Fetched, Error> {
+        self.known(topic, partition)?;
+        self.0.looks.fetch(topic, partition, from, bytes_max)
+    }
+
+    fn range(&self, topic: Topic, partition: u32) -> Result<Range<u64>, Error> {
+        self.known(topic, partition)?;
+        self.0.looks.range(topic, partition)
+    }
+
+    fn session(&self, lane: &str) -> Result<Box<dyn Session>, Error> {
+        Ok(self.lane(lane)?.0)
+    }
+
+    fn trim(&self, topic: Topic, partition: u32, before: u64) -> Result<(), Error> {
+        self.known(topic, partition)?;
+        let Range { start, end } = self.range(topic, partition)?;
+        let before = before.clamp(start, end);
+        if before == start { Ok(()) } else { self.0.admin.trim(topic, partition, before) }
+    }
+}

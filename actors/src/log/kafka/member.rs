@@ -1,0 +1,261 @@
+//! A lane as a member of the consumer group: which partitions of `commands` the group gives it, and how far they are committed.
+//!
+//! It reads no records: what is assigned is paused at its end, and the lane reads through a [`Reader`](super::reader::Reader) from
+//! wherever its state stands. A revocation waits, within a limit, until the lane has let go of what it claimed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use finflow_topologies::Topic;
+use finflow_topologies::log::{Error, Position};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::context::{Change, Rebalances, give, take_away};
+use super::native;
+use super::reader::unavailable;
+use super::record::position;
+use super::settings::Settings;
+use crate::log::Assignment;
+
+/// How long the lane may take to let go of revoked partitions; meanwhile the group waits.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the broker may take to tell committed offsets: longer than an open transaction lasts, whose end it waits for, and the
+/// 10 s between two looks for such.
+const OFFSETS_TIMEOUT: Duration = Duration::from_secs(25);
+
+pub(super) struct Member {
+    consumer: BaseConsumer<Rebalances>,
+    topic: String,
+    assigned: BTreeSet<u32>,
+    /// The epoch of the latest claim of each claimed partition.
+    claims: BTreeMap<u32, u64>,
+    claims_made: u64,
+    /// What is to be given up once it is released, or at the deadline.
+    revoking: Option<(TopicPartitionList, Instant)>,
+    /// The group has assigned something, if only nothing, since the last subscription.
+    has_joined: bool,
+    is_subscribed: bool,
+    shown: watch::Sender<Assignment>,
+}
+
+impl Member {
+    pub(super) fn new(settings: &Settings, lane: &str, shown: watch::Sender<Assignment>) -> Result<Member, KafkaError> {
+        Ok(Member {
+            consumer: settings.member(lane).create_with_context(Rebalances::default())?,
+            topic: Topic::Commands.name(&settings.prefix),
+            assigned: BTreeSet::new(),
+            claims: BTreeMap::new(),
+            claims_made: 0,
+            revoking: None,
+            has_joined: false,
+            is_subscribed: false,
+            shown,
+        })
+    }
+
+    /// Asks the group for partitions, unless it has been asked already.
+    pub(super) fn join(&mut self) -> Result<(), KafkaError> {
+        if !self.is_subscribed {
+            self.consumer.subscribe(&[&self.topic])?;
+            self.is_subscribed = true;
+        }
+        Ok(())
+    }
+
+    /// Gives everything back at once, as a process does that will not return.
+    pub(super) fn leave(&mut self) {
+        self.consumer.unsubscribe();
+        self.is_subscribed = false;
+        self.has_joined = false;
+        self.claims.clear();
+    }
+
+    /// Whether the group has answered, with partitions or without.
+    pub(super) fn has_joined(&self) -> bool {
+        self.has_joined
+    }
+
+    /// Serves the group for at most `patience`: to be called often, or it takes the lane for dead.
+    pub(super) fn serve(&mut self, patience: Duration) {
+        let mut patience = patience;
+        // Records do not concern a member, and errors that matter are told by `is_replaced` or by the commit.
+        while self.consumer.poll(patience).is_some() {
+            patience = Duration::ZERO;
+        }
+        while let Some(change) = self.consumer.context().next() {
+            match change {
+                Change::Assigned(partitions) => self.take(&partitions),
+                Change::Revoked(partitions) => self.begin_giving(partitions),
+            }
+        }
+        self.give_up();
+    }
+
+    fn take(&mut self, partitions: &TopicPartitionList) {
+        let mut at_end = TopicPartitionList::new();
+        for partition in ids(partitions) {
+            if let Err(cause) = at_end.add_partition_offset(&self.topic, partition as i32, Offset::End) {
+                warn!(partition, %cause, "cannot take an assigned partition");
+            }
+        }
+        if let Err(cause) = give(&self.consumer, &at_end) {
+            warn!(%cause, "cannot take the assignment");
+            return;
+        }
+        if let Err(cause) = self.consumer.pause(&at_end) {
+            warn!(%cause, "cannot pause the assignment");
+        }
+        self.has_joined = true;
+        self.assigned.extend(ids(&at_end));
+        info!(partitions = ?ids(&at_end), "assigned");
+        self.show();
+    }
+
+    fn begin_giving(&mut self, partitions: TopicPartitionList) {
+        if self.consumer.assignment_lost() {
+            // Somebody else may have them already: the claims are void at once.
+            for partition in ids(&partitions) {
+                self.claims.remove(&partition);
+            }
+        }
+        if let Some((earlier, _)) = self.revoking.take() {
+            self.finish_giving(&earlier);
+        }
+        info!(partitions = ?ids(&partitions), lost = self.consumer.assignment_lost(), "revoked");
+        self.revoking = Some((partitions, Instant::now() + RELEASE_TIMEOUT));
+        self.show();
+    }
+
+    /// Carries the revocation out, once nothing of it is claimed any more or the time is over.
+    fn give_up(&mut self) {
+        let Some((partitions, deadline)) = self.revoking.take() else { return };
+        let is_claimed = ids(&partitions).iter().any(|partition| self.claims.contains_key(partition));
+        if is_claimed && Instant::now() < deadline {
+            self.revoking = Some((partitions, deadline));
+            return;
+        }
+        self.finish_giving(&partitions);
+        self.show();
+    }
+
+    fn finish_giving(&mut self, partitions: &TopicPartitionList) {
+        for partition in ids(partitions) {
+            if self.claims.remove(&partition).is_some() {
+                warn!(partition, "not released in time");
+            }
+            self.assigned.remove(&partition);
+        }
+        if let Err(cause) = take_away(&self.consumer, partitions) {
+            warn!(%cause, "cannot give up what is revoked");
+        }
+    }
+
+    fn show(&self) {
+        let revoked = self.revoking.iter().flat_map(|(partitions, _)| ids(partitions)).collect();
+        self.shown.send_replace(Assignment { assigned: self.assigned.clone(), revoked });
+    }
+
+    /// Whether the group has given the partition to this lane and not asked for it back.
+    pub(super) fn may_claim(&self, partition: u32) -> bool {
+        self.assigned.contains(&partition) && !self.is_revoked(partition)
+    }
+
+    /// Whether the group wants the partition back.
+    pub(super) fn is_revoked(&self, partition: u32) -> bool {
+        self.revoking.as_ref().is_some_and(|(partitions, _)| ids(partitions).contains(&partition))
+    }
+
+    /// The epoch of a new claim, which voids the one before.
+    pub(super) fn claim(&mut self, partition: u32) -> u64 {
+        self.claims_made = self.claims_made.saturating_add(1);
+        self.claims.insert(partition, self.claims_made);
+        self.claims_made
+    }
+
+    pub(super) fn release(&mut self, partition: u32) {
+        self.claims.remove(&partition);
+    }
+
+    pub(super) fn release_all(&mut self) {
+        self.claims.clear();
+    }
+
+    pub(super) fn is_claimed(&self, partition: u32, epoch: u64) -> bool {
+        self.claims.get(&partition) == Some(&epoch)
+    }
+
+    /// Whether another process has taken this member's name.
+    pub(super) fn is_replaced(&self) -> bool {
+        let fatal = self.consumer.client().fatal_error();
+        fatal.is_some_and(|(code, _)| code == RDKafkaErrorCode::FencedInstanceId)
+    }
+
+    /// The group's metadata of now, with a generation that fences; `None` while the lane is not a member.
+    pub(super) fn metadata(&self) -> Option<ConsumerGroupMetadata> {
+        native::is_member(&self.consumer).then(|| self.consumer.group_metadata()).flatten()
+    }
+
+    /// The offset list of a transaction, with block number and stamp beside each offset.
+    pub(super) fn offsets<'a>(&self, positions: impl Iterator<Item = &'a Position>) -> Result<TopicPartitionList, KafkaError> {
+        let mut list = TopicPartitionList::new();
+        for position in positions {
+            let mut place = list.add_partition(&self.topic, position.partition as i32);
+            place.set_offset(Offset::Offset(i64::try_from(position.commands).unwrap_or(i64::MAX)))?;
+            place.set_metadata(super::record::metadata(position));
+        }
+        Ok(list)
+    }
+
+    /// The committed positions, read when no transaction on them is open any more.
+    pub(super) fn committed(&self, partitions: &[u32]) -> Result<BTreeMap<u32, Position>, Error> {
+        committed(&self.consumer, &self.topic, partitions)
+    }
+}
+
+/// The committed positions of the consumer's group, read when no transaction on them is open any more.
+pub(super) fn committed<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partitions: &[u32],
+) -> Result<BTreeMap<u32, Position>, Error> {
+    let mut list = TopicPartitionList::new();
+    for partition in partitions {
+        list.add_partition(topic, *partition as i32);
+    }
+    let found = consumer.committed_offsets(list, OFFSETS_TIMEOUT).map_err(unavailable)?;
+    let mut positions = BTreeMap::new();
+    for place in found.elements() {
+        place.error().map_err(unavailable)?;
+        let (partition, offset) = (place.partition() as u32, place.offset());
+        let Offset::Offset(offset) = offset else { continue };
+        let known = position(partition, offset, place.metadata()).ok_or_else(|| {
+            let found = place.metadata();
+            Error::Corrupt(format!("the committed offset {offset} of {topic}-{partition} carries {found:?}, no stamp"))
+        })?;
+        positions.insert(partition, known);
+    }
+    Ok(positions)
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        // Closing polls the consumer: from here on a revocation is carried out where it is told.
+        self.consumer.context().close();
+        while let Some(change) = self.consumer.context().next() {
+            if let Change::Revoked(partitions) = change {
+                self.finish_giving(&partitions);
+            }
+        }
+        if let Some((partitions, _)) = self.revoking.take() {
+            self.finish_giving(&partitions);
+        }
+    }
+}
+
+fn ids(partitions: &TopicPartitionList) -> Vec<u32> {
+    partitions.elements().iter().map(|place| place.partition() as u32).collect()
+}

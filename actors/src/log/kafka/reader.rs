@@ -1,0 +1,326 @@
+//! A reader: committed records of partitions that it assigns itself, each through a queue of its own.
+//!
+//! The library fetches ahead into a partition's queue up to a limit; whoever reads takes from the queue and so bounds it. Control
+//! records and aborted transactions occupy offsets without being seen, so the offset to go on from is the library's position.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use finflow_topologies::Topic;
+use finflow_topologies::log::{Error, Fetched, Position};
+use rdkafka::consumer::base_consumer::PartitionQueue;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{Message, Offset, TopicPartitionList};
+use tokio::sync::watch;
+use tracing::warn;
+
+use super::context::Quiet;
+use super::record::{record, weight};
+use super::settings::Settings;
+use super::{member, native};
+
+/// How often the consumer's own events are served, and whoever follows looks again.
+const SERVE_INTERVAL: Duration = Duration::from_millis(250);
+/// How long one look at the broker may take.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two looks for the leader of a partition.
+const LEADER_PAUSE: Duration = Duration::from_millis(50);
+/// How long to wait for records that are known to be there.
+const RECORDS_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long one look into a queue waits for the first of them.
+const RECORDS_PATIENCE: Duration = Duration::from_millis(20);
+/// Records taken at a time by a lane, at most.
+const TAKE_RECORDS_MAX: usize = 2_048;
+
+type Place = (Topic, u32);
+
+/// Asks the cluster and reads nothing. On a connection of its own: the broker answers in order, and a request behind a fetch waits
+/// for as long as that waits for records.
+pub(super) type Asker = Arc<BaseConsumer<Quiet>>;
+
+pub(super) struct Reader {
+    asker: Asker,
+    consumer: Arc<BaseConsumer<Quiet>>,
+    prefix: String,
+    feeds: Mutex<HashMap<Place, Arc<Mutex<Option<Feed>>>>>,
+    /// The feeds that are open, oldest first, and how many may be.
+    opened: Mutex<VecDeque<Place>>,
+    feeds_max: usize,
+    changed: watch::Sender<u64>,
+    is_over: Arc<AtomicBool>,
+    server: Option<JoinHandle<()>>,
+}
+
+/// One partition being read.
+struct Feed {
+    queue: PartitionQueue<Quiet>,
+    /// The offset of the next record, or of what is before it and not seen.
+    next: u64,
+    /// Something may have come since the queue was found empty.
+    is_touched: Arc<AtomicBool>,
+}
+
+impl Reader {
+    /// A reader of at most `feeds_max` partitions at a time: the one that was opened first gives way.
+    pub(super) fn new(settings: &Settings, asker: Asker, feeds_max: usize) -> Result<Reader, KafkaError> {
+        let consumer: Arc<BaseConsumer<Quiet>> = Arc::new(settings.reader().create_with_context(Quiet)?);
+        let is_over = Arc::new(AtomicBool::new(false));
+        let changed = watch::Sender::new(0);
+        let (served, over, tick) = (consumer.clone(), is_over.clone(), changed.clone());
+        let serve = move || {
+            while !over.load(Ordering::Acquire) {
+                // Every record has a queue of its own; what is left are errors and statistics.
+                if let Some(Err(cause)) = served.poll(SERVE_INTERVAL) {
+                    warn!(%cause, "the reader reports");
+                }
+                // Nothing tells when what could not be read can be read again: whoever follows looks once in a while.
+                tick.send_modify(|ticks: &mut u64| *ticks = ticks.wrapping_add(1));
+            }
+        };
+        let server = std::thread::Builder::new().name("finflow-reader".to_owned()).spawn(serve);
+        let server = server.map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
+        Ok(Reader {
+            asker,
+            consumer,
+            prefix: settings.prefix.clone(),
+            feeds: Mutex::default(),
+            opened: Mutex::default(),
+            feeds_max,
+            changed,
+            is_over,
+            server: Some(server),
+        })
+    }
+
+    /// Ticks when records may have come for a partition that is being read.
+    pub(super) fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// The partition count of a topic; `None` if there is no such topic.
+    pub(super) fn partitions_of(&self, topic: Topic) -> Result<Option<u32>, Error> {
+        let name = topic.name(&self.prefix);
+        let metadata = self.asker.fetch_metadata(Some(&name), ASK_TIMEOUT).map_err(unavailable)?;
+        let found = metadata.topics().iter().find(|found| found.name() == name && found.error().is_none());
+        Ok(found.map(|found| found.partitions().len() as u32).filter(|count| 0 < *count))
+    }
+
+    /// The committed positions of the application's group; it takes no membership to read them.
+    pub(super) fn committed(&self, partitions: &[u32]) -> Result<BTreeMap<u32, Position>, Error> {
+        member::committed(&*self.asker, &Topic::Commands.name(&self.prefix), partitions)
+    }
+
+    /// The offsets held: the first, and one past the last that is committed.
+    pub(super) fn range(&self, topic: Topic, partition: u32) -> Result<Range<u64>, Error> {
+        use RDKafkaErrorCode::{LeaderNotAvailable, NotLeaderForPartition};
+        let name = topic.name(&self.prefix);
+        let deadline = Instant::now() + ASK_TIMEOUT;
+        loop {
+            match self.asker.fetch_watermarks(&name, partition as i32, ASK_TIMEOUT) {
+                Ok((low, high)) => return Ok(u64::try_from(low).unwrap_or_default()..u64::try_from(high).unwrap_or_default()),
+                // The partition is new, or moves to another broker.
+                Err(KafkaError::MetadataFetch(NotLeaderForPartition | LeaderNotAvailable)) if Instant::now() < deadline => {
+                    std::thread::sleep(LEADER_PAUSE);
+                }
+                Err(error) => return Err(unavailable(error)),
+            }
+        }
+    }
+
+    /// What has come so far from `from` on, without waiting; perhaps nothing although there is something.
+    pub(super) fn poll(&self, topic: Topic, partition: u32, from: u64, bytes_max: usize) -> Result<Fetched, Error> {
+        let feed = self.feed(topic, partition);
+        let mut feed = feed.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = self.at(&mut feed, topic, partition, from)?;
+        if !open.is_touched.swap(false, Ordering::AcqRel) {
+            return Ok(Fetched { records: Vec::new(), next: from });
+        }
+        let mut fetched = Fetched { records: Vec::new(), next: from };
+        let taken = take(open, &mut fetched, bytes_max, Duration::ZERO);
+        match taken {
+            Ok(true) => open.is_touched.store(true, Ordering::Release),
+            Ok(false) => fetched.next = fetched.next.max(self.position(topic, partition).unwrap_or(from)),
+            Err(error) => {
+                self.close(&mut feed, topic, partition);
+                return Err(self.explain(error, topic, partition, from));
+            }
+        }
+        open.next = fetched.next;
+        Ok(fetched)
+    }
+
+    /// Records from `from` on, at least one if there is one below the committed end; waits for them.
+    pub(super) fn fetch(&self, topic: Topic, partition: u32, from: u64, bytes_max: usize) -> Result<Fetched, Error> {
+        let feed = self.feed(topic, partition);
+        let mut feed = feed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(fetched) = fetched_ahead(&mut feed, from, bytes_max) {
+            return Ok(fetched);
+        }
+        let Range { start, end } = self.range(topic, partition)?;
+        if from < start || end < from {
+            return Err(Error::OutOfRange { topic, partition, asked: from, start, end });
+        }
+        let mut fetched = Fetched { records: Vec::new(), next: from };
+        if from == end {
+            return Ok(fetched);
+        }
+        let open = self.at(&mut feed, topic, partition, from)?;
+        let deadline = Instant::now() + RECORDS_TIMEOUT;
+        let outcome = loop {
+            match take(open, &mut fetched, bytes_max, RECORDS_PATIENCE) {
+                Ok(true) => break Ok(()),
+                Ok(false) => fetched.next = fetched.next.max(self.position(topic, partition).unwrap_or(from)),
+                Err(error) => break Err(self.explain(error, topic, partition, from)),
+            }
+            if !fetched.records.is_empty() || end <= fetched.next {
+                break Ok(());
+            }
+            if deadline < Instant::now() {
+                break Err(Error::Unavailable(format!("{topic}-{partition} gives nothing at {from}")));
+            }
+        };
+        open.next = fetched.next;
+        // At the end nothing is fetched ahead, and the fetch that waits for more would hold up the next one.
+        if outcome.is_err() || end <= fetched.next {
+            self.close(&mut feed, topic, partition);
+        }
+        outcome.map(|()| fetched)
+    }
+
+    fn feed(&self, topic: Topic, partition: u32) -> Arc<Mutex<Option<Feed>>> {
+        let mut feeds = self.feeds.lock().unwrap_or_else(PoisonError::into_inner);
+        feeds.entry((topic, partition)).or_default().clone()
+    }
+
+    /// The feed at offset `from`; it is assigned anew where it stands elsewhere, which also drops what was fetched ahead.
+    fn at<'a>(&self, feed: &'a mut Option<Feed>, topic: Topic, partition: u32, from: u64) -> Result<&'a mut Feed, Error> {
+        if feed.as_ref().is_some_and(|open| open.next != from) {
+            self.close(feed, topic, partition);
+        }
+        match feed {
+            Some(open) => Ok(open),
+            None => Ok(feed.insert(self.open(topic, partition, from)?)),
+        }
+    }
+
+    fn open(&self, topic: Topic, partition: u32, from: u64) -> Result<Feed, Error> {
+        let name = topic.name(&self.prefix);
+        // Until a former assignment has come to its end its position is still told, and would lead past records.
+        let deadline = Instant::now() + ASK_TIMEOUT;
+        while self.position(topic, partition).is_some() {
+            if deadline < Instant::now() {
+                return Err(Error::Unavailable(format!("{topic}-{partition} is still being stopped")));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // The queue is split off before the assignment, so that no record reaches the common one.
+        let queue = self.consumer.split_partition_queue(&name, partition as i32);
+        let mut queue = queue.ok_or(Error::UnknownPartition { topic, partition })?;
+        let is_touched = Arc::new(AtomicBool::new(true));
+        let (touched, changed) = (is_touched.clone(), self.changed.clone());
+        queue.set_nonempty_callback(move || {
+            touched.store(true, Ordering::Release);
+            changed.send_modify(|ticks| *ticks = ticks.wrapping_add(1));
+        });
+        let mut list = TopicPartitionList::new();
+        let offset = Offset::Offset(i64::try_from(from).unwrap_or(i64::MAX));
+        list.add_partition_offset(&name, partition as i32, offset).map_err(unavailable)?;
+        self.consumer.incremental_assign(&list).map_err(unavailable)?;
+        self.make_room((topic, partition));
+        Ok(Feed { queue, next: from, is_touched })
+    }
+
+    /// Takes note that a feed is open, and closes the oldest one if there are too many; one that is in use is left alone.
+    fn make_room(&self, opened: Place) {
+        let mut all = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|place| *place != opened);
+        all.push_back(opened);
+        if self.feeds_max < all.len()
+            && let Some((topic, partition)) = all.pop_front()
+            && let Ok(mut feed) = self.feed(topic, partition).try_lock()
+        {
+            self.close(&mut feed, topic, partition);
+        }
+    }
+
+    fn close(&self, feed: &mut Option<Feed>, topic: Topic, partition: u32) {
+        if feed.take().is_some() {
+            let mut list = TopicPartitionList::new();
+            list.add_partition(&topic.name(&self.prefix), partition as i32);
+            if let Err(cause) = self.consumer.incremental_unassign(&list) {
+                warn!(%topic, partition, %cause, "cannot stop reading");
+            }
+        }
+    }
+
+    /// Lets go of a partition that nobody reads any more.
+    pub(super) fn forget(&self, topic: Topic, partition: u32) {
+        let feed = self.feed(topic, partition);
+        self.close(&mut feed.lock().unwrap_or_else(PoisonError::into_inner), topic, partition);
+    }
+
+    /// How far the library has come, past what it does not show.
+    fn position(&self, topic: Topic, partition: u32) -> Option<u64> {
+        let mut list = TopicPartitionList::with_capacity(1);
+        list.add_partition(&topic.name(&self.prefix), partition as i32);
+        native::position(&self.consumer, &list)
+    }
+
+    fn explain(&self, error: KafkaError, topic: Topic, partition: u32, asked: u64) -> Error {
+        use RDKafkaErrorCode::{AutoOffsetReset, OffsetOutOfRange};
+        if matches!(error.rdkafka_error_code(), Some(AutoOffsetReset | OffsetOutOfRange))
+            && let Ok(Range { start, end }) = self.range(topic, partition)
+        {
+            return Error::OutOfRange { topic, partition, asked, start, end };
+        }
+        unavailable(error)
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Release);
+        self.feeds.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        if let Some(server) = self.server.take() {
+            // A server that has panicked has nothing left to serve.
+            let _ = server.join();
+        }
+    }
+}
+
+/// What has been fetched ahead for a reader that goes on where the feed stands.
+fn fetched_ahead(feed: &mut Option<Feed>, from: u64, bytes_max: usize) -> Option<Fetched> {
+    let open = feed.as_mut().filter(|open| open.next == from)?;
+    let mut fetched = Fetched { records: Vec::new(), next: from };
+    // An error is met again, and explained, where the records are waited for.
+    take(open, &mut fetched, bytes_max, Duration::ZERO).ok()?;
+    open.next = fetched.next;
+    (!fetched.records.is_empty()).then_some(fetched)
+}
+
+/// Moves records from the queue; `true` if a limit ended it, `false` if the queue is empty.
+fn take(feed: &mut Feed, fetched: &mut Fetched, bytes_max: usize, patience: Duration) -> Result<bool, KafkaError> {
+    let mut bytes = 0_usize;
+    loop {
+        let patience = if fetched.records.is_empty() { patience } else { Duration::ZERO };
+        let Some(message) = feed.queue.poll(patience) else { return Ok(false) };
+        let message = message?;
+        let Some(offset) = u64::try_from(message.offset()).ok().filter(|offset| fetched.next <= *offset) else { continue };
+        let record = record(&message);
+        bytes = bytes.saturating_add(weight(&record));
+        fetched.records.push(record);
+        fetched.next = offset.saturating_add(1);
+        if bytes_max <= bytes || TAKE_RECORDS_MAX <= fetched.records.len() {
+            return Ok(true);
+        }
+    }
+}
+
+pub(super) fn unavailable(error: KafkaError) -> Error {
+    Error::Unavailable(error.to_string())
+}

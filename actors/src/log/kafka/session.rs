@@ -1,0 +1,312 @@
+//! A lane's session: group member and transactional producer on an operating system thread of their own.
+//!
+//! Whoever asks waits for the answer, but not for ever: a call that hangs in the client library leaves the session behind, fenced
+//! by the one that is opened in its place under the same name.
+
+use std::collections::BTreeSet;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use finflow_state::Stamp;
+use finflow_topologies::log::{Claim, Commit, Error, Position, Resolution, Session, Transaction};
+use tokio::sync::watch;
+use tracing::{error, warn};
+
+use super::member::Member;
+use super::reader::unavailable;
+use super::settings::{HEARTBEAT_INTERVAL, SESSION_TIMEOUT, Settings, TRANSACTION_TIMEOUT};
+use super::transactor::{Failed, Transactor};
+use crate::log::Assignment;
+
+/// How often the group is served while nothing is asked.
+const SERVE_INTERVAL: Duration = Duration::from_millis(50);
+/// How long a lane waits to become a member: longer than a dead member is missed.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long it waits for a partition that it claims and does not have.
+const ASSIGN_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a call may take before the session is given up as hung: longer than all it may wait for by its own deadlines.
+const HUNG_TIMEOUT: Duration = Duration::from_secs(90);
+/// The same for a commit. The client library may wait for the group coordinator until the transaction times out, whatever
+/// deadline it was given.
+const COMMIT_HUNG_TIMEOUT: Duration = TRANSACTION_TIMEOUT.saturating_mul(3);
+
+enum Ask {
+    Join(Sender<Result<(), Error>>),
+    Claim(u32, Sender<Result<Claim, Error>>),
+    Release(u32),
+    Commit(Transaction, Sender<Commit>),
+    Resolve(Stamp, Sender<Result<Resolution, Error>>),
+    Leave(Sender<()>),
+    Close,
+}
+
+/// The handle that the lane holds.
+pub(super) struct KafkaSession {
+    asks: Sender<Ask>,
+    /// A call was not answered in time.
+    is_hung: bool,
+}
+
+/// The handle by which others make the lane leave its group.
+#[derive(Clone)]
+pub(super) struct Exit(Sender<Ask>);
+
+impl Exit {
+    /// Gives up all partitions of the lane at once; `false` if its session is over.
+    pub(super) fn leave(&self) -> bool {
+        let (answer, answered) = channel();
+        self.0.send(Ask::Leave(answer)).is_ok() && answered.recv_timeout(HUNG_TIMEOUT).is_ok()
+    }
+}
+
+/// Opens a session: joins the group, then fences every earlier session of this name.
+pub(super) fn open(
+    settings: &Settings,
+    lane: &str,
+    partitions: u32,
+    shown: watch::Sender<Assignment>,
+) -> Result<(KafkaSession, Exit), Error> {
+    let (asks, asked) = channel();
+    let keeper = Keeper {
+        member: Member::new(settings, lane, shown).map_err(unavailable)?,
+        transactor: Transactor::new(settings, lane),
+        prefix: settings.prefix.clone(),
+        partitions,
+        doubt: None,
+        is_over: false,
+    };
+    let thread = std::thread::Builder::new().name(lane.to_owned()).spawn(move || keeper.run(&asked));
+    thread.map_err(|error| Error::Unavailable(error.to_string()))?;
+    let mut session = KafkaSession { asks: asks.clone(), is_hung: false };
+    session.ask(HUNG_TIMEOUT, Ask::Join)??;
+    Ok((session, Exit(asks)))
+}
+
+impl KafkaSession {
+    fn ask<T>(&mut self, patience: Duration, ask: impl FnOnce(Sender<T>) -> Ask) -> Result<T, Error> {
+        let (answer, answered) = channel();
+        if self.is_hung || self.asks.send(ask(answer)).is_err() {
+            return Err(Error::Fenced);
+        }
+        answered.recv_timeout(patience).map_err(|cause| {
+            error!(%cause, "the session hangs in the client library and is given up");
+            self.is_hung = true;
+            Error::Unavailable("the client library does not answer".to_owned())
+        })
+    }
+}
+
+impl Session for KafkaSession {
+    fn claim(&mut self, partition: u32) -> Result<Claim, Error> {
+        self.ask(HUNG_TIMEOUT, |answer| Ask::Claim(partition, answer))?
+    }
+
+    fn release(&mut self, partition: u32) {
+        // A session that is over has nothing left to release.
+        let _ = self.asks.send(Ask::Release(partition));
+    }
+
+    fn commit(&mut self, transaction: Transaction) -> Commit {
+        match self.ask(COMMIT_HUNG_TIMEOUT, |answer| Ask::Commit(transaction, answer)) {
+            Ok(commit) => commit,
+            Err(Error::Fenced) => Commit::Fenced,
+            Err(error) => Commit::InDoubt(error.to_string()),
+        }
+    }
+
+    fn resolve(&mut self, stamp: &Stamp) -> Result<Resolution, Error> {
+        let stamp = stamp.clone();
+        self.ask(HUNG_TIMEOUT, |answer| Ask::Resolve(stamp, answer))?
+    }
+}
+
+impl Drop for KafkaSession {
+    fn drop(&mut self) {
+        // The membership stays until it times out: a lane that is opened again under this name finds its partitions.
+        let _ = self.asks.send(Ask::Close);
+    }
+}
+
+/// What the lane's thread owns.
+struct Keeper {
+    member: Member,
+    transactor: Transactor,
+    prefix: String,
+    partitions: u32,
+    /// The epoch whose commit was not answered, and the claims that it was made under.
+    doubt: Option<(Stamp, Vec<(u32, u64)>)>,
+    /// Another session has this one's place.
+    is_over: bool,
+}
+
+impl Keeper {
+    fn run(mut self, asked: &Receiver<Ask>) {
+        loop {
+            match asked.recv_timeout(SERVE_INTERVAL) {
+                Ok(Ask::Close) => return,
+                Ok(ask) => self.answer(ask),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            // Also when the session is over: the group waits for what it has revoked.
+            self.member.serve(Duration::ZERO);
+        }
+    }
+
+    fn answer(&mut self, ask: Ask) {
+        // Who does not wait for the answer any more has given the session up.
+        let _ = match ask {
+            Ask::Join(answer) => answer.send(self.join()).is_ok(),
+            Ask::Claim(partition, answer) => answer.send(self.claim(partition)).is_ok(),
+            Ask::Commit(transaction, answer) => answer.send(self.commit(transaction)).is_ok(),
+            Ask::Resolve(stamp, answer) => answer.send(self.resolve(&stamp)).is_ok(),
+            Ask::Release(partition) => {
+                self.member.release(partition);
+                true
+            }
+            Ask::Leave(answer) => {
+                self.member.leave();
+                answer.send(()).is_ok()
+            }
+            Ask::Close => true,
+        };
+    }
+
+    /// Becomes a member, and only then fences earlier sessions: a process that was replaced must not fence its successor.
+    fn join(&mut self) -> Result<(), Error> {
+        self.member.join().map_err(unavailable)?;
+        self.wait(JOIN_TIMEOUT, Member::has_joined, "the group does not answer")?;
+        self.transactor.ready()
+    }
+
+    fn claim(&mut self, partition: u32) -> Result<Claim, Error> {
+        if self.partitions <= partition {
+            return Err(Error::UnknownPartition { topic: finflow_topologies::Topic::Commands, partition });
+        }
+        if self.is_over {
+            return Err(Error::Fenced);
+        }
+        self.member.join().map_err(unavailable)?;
+        self.wait(JOIN_TIMEOUT, Member::has_joined, "the group does not answer")?;
+        let is_settled = |member: &Member| member.may_claim(partition) || member.is_revoked(partition);
+        let elsewhere = "the group has given the partition to another lane";
+        self.wait(ASSIGN_TIMEOUT, is_settled, elsewhere)?;
+        if !self.member.may_claim(partition) {
+            return Err(Error::Unavailable(elsewhere.to_owned()));
+        }
+        self.transactor.ready()?;
+        let epoch = self.member.claim(partition);
+        match self.member.committed(&[partition]) {
+            Ok(mut found) => Ok(Claim { epoch, position: found.remove(&partition) }),
+            Err(error) => {
+                self.member.release(partition);
+                Err(error)
+            }
+        }
+    }
+
+    /// Serves the group until `is_so`.
+    fn wait(&mut self, patience: Duration, is_so: impl Fn(&Member) -> bool, otherwise: &str) -> Result<(), Error> {
+        let deadline = Instant::now() + patience;
+        self.member.serve(Duration::ZERO);
+        while !is_so(&self.member) {
+            if self.is_replaced() {
+                return Err(Error::Fenced);
+            }
+            if deadline < Instant::now() {
+                return Err(Error::Unavailable(otherwise.to_owned()));
+            }
+            self.member.serve(SERVE_INTERVAL);
+        }
+        if self.is_replaced() { Err(Error::Fenced) } else { Ok(()) }
+    }
+
+    fn is_replaced(&mut self) -> bool {
+        self.is_over |= self.member.is_replaced();
+        self.is_over
+    }
+
+    fn commit(&mut self, transaction: Transaction) -> Commit {
+        if self.is_over {
+            return Commit::Fenced;
+        }
+        if let Some((stamp, _)) = &self.doubt {
+            return Commit::Aborted(format!("the doubt about {stamp} comes first"));
+        }
+        if transaction.positions.is_empty() {
+            return Commit::Aborted("no positions: nothing would be fenced".to_owned());
+        }
+        if let Some(batch) = transaction.batches.iter().find(|batch| self.partitions <= batch.partition) {
+            return Commit::Aborted(format!("{} has no partition {}", batch.topic, batch.partition));
+        }
+        self.member.serve(Duration::ZERO);
+        let claims: Vec<(u32, u64)> = transaction.positions.iter().map(|to| (to.position.partition, to.claim)).collect();
+        if !claims.iter().all(|(partition, epoch)| self.member.is_claimed(*partition, *epoch)) {
+            return self.fenced("a claim is not good any more");
+        }
+        let positions: Vec<&Position> = transaction.positions.iter().map(|to| &to.position).collect();
+        let offsets = match self.member.offsets(positions.into_iter()) {
+            Ok(offsets) => offsets,
+            Err(error) => return Commit::Aborted(error.to_string()),
+        };
+        let member = &self.member;
+        let name = |batch: &finflow_topologies::log::Batch| batch.topic.name(&self.prefix);
+        match self.transactor.commit(&transaction.batches, name, &offsets, || member.metadata()) {
+            Ok(()) => Commit::Committed,
+            Err(Failed::Replaced(cause)) => self.fenced(&cause),
+            Err(Failed::Before { cause, is_fenced }) if is_fenced && self.turns_out_replaced() => self.fenced(&cause),
+            Err(Failed::Before { cause, .. }) => Commit::Aborted(cause),
+            Err(Failed::During(cause)) => {
+                self.doubt = Some((transaction.stamp, claims));
+                Commit::InDoubt(cause)
+            }
+        }
+    }
+
+    fn fenced(&mut self, cause: &str) -> Commit {
+        warn!(cause, "the session is over");
+        self.is_over = true;
+        self.member.release_all();
+        self.transactor.discard();
+        Commit::Fenced
+    }
+
+    /// Whether the producer was fenced because another session has this one's place, which the group tells with the next heartbeat.
+    ///
+    /// Without it a new producer would fence that session in turn.
+    fn turns_out_replaced(&mut self) -> bool {
+        let deadline = Instant::now() + HEARTBEAT_INTERVAL.saturating_mul(2);
+        while !self.is_replaced() && Instant::now() < deadline {
+            self.member.serve(SERVE_INTERVAL);
+        }
+        self.is_over
+    }
+
+    /// Fences what may still be under way, and reads from the positions whether it was committed.
+    fn resolve(&mut self, stamp: &Stamp) -> Result<Resolution, Error> {
+        self.member.serve(Duration::ZERO);
+        if self.is_replaced() {
+            return Err(Error::Fenced);
+        }
+        let claims = match &self.doubt {
+            Some((doubtful, claims)) if doubtful == stamp => claims.clone(),
+            _ => return Err(Error::Unavailable(format!("there is no doubt about {stamp}"))),
+        };
+        self.transactor.discard();
+        self.transactor.ready()?;
+        self.member.serve(Duration::ZERO);
+        let still: BTreeSet<u32> =
+            claims.iter().filter(|(partition, epoch)| self.member.is_claimed(*partition, *epoch)).map(|(id, _)| *id).collect();
+        if still.is_empty() || self.is_replaced() {
+            self.is_over = true;
+            return Err(Error::Fenced);
+        }
+        let positions = self.member.committed(&still.into_iter().collect::<Vec<_>>())?;
+        self.doubt = None;
+        let is_committed = positions.values().any(|position| position.stamp == *stamp);
+        Ok(if is_committed { Resolution::Committed } else { Resolution::Aborted })
+    }
+}
+
+/// The watchdog is longer than the sum of what one call may wait for on its own: a member's claim, a producer and the offsets.
+const _: () = assert!(SESSION_TIMEOUT.as_secs() < ASSIGN_TIMEOUT.as_secs());

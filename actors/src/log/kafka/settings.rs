@@ -1,0 +1,198 @@
+//! How the clients are configured: what the engine's correctness rests on is set here and cannot be overridden.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+
+/// What a Kafka log is opened with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The brokers to ask first, as `host:port,...`.
+    pub brokers: String,
+    /// The prefix of topic names; also the name of the consumer group.
+    pub prefix: String,
+    /// Further librdkafka properties, such as `security.protocol`; see [`refused`].
+    pub properties: BTreeMap<String, String>,
+    /// How long one commit may take before its outcome counts as unknown. Shorter than [`TRANSACTION_TIMEOUT`].
+    pub commit_deadline: Duration,
+}
+
+/// When the broker aborts a transaction whose producer is silent: until then its records hold back every reader behind them.
+pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a member of the group may be silent before its partitions are given to others.
+pub const SESSION_TIMEOUT: Duration = Duration::from_secs(7);
+/// How often a member is heard; a member that was replaced learns of it as often.
+pub(super) const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// The longest value that a topic takes, in bytes: a journal block with room to spare.
+pub(super) const RECORD_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Bytes that a reader holds ahead of a lane, per partition and topic, in KiB.
+const READ_AHEAD_KBYTES: &str = "4096";
+
+/// What belongs to the engine, by the start of the property's name: a value of the user's would break exactly-once, or means nothing.
+const OWNED: &[&str] = &[
+    "acks",
+    "allow.auto.create.topics",
+    "auto.commit",
+    "auto.offset.reset",
+    "bootstrap.servers",
+    "check.crcs",
+    "delivery.report",
+    "enable.",
+    "group.",
+    "heartbeat.interval.ms",
+    "isolation.level",
+    "max.in.flight",
+    "max.poll.interval.ms",
+    "message.max.bytes",
+    "message.send.max.retries",
+    "message.timeout.ms",
+    "metadata.broker.list",
+    "offset.store",
+    "partition.assignment.strategy",
+    "partitioner",
+    "queue.buffering.backpressure",
+    "request.required.acks",
+    "request.timeout.ms",
+    "retries",
+    "session.timeout.ms",
+    "transaction",
+];
+/// Names that begin like an owned one and are free all the same: how certificates are checked.
+const FREE: &[&str] = &["enable.ssl.certificate.verification", "enable.sasl.oauthbearer.unsecure.jwt"];
+
+/// The properties that may not be set because the engine owns them.
+pub fn refused<'a>(properties: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let is_owned = |name: &str| OWNED.iter().any(|owned| name.starts_with(owned)) && !FREE.contains(&name);
+    properties.into_iter().filter(|name| is_owned(name)).collect()
+}
+
+fn ms(duration: Duration) -> String {
+    duration.as_millis().to_string()
+}
+
+impl Settings {
+    /// Settings for these brokers and this prefix, with everything else as it should be.
+    pub fn new(brokers: &str, prefix: &str) -> Settings {
+        Settings {
+            brokers: brokers.to_owned(),
+            prefix: prefix.to_owned(),
+            properties: BTreeMap::new(),
+            commit_deadline: Duration::from_secs(5),
+        }
+    }
+
+    /// What every client has; the owned properties come later and so prevail.
+    pub(super) fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        for (name, value) in &self.properties {
+            config.set(name, value);
+        }
+        config
+            .set("bootstrap.servers", &self.brokers)
+            .set("allow.auto.create.topics", "false")
+            .set("message.max.bytes", RECORD_BYTES_MAX.to_string())
+            .set("retry.backoff.ms", "10")
+            .set("reconnect.backoff.ms", "20")
+            .set("reconnect.backoff.max.ms", "500")
+            .set("socket.nagle.disable", "true");
+        config
+    }
+
+    /// A consumer of committed records whose offsets are nobody else's business: lost offsets stop it.
+    fn consumer(&self) -> ClientConfig {
+        let mut config = self.client();
+        config
+            .set("group.id", &self.prefix)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("isolation.level", "read_committed")
+            .set("auto.offset.reset", "error")
+            .set("check.crcs", "true");
+        config
+    }
+
+    /// Reads partitions that it assigns itself.
+    pub(super) fn reader(&self) -> ClientConfig {
+        let mut config = self.consumer();
+        config
+            .set("queued.min.messages", "20000")
+            .set("queued.max.messages.kbytes", READ_AHEAD_KBYTES)
+            .set("fetch.queue.backoff.ms", "10")
+            .set("fetch.wait.max.ms", "100")
+            .set("fetch.error.backoff.ms", "50")
+            .set("fetch.message.max.bytes", RECORD_BYTES_MAX.to_string());
+        config
+    }
+
+    /// A member of the group, under a name that outlives the process: a restart keeps its partitions.
+    pub(super) fn member(&self, lane: &str) -> ClientConfig {
+        let mut config = self.consumer();
+        config
+            .set("group.instance.id", lane)
+            .set("group.protocol", "classic")
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("session.timeout.ms", ms(SESSION_TIMEOUT))
+            .set("heartbeat.interval.ms", ms(HEARTBEAT_INTERVAL))
+            .set("max.poll.interval.ms", "60000");
+        config
+    }
+
+    fn producer(&self) -> ClientConfig {
+        let mut config = self.client();
+        config
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("linger.ms", "1")
+            .set("batch.size", "1000000")
+            .set("batch.num.messages", "10000")
+            .set("compression.codec", "lz4")
+            .set("queue.buffering.max.messages", "1000000");
+        config
+    }
+
+    /// Appends commands; where the partition is not given, the key decides as it does in the Java client.
+    pub(super) fn appender(&self) -> ClientConfig {
+        let mut config = self.producer();
+        config.set("partitioner", "murmur2_random").set("message.timeout.ms", "30000");
+        config
+    }
+
+    /// The one transactional producer of a lane.
+    pub(super) fn transactor(&self, lane: &str) -> ClientConfig {
+        let mut config = self.producer();
+        config
+            .set("transactional.id", lane)
+            .set("transaction.timeout.ms", ms(TRANSACTION_TIMEOUT))
+            .set("message.timeout.ms", ms(self.commit_deadline.min(TRANSACTION_TIMEOUT)))
+            .set("delivery.report.only.error", "true");
+        config
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_exactly_once_rests_on_cannot_be_set() {
+        let rows = [
+            ("enable.auto.commit", true),
+            ("enable.idempotence", true),
+            ("isolation.level", true),
+            ("transactional.id", true),
+            ("transaction.timeout.ms", true),
+            ("group.instance.id", true),
+            ("acks", true),
+            ("auto.offset.reset", true),
+            ("security.protocol", false),
+            ("sasl.password", false),
+            ("ssl.ca.location", false),
+            ("enable.ssl.certificate.verification", false),
+            ("linger.ms", false),
+        ];
+        for (name, is_refused) in rows {
+            assert_eq!(refused([name]), if is_refused { vec![name] } else { vec![] }, "{name}");
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! The application's topics: made with the settings that the engine needs, and checked against them.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+use std::time::Duration;
+
+use finflow_topologies::Topic;
+use finflow_topologies::log::Error;
+use rdkafka::TopicPartitionList;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use super::context::Quiet;
+use super::reader::unavailable;
+use super::settings::{RECORD_BYTES_MAX, Settings};
+
+/// How long the cluster may take for an administrative request.
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Commands and events are kept for a week; what needs a command later is told by the lag against it.
+const WEEK_MS: &str = "604800000";
+const FOR_EVER: &str = "-1";
+
+/// The administrator's side of the cluster.
+pub(super) struct Admin {
+    client: AdminClient<Quiet>,
+    prefix: String,
+}
+
+/// The settings of a topic that the engine rests on.
+fn required(topic: Topic, replication: i32) -> BTreeMap<&'static str, String> {
+    let retention = match topic {
+        Topic::Commands | Topic::Events => WEEK_MS,
+        // Everything here is needed until it was applied, or is below a verified snapshot: trimmed, never expired.
+        Topic::Postings | Topic::Journal | Topic::Dlq => FOR_EVER,
+    };
+    BTreeMap::from([
+        ("cleanup.policy", "delete".to_owned()),
+        ("retention.ms", retention.to_owned()),
+        ("retention.bytes", FOR_EVER.to_owned()),
+        ("max.message.bytes", RECORD_BYTES_MAX.to_string()),
+        // The age of a command is judged by the broker's clock.
+        ("message.timestamp.type", "LogAppendTime".to_owned()),
+        // An acknowledged record outlives one broker, and an unclean leader would lose it.
+        ("min.insync.replicas", replication.clamp(1, 2).to_string()),
+        ("unclean.leader.election.enable", "false".to_owned()),
+    ])
+}
+
+/// What a topic has that it must not have: the setting may be stricter than required, never looser.
+fn is_wrong(name: &str, found: &str, due: &str) -> bool {
+    let number = |text: &str| text.parse::<i64>().unwrap_or_default();
+    match name {
+        // For ever, or longer than required.
+        "retention.ms" | "retention.bytes" => found != FOR_EVER && (due == FOR_EVER || number(found) < number(due)),
+        "max.message.bytes" | "min.insync.replicas" => number(found) < number(due),
+        _ => found != due,
+    }
+}
+
+impl Admin {
+    pub(super) fn new(settings: &Settings) -> Result<Admin, Error> {
+        let client = settings.client().create_with_context(Quiet).map_err(unavailable)?;
+        Ok(Admin { client, prefix: settings.prefix.clone() })
+    }
+
+    /// Makes the topics that are missing. What is there already is left as it is, and checked by [`Admin::check`].
+    pub(super) fn create(&self, partitions: u32, replication: i32) -> Result<Vec<String>, Error> {
+        let names: Vec<(String, BTreeMap<&str, String>)> =
+            Topic::ALL.iter().map(|topic| (topic.name(&self.prefix), required(*topic, replication))).collect();
+        let topics: Vec<NewTopic<'_>> = names
+            .iter()
+            .map(|(name, settings)| {
+                let topic = NewTopic::new(name, partitions as i32, TopicReplication::Fixed(replication));
+                settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value))
+            })
+            .collect();
+        let results = wait(self.client.create_topics(&topics, &options())).map_err(unavailable)?;
+        let mut made = Vec::new();
+        for result in results {
+            match result {
+                Ok(name) => made.push(name),
+                Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((name, code)) => return Err(Error::Unavailable(format!("cannot create {name}: {code}"))),
+            }
+        }
+        Ok(made)
+    }
+
+    /// Everything about the topics that would lose data or break the engine, in words.
+    pub(super) fn check(&self, partitions: u32) -> Result<Vec<String>, Error> {
+        let metadata = self.client.inner().fetch_metadata(None, ADMIN_TIMEOUT).map_err(unavailable)?;
+        let mut problems = Vec::new();
+        let mut present = Vec::new();
+        for topic in Topic::ALL {
+            let name = topic.name(&self.prefix);
+            let Some(found) = metadata.topics().iter().find(|found| found.name() == name) else {
+                problems.push(format!("{name}: there is no such topic"));
+                continue;
+            };
+            let count = found.partitions().len() as u32;
+            if count != partitions {
+                problems.push(format!("{name}: {count} partitions, {partitions} are configured"));
+            }
+            let replication = found.partitions().iter().map(|partition| partition.replicas().len()).min().unwrap_or_default();
+            present.push((name, required(topic, i32::try_from(replication).unwrap_or(i32::MAX))));
+        }
+        if present.is_empty() {
+            return Ok(problems);
+        }
+        let specifiers: Vec<ResourceSpecifier<'_>> = present.iter().map(|(name, _)| ResourceSpecifier::Topic(name)).collect();
+        let described = wait(self.client.describe_configs(&specifiers, &options())).map_err(unavailable)?;
+        for ((name, due), described) in present.iter().zip(described) {
+            let described = described.map_err(|code| Error::Unavailable(format!("cannot describe {name}: {code}")))?;
+            for (key, due) in due {
+                let found = described.get(key).and_then(|entry| entry.value.clone()).unwrap_or_default();
+                if is_wrong(key, &found, due) {
+                    problems.push(format!("{name}: {key} is {found:?}, {due} is needed"));
+                }
+            }
+        }
+        Ok(problems)
+    }
+
+    /// Deletes the records of a partition below offset `before`.
+    pub(super) fn trim(&self, topic: Topic, partition: u32, before: u64) -> Result<(), Error> {
+        let mut list = TopicPartitionList::new();
+        let offset = rdkafka::Offset::Offset(i64::try_from(before).unwrap_or(i64::MAX));
+        list.add_partition_offset(&topic.name(&self.prefix), partition as i32, offset).map_err(unavailable)?;
+        let trimmed = wait(self.client.delete_records(&list, &options())).map_err(unavailable)?;
+        for place in trimmed.elements() {
+            place.error().map_err(unavailable)?;
+        }
+        Ok(())
+    }
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(ADMIN_TIMEOUT)).operation_timeout(Some(ADMIN_TIMEOUT))
+}
+
+/// Waits for an administrative request, which ends by its own timeout.
+fn wait<T>(request: impl Future<Output = Result<T, KafkaError>>) -> Result<T, KafkaError> {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut request = pin!(request);
+    loop {
+        match request.as_mut().poll(&mut context) {
+            Poll::Ready(answer) => return answer,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_may_be_stricter_but_not_looser() {
+        let rows = [
+            ("retention.ms", "1", "2", true),
+            ("retention.ms", "3", "2", false),
+            ("retention.ms", "-1", "2", false),
+            ("retention.ms", "9000000", "-1", true),
+            ("min.insync.replicas", "1", "2", true),
+            ("min.insync.replicas", "3", "2", false),
+            ("cleanup.policy", "compact", "delete", true),
+            ("message.timestamp.type", "CreateTime", "LogAppendTime", true),
+            ("message.timestamp.type", "LogAppendTime", "LogAppendTime", false),
+        ];
+        for (name, found, due, expected) in rows {
+            assert_eq!(is_wrong(name, found, due), expected, "{name} {found} for {due}");
+        }
+    }
+}

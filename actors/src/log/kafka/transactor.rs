@@ -1,0 +1,198 @@
+//! The transactional producer of a lane. Used by the lane's own thread only; every call has a deadline.
+//!
+//! After a timeout, an ambiguous commit or an abort the producer is dropped and made anew under the same transactional id: with
+//! version 1 of Kafka's transactions nothing else keeps what the old one is still sending out of the next transaction.
+
+use std::time::{Duration, Instant};
+
+use finflow_topologies::log::{Batch, Error};
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
+use tracing::{debug, warn};
+
+use super::context::Deliveries;
+use super::native;
+use super::record::owned_headers;
+use super::settings::{Settings, TRANSACTION_TIMEOUT};
+
+/// How long to wait when the library's queue is full.
+const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(1);
+/// How long a new producer may take to end what an old one has left open.
+const INIT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How a transaction ended that was not committed for certain.
+pub(super) enum Failed {
+    /// Before anything could commit it: nothing of it is or will be visible.
+    Before {
+        /// Why.
+        cause: String,
+        /// A newer producer has this one's id, or the broker has given the transaction up.
+        is_fenced: bool,
+    },
+    /// While it was being committed: either is possible.
+    During(String),
+    /// By the group: another process has this member's name, or this lane is no member of the group's present generation.
+    Replaced(String),
+}
+
+pub(super) struct Transactor {
+    settings: Settings,
+    id: String,
+    /// `None` until the first use, and after every failure.
+    producer: Option<ThreadedProducer<Deliveries>>,
+}
+
+impl Transactor {
+    pub(super) fn new(settings: &Settings, id: &str) -> Transactor {
+        Transactor { settings: settings.clone(), id: id.to_owned(), producer: None }
+    }
+
+    /// Makes the producer, if there is none: earlier ones of this id are fenced and their open transaction is ended.
+    pub(super) fn ready(&mut self) -> Result<(), Error> {
+        if self.producer.is_some() {
+            return Ok(());
+        }
+        let config = self.settings.transactor(&self.id);
+        let producer: ThreadedProducer<Deliveries> =
+            config.create_with_context(Deliveries::default()).map_err(super::reader::unavailable)?;
+        let deadline = Instant::now() + INIT_TIMEOUT;
+        loop {
+            match producer.init_transactions(left(deadline)) {
+                Ok(()) => break,
+                Err(KafkaError::Transaction(error)) if error.is_retriable() && Instant::now() < deadline => {
+                    debug!(id = self.id, %error, "the transactional producer is not ready yet");
+                }
+                Err(error) => {
+                    discard(producer);
+                    return Err(super::reader::unavailable(error));
+                }
+            }
+        }
+        self.producer = Some(producer);
+        Ok(())
+    }
+
+    /// Forgets the producer.
+    pub(super) fn discard(&mut self) {
+        if let Some(producer) = self.producer.take() {
+            discard(producer);
+        }
+    }
+
+    /// One transaction: records, then positions, then the commit. `group` is asked when the records are delivered.
+    pub(super) fn commit(
+        &mut self,
+        batches: &[Batch],
+        topic: impl Fn(&Batch) -> String,
+        offsets: &TopicPartitionList,
+        group: impl FnOnce() -> Option<ConsumerGroupMetadata>,
+    ) -> Result<(), Failed> {
+        let deadline = Instant::now() + self.settings.commit_deadline.min(TRANSACTION_TIMEOUT);
+        let mut outcome = match self.ready() {
+            Ok(()) => self.attempt(batches, topic, offsets, group, deadline),
+            Err(error) => Err(Failed::before(error)),
+        };
+        if let Err(failed) = &mut outcome {
+            if let Failed::Before { is_fenced, .. } = failed {
+                *is_fenced = self.is_fenced();
+            }
+            self.discard();
+        }
+        outcome
+    }
+
+    fn is_fenced(&self) -> bool {
+        let fatal = self.producer.as_ref().and_then(|producer| producer.client().fatal_error());
+        fatal.is_some_and(|(code, _)| code == RDKafkaErrorCode::Fenced)
+    }
+
+    fn attempt(
+        &self,
+        batches: &[Batch],
+        topic: impl Fn(&Batch) -> String,
+        offsets: &TopicPartitionList,
+        group: impl FnOnce() -> Option<ConsumerGroupMetadata>,
+        deadline: Instant,
+    ) -> Result<(), Failed> {
+        let Some(producer) = &self.producer else { return Err(Failed::before("there is no producer")) };
+        producer.begin_transaction().map_err(before)?;
+        for batch in batches {
+            send(producer, batch, &topic(batch), deadline)?;
+        }
+        let is_delivered = native::flush(producer, left(deadline));
+        if let Some(error) = producer.context().take_failure() {
+            return Err(before(error));
+        }
+        if !is_delivered {
+            return Err(Failed::before("the records are not delivered in time"));
+        }
+        let Some(group) = group() else {
+            return Err(Failed::Replaced("the lane is no member of its group".to_owned()));
+        };
+        producer.send_offsets_to_transaction(offsets, &group, left(deadline)).map_err(before)?;
+        loop {
+            match producer.commit_transaction(left(deadline)) {
+                Ok(()) => return Ok(()),
+                Err(KafkaError::Transaction(error)) if error.is_retriable() && Instant::now() < deadline => {
+                    warn!(id = self.id, %error, "the commit is not answered yet");
+                }
+                Err(error) => return Err(Failed::During(error.to_string())),
+            }
+        }
+    }
+}
+
+impl Drop for Transactor {
+    fn drop(&mut self) {
+        self.discard();
+    }
+}
+
+/// Queues the records of a batch; waits while the library's queue is full.
+fn send(producer: &ThreadedProducer<Deliveries>, batch: &Batch, topic: &str, deadline: Instant) -> Result<(), Failed> {
+    for record in &batch.records {
+        let mut outgoing = BaseRecord::<[u8], [u8], ()>::to(topic).partition(batch.partition as i32);
+        outgoing.key = record.key.as_deref();
+        outgoing.payload = record.value.as_deref();
+        outgoing.headers = owned_headers(record);
+        loop {
+            match producer.send(outgoing) {
+                Ok(()) => break,
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), refused)) if Instant::now() < deadline => {
+                    outgoing = refused;
+                    std::thread::sleep(QUEUE_FULL_PAUSE);
+                }
+                Err((error, _)) => return Err(before(error)),
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Failed {
+    fn before(cause: impl ToString) -> Failed {
+        Failed::Before { cause: cause.to_string(), is_fenced: false }
+    }
+}
+
+/// What an error before the commit means.
+fn before(error: KafkaError) -> Failed {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::FencedInstanceId) => Failed::Replaced(error.to_string()),
+        _ => Failed::before(error),
+    }
+}
+
+/// Dropping a producer waits for what it still has under way: not on the lane's time.
+fn discard(producer: ThreadedProducer<Deliveries>) {
+    let dropped = std::thread::Builder::new().name("finflow-discard".to_owned()).spawn(move || drop(producer));
+    if let Err(error) = dropped {
+        warn!(%error, "a producer is dropped on the lane's own time");
+    }
+}
+
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}

@@ -1,0 +1,197 @@
+//! The contract of the log, on the Kafka one and a real broker, and what only a real broker can show.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use finflow_actors::log::kafka::{KafkaLog, Settings};
+use finflow_topologies::Topic;
+use finflow_topologies::log::conformance::{Faulty, Harness, PARTITIONS, check, check_faults};
+use finflow_topologies::log::simulated::Fault;
+use finflow_topologies::log::{Batch, Claimed, Commit, Headers, Log, Outgoing, Position, Session, Transaction};
+use finflow_topologies::topics::partition_of_key;
+
+use self::broker::Broker;
+use self::proxy::Armed;
+
+mod broker;
+mod proxy;
+
+/// The names of lanes that the suite uses.
+const LANES: [&str; 2] = ["lane/0", "lane/1"];
+/// How often a look is repeated until a commit is seen, and the pause between two looks.
+const LOOKS: u32 = 200;
+const PAUSE: Duration = Duration::from_millis(25);
+/// Commits whose latency is measured, and the records of each.
+const MEASURED_COMMITS: u64 = 200;
+const MEASURED_RECORDS: usize = 50;
+
+/// Topics of their own on a shared broker.
+struct Cluster {
+    settings: Settings,
+    log: Option<KafkaLog>,
+    armed: Armed,
+}
+
+impl Cluster {
+    fn new(brokers: &str, name: &str, armed: &Armed) -> Cluster {
+        let mut settings = Settings::new(brokers, name);
+        settings.commit_deadline = Duration::from_secs(2);
+        let made = KafkaLog::create_topics(&settings, PARTITIONS, 1).expect("topics");
+        assert_eq!(made.len(), Topic::ALL.len());
+        assert_eq!(KafkaLog::check_topics(&settings, PARTITIONS), Ok(vec![]));
+        Cluster { settings, log: None, armed: armed.clone() }
+    }
+
+    fn log(&mut self) -> KafkaLog {
+        let log = KafkaLog::open(self.settings.clone()).expect("a log");
+        self.log = Some(log.clone());
+        log
+    }
+}
+
+impl Harness for Cluster {
+    fn open(&mut self) -> Arc<dyn Log> {
+        Arc::new(self.log())
+    }
+
+    fn wait(&mut self, tries: u32) -> bool {
+        std::thread::park_timeout(PAUSE);
+        tries < LOOKS
+    }
+
+    /// The group decides: it gives everything to the one lane that has not left.
+    fn give(&mut self, _partition: u32, lane: &str) {
+        let log = self.log.clone().expect("an open log");
+        for other in LANES.into_iter().filter(|other| *other != lane) {
+            if !log.leave(other) {
+                // Its session is over, its membership is not: whoever comes back under its name can leave.
+                let _session = log.session(other).expect("a session");
+                assert!(log.leave(other));
+            }
+        }
+    }
+}
+
+impl Faulty for Cluster {
+    fn fail_next(&mut self, fault: Fault) {
+        *self.armed.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
+    }
+}
+
+#[test]
+fn a_real_broker_keeps_the_contract() {
+    tracing_subscriber::fmt().with_env_filter("info").with_test_writer().init();
+    let proxy = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let proxied = proxy.local_addr().expect("an address").port();
+    let inner = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port").local_addr().expect("an address").port();
+    let broker = Broker::start(|port| {
+        let listeners = |inner: u16| format!("PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{inner}");
+        vec![
+            format!("listeners={},CONTROLLER://127.0.0.1:{}", listeners(inner), port + 1),
+            format!("advertised.listeners={}", listeners(proxied)),
+            "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned(),
+        ]
+    });
+    let armed = Armed::default();
+    proxy::serve(proxy, inner, &armed);
+    let direct = broker.address();
+    let mut clusters = 0;
+    let mut cluster = |brokers: &str| {
+        clusters += 1;
+        Cluster::new(brokers, &format!("contract-{clusters}"), &armed)
+    };
+    timed("the contract", || check(|| cluster(&direct)));
+    timed("the contract of commits that fail", || check_faults(|| cluster(&format!("127.0.0.1:{proxied}"))));
+    timed("java's tools and this log understand each other", || {
+        java_understands(&broker, &mut Cluster::new(&direct, "java", &armed));
+    });
+    timed("commits are measured", || commits_are_measured(&mut Cluster::new(&direct, "measured", &armed)));
+}
+
+fn timed(name: &str, case: impl FnOnce()) {
+    let begun = Instant::now();
+    println!("{name}");
+    case();
+    println!("    {:.1} s", begun.elapsed().as_secs_f64());
+}
+
+fn text(key: &str, value: &str) -> Outgoing {
+    Outgoing { key: Some(key.to_owned().into()), value: Some(value.to_owned().into()), headers: Headers::default() }
+}
+
+fn transaction(block: u64, claims: &[(u32, u64)], batches: Vec<Batch>) -> Transaction {
+    let stamp = finflow_state::Stamp { lane: "lane/0".into(), incarnation: 1, counter: block };
+    let position = |partition| Position { partition, commands: 0, block, stamp: stamp.clone() };
+    let positions = claims.iter().map(|(partition, claim)| Claimed { claim: *claim, position: position(*partition) });
+    Transaction { stamp: stamp.clone(), batches, positions: positions.collect() }
+}
+
+fn claim_all(session: &mut dyn Session) -> Vec<(u32, u64)> {
+    (0..PARTITIONS).map(|partition| (partition, session.claim(partition).expect("a claim").epoch)).collect()
+}
+
+/// Java's producer and this log find the same partition for a key, and Java's consumer sees what was committed and only that.
+fn java_understands(broker: &Broker, cluster: &mut Cluster) {
+    let log = cluster.log();
+    let prefix = cluster.settings.prefix.clone();
+    let keys: Vec<String> = (0..200).map(|n| format!("wallet-{n}")).chain(["ä".to_owned(), "x".repeat(300)]).collect();
+    let lines: String = keys.iter().map(|key| format!("{key}|value of {key}\n")).collect();
+    let (commands, events, address) = (Topic::Commands.name(&prefix), Topic::Events.name(&prefix), broker.address());
+    let producer = ["org.apache.kafka.tools.ConsoleProducer", "--bootstrap-server", &address, "--topic", &commands];
+    let keyed = ["--property", "parse.key=true", "--property", "key.separator=|"];
+    broker.tool(&[&producer[..], &keyed].concat(), &lines);
+    let mut found = BTreeMap::new();
+    for partition in 0..PARTITIONS {
+        let mut from = 0;
+        while from < log.range(Topic::Commands, partition).expect("a range").end {
+            let fetched = log.fetch(Topic::Commands, partition, from, usize::MAX).expect("records");
+            from = fetched.next;
+            for record in fetched.records {
+                let key = String::from_utf8(record.key.expect("a key").to_vec()).expect("text");
+                assert_eq!(record.value.as_deref(), Some(format!("value of {key}").as_bytes()));
+                found.insert(key, partition);
+            }
+        }
+    }
+    let due: BTreeMap<String, u32> =
+        keys.into_iter().map(|key| (key.clone(), partition_of_key(key.as_bytes(), PARTITIONS))).collect();
+    assert_eq!(found, due, "a key's partition");
+
+    let mut session = log.session("lane/0").expect("a session");
+    let claims = claim_all(&mut *session);
+    let batch = |value: &str| vec![Batch { topic: Topic::Events, partition: 0, records: vec![text("k", value)] }];
+    assert_eq!(session.commit(transaction(1, &claims, batch("first"))), Commit::Committed);
+    let nowhere = Batch {
+        topic: Topic::Dlq,
+        partition: 0,
+        records: vec![Outgoing { value: Some(vec![0; 8 << 20].into()), ..text("k", "") }],
+    };
+    let aborted = session.commit(transaction(2, &claims, [batch("aborted"), vec![nowhere]].concat()));
+    assert!(matches!(aborted, Commit::Aborted(_)), "a record that no broker takes: {aborted}");
+    assert_eq!(session.commit(transaction(2, &claims, batch("second"))), Commit::Committed);
+    let consumer = ["org.apache.kafka.tools.consumer.ConsoleConsumer", "--bootstrap-server", &address, "--topic", &events];
+    let committed = ["--isolation-level", "read_committed", "--from-beginning", "--max-messages", "2", "--timeout-ms", "20000"];
+    assert_eq!(broker.tool(&[&consumer[..], &committed].concat(), ""), "first\nsecond\n");
+}
+
+/// How long a commit takes: no test of speed, but one that notices the 100 ms which the client library waits by itself.
+fn commits_are_measured(cluster: &mut Cluster) {
+    let log = cluster.log();
+    let mut session = log.session("lane/0").expect("a session");
+    let claims = claim_all(&mut *session);
+    let mut took = Vec::new();
+    for block in 1..=MEASURED_COMMITS {
+        let batch =
+            |partition| Batch { topic: Topic::Events, partition, records: vec![text("k", &"x".repeat(300)); MEASURED_RECORDS] };
+        let epoch = transaction(block, &claims, (0..PARTITIONS).map(batch).collect());
+        let begun = Instant::now();
+        assert_eq!(session.commit(epoch), Commit::Committed);
+        took.push(begun.elapsed());
+    }
+    took.sort();
+    let at = |share: usize| took.get(took.len() * share / 100).map_or(0.0, |took| took.as_secs_f64() * 1_000.0);
+    println!("    {MEASURED_COMMITS} commits of {} records: p50 {:.1} ms, p99 {:.1} ms", MEASURED_RECORDS * 4, at(50), at(99));
+    assert!(at(50) < 100.0, "the median commit takes {:.1} ms", at(50));
+}

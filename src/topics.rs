@@ -1,0 +1,34 @@
+//! `finflow topics`: the topics on Kafka, made as the engine needs them, and checked against that.
+
+use finflow_actors::Clock;
+use finflow_actors::log::kafka::KafkaLog;
+use finflow_state::Generation;
+use finflow_topologies::restore;
+use serde_json::json;
+
+use crate::access::{cluster, configuration};
+use crate::cli::{Common, TopicsCommand};
+use crate::failure::Failure;
+use crate::output::print;
+
+pub(crate) async fn topics(common: &Common, command: &TopicsCommand) -> Result<(), Failure> {
+    let config = configuration(common)?;
+    let settings = cluster(common, &config)?;
+    let (partitions, replication) = (config.topics.partitions, config.kafka.replication);
+    let is_create = matches!(command, TopicsCommand::Create);
+    let work = move || -> Result<_, finflow_topologies::log::Error> {
+        let mut made = Vec::new();
+        if is_create {
+            made = KafkaLog::create_topics(&settings, partitions, replication as i32)?;
+            let generation = Generation(fastrand::u128(..).to_be_bytes());
+            restore::create(&KafkaLog::open(settings.clone())?, generation, Clock::system().now_ms())?;
+        }
+        Ok((made, KafkaLog::check_topics(&settings, partitions)?))
+    };
+    let done = tokio::task::spawn_blocking(work).await.map_err(|error| Failure::Failed(error.to_string()))?;
+    let (made, problems) = done.map_err(|error| Failure::Temporary(error.to_string()))?;
+    for name in made {
+        print(common, &json!({ "topic": name, "status": "created" }))?;
+    }
+    if problems.is_empty() { Ok(()) } else { Err(Failure::Failed(problems.join("\n"))) }
+}

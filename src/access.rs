@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use finflow_actors::log::kafka;
@@ -89,7 +90,12 @@ pub(crate) fn settings(common: &Common) -> Result<Settings, Failure> {
         dedup_margin: config.dedup.margin,
         store_memory_bytes: usize::try_from(config.store.memory_bytes).unwrap_or(usize::MAX),
         hot_wallets: config.store.hot_wallets as usize,
-        housekeeping: Housekeeping::default(),
+        housekeeping: Housekeeping {
+            snapshots_dir: Some(config.snapshots.dir).filter(|dir| !dir.is_empty()).map(PathBuf::from),
+            snapshot_interval: config.snapshots.interval,
+            sweep_interval: config.dedup.sweep_interval,
+            retention: config.topics.retention,
+        },
         clock: Clock::system(),
     })
 }

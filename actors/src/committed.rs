@@ -61,6 +61,12 @@ impl Committed {
         Committed { dir, store, origin, writer, layers, condition: Mutex::new(condition), fault: Mutex::default() }
     }
 
+    /// The store, if the partition runs on a lane of this node and is not halted: only then is what it holds to be spread.
+    pub(crate) fn running(&self) -> Option<&Arc<RocksStore>> {
+        let condition = self.condition();
+        self.store.as_ref().filter(|_| condition.lane.is_some() && condition.halted.is_none())
+    }
+
     /// Notes that the store is corrupt, so that the next start builds it again.
     pub(crate) fn mark_damaged(&self, cause: &str) {
         restoring::mark_damaged(&self.dir, cause);

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use finflow_ledger::PaymentId;
 use finflow_state::{Store, store};
 use finflow_topologies::lane::{Answer, Failure, Lane, Next, Status};
 use finflow_topologies::log::{self, Commit, Resolution, Session};
@@ -16,7 +17,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent
 use tokio::sync::watch;
 use tracing::{error, warn};
 
-use crate::clock::Clock;
+use crate::clock::{Guard, Strayed};
 use crate::committed::{Committed, Condition};
 use crate::log::{Assignment, NodeLog};
 use crate::metrics;
@@ -48,7 +49,7 @@ pub(crate) struct Args {
     /// The least time between two commits while all input is decided.
     pub(crate) epoch_interval: Duration,
     pub(crate) log: NodeLog,
-    pub(crate) clock: Clock,
+    pub(crate) clock: Arc<Guard>,
     /// Those that the lane may ever run.
     pub(crate) partitions: BTreeMap<u32, Arc<Committed>>,
     pub(crate) waiters: Arc<Waiters>,
@@ -67,6 +68,8 @@ pub(crate) enum Message {
     Resolved(Result<Resolution, log::Error>),
     /// Lets a halted partition go on.
     Resume(u32),
+    /// Proposes records that may be forgotten.
+    Sweep(u32, Vec<PaymentId>),
     /// A reader found the store of a partition corrupt.
     Corrupt(u32, String),
     /// Kills a partition actor, as chaos does.
@@ -144,6 +147,10 @@ impl Actor for LaneActor {
             }
             Message::Resume(partition) => {
                 state.lane.resume(partition);
+                myself.cast(Message::Turn)?;
+            }
+            Message::Sweep(partition, payments) => {
+                state.lane.offer_sweep(partition, payments);
                 myself.cast(Message::Turn)?;
             }
             Message::Corrupt(partition, cause) => state.halt(partition, Halt::Corrupt(cause)),
@@ -226,6 +233,9 @@ impl State {
             return Ok(());
         }
         self.is_scheduled.store(false, Ordering::Release);
+        if let Some(strayed) = self.args.clock.strayed() {
+            return self.stand_still(myself, strayed);
+        }
         if self.draining.is_none() && !self.fetch() {
             myself.send_after(RETRY_DELAY, || Message::Turn);
         }
@@ -251,7 +261,7 @@ impl State {
 
     /// Lets the partitions decide one round; `None` when none is due.
     async fn decide_round(&mut self) -> Option<Next> {
-        let work = self.lane.round(self.args.clock.now_ms());
+        let work = self.lane.round(self.args.clock.clock().now_ms());
         if work.is_empty() {
             return None;
         }
@@ -269,6 +279,22 @@ impl State {
         let is_late = |opened_at: Instant| is_quiet || interval * INTERVALS_MAX <= opened_at.elapsed();
         let is_asked = self.lane.is_full() || self.lane.has_suspect() || self.draining.is_some();
         is_asked || self.opened_at.is_some_and(is_late)
+    }
+
+    /// Nothing is decided while nobody knows what time it is; what is in flight settles all the same.
+    fn stand_still(&mut self, myself: &ActorRef<Message>, strayed: Strayed) -> Result<(), ActorProcessingErr> {
+        warn!(cause = %strayed, "no epoch begins");
+        if !self.lane.is_committing() {
+            self.apply(myself);
+        }
+        if self.draining.is_some() && !self.lane.is_committing() {
+            self.lane.drop_open();
+            self.finish_drain();
+        }
+        if !self.is_scheduled.swap(true, Ordering::AcqRel) {
+            myself.send_after(RETRY_DELAY, || Message::Turn);
+        }
+        Ok(())
     }
 
     /// Reports a halt that is certain.
@@ -345,7 +371,7 @@ impl State {
         if self.lane.is_committing() || !self.is_due() {
             return;
         }
-        let Some(transaction) = self.lane.close(self.args.clock.now_ms()) else { return };
+        let Some(transaction) = self.lane.close(self.args.clock.clock().now_ms()) else { return };
         self.opened_at = None;
         self.closed_at = Instant::now();
         let (session, myself) = (self.session.clone(), myself.clone());

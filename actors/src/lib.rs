@@ -7,6 +7,7 @@ pub use self::snapshots::SnapshotError;
 mod checking;
 mod clock;
 mod committed;
+mod housekeeper;
 mod lane;
 pub mod log;
 pub mod metrics;

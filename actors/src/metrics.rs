@@ -16,11 +16,17 @@ pub const RESTORED: &str = "finflow_partitions_restored_total";
 pub const REPLAYED: &str = "finflow_restore_blocks_replayed_total";
 /// Seconds that taking one snapshot took.
 pub const SNAPSHOT_SECONDS: &str = "finflow_snapshot_duration_seconds";
+/// Snapshots that could not be taken.
+pub const SNAPSHOT_FAILURES: &str = "finflow_snapshot_failures_total";
+/// When the newest snapshot was taken, in seconds since 1970-01-01 UTC, by partition.
+pub const SNAPSHOT_TIMESTAMP: &str = "finflow_snapshot_timestamp_seconds";
+/// By how many seconds the wall clock has left the monotonic one since the start.
+pub const CLOCK_DRIFT_SECONDS: &str = "finflow_clock_drift_seconds";
 /// The block of the newest snapshot, by partition.
 pub const SNAPSHOT_BLOCK: &str = "finflow_snapshot_block";
 
 /// Every metric: name and help.
-pub const CATALOGUE: [(&str, &str); 9] = [
+pub const CATALOGUE: [(&str, &str); 12] = [
     (INPUTS, "Inputs consumed by committed epochs"),
     (EPOCHS, "Epochs by outcome"),
     (COMMIT_SECONDS, "Seconds from handing a transaction to the log to its outcome"),
@@ -29,5 +35,8 @@ pub const CATALOGUE: [(&str, &str); 9] = [
     (RESTORED, "Partitions restored at start"),
     (REPLAYED, "Journal blocks applied to bring a store to its committed block"),
     (SNAPSHOT_SECONDS, "Seconds that taking one snapshot took"),
+    (SNAPSHOT_FAILURES, "Snapshots that could not be taken"),
+    (SNAPSHOT_TIMESTAMP, "When the newest snapshot was taken, in seconds since 1970-01-01 UTC"),
+    (CLOCK_DRIFT_SECONDS, "By how much the wall clock has left the monotonic one"),
     (SNAPSHOT_BLOCK, "The block of the newest snapshot"),
 ];

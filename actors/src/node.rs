@@ -7,30 +7,30 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use finflow_ledger::{Coordinates, Payment, PaymentId, Wallet, WalletId};
-use finflow_state::{Generation, RocksStore, Shared, Snapshots, store};
+use finflow_state::{RocksStore, store};
+use finflow_topologies::Topic;
 use finflow_topologies::log::{self, Fetched, Headers, Log, Outgoing};
 use finflow_topologies::topics::{RECORD_BYTES_MAX, partition_of_key, partition_of_payment, partition_of_wallet};
-use finflow_topologies::{Rules, Topic, restore};
 use ractor::{Actor, ActorRef};
 use serde::{Deserialize, Serialize};
 
+use self::opening::{arguments, open};
 use self::root::Root;
 pub(crate) use self::waiters::Waiters;
 pub use crate::checking::Checked;
-use crate::checking::check_copy;
-use crate::clock::Clock;
+use crate::clock::{Clock, Guard};
 use crate::committed::{Committed, Condition};
-use crate::lane::{Args, Message};
+use crate::lane::Message;
 use crate::log::embedded::{Disk, LocalDisk};
 use crate::log::{NodeLog, kafka};
-use crate::metrics;
-use crate::restoring::{Restorer, clear, directory};
-use crate::snapshots::{Carrier, SnapshotError};
+use crate::snapshots::Carrier;
 
+mod opening;
 mod root;
+mod upkeep;
 mod waiters;
 
-/// How long a node waits for its lanes to finish when it stops.
+/// How long a node waits for its lanes and its housekeeper to finish when it stops.
 const STOP_TIMEOUT_MS: u64 = 10_000;
 /// How long actors may take to end once they have finished.
 const ACTORS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -69,10 +69,27 @@ pub struct Settings {
 }
 
 /// What a node does beside its epochs.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Housekeeping {
     /// Where snapshots rest; `None` = `snapshots` in the data directory.
     pub snapshots_dir: Option<PathBuf>,
+    /// How old the newest snapshot of a partition may become while the partition moves.
+    pub snapshot_interval: Duration,
+    /// How often all records are read for those that may be forgotten.
+    pub sweep_interval: Duration,
+    /// How long the log keeps commands, events and dead letters; `None` = for ever.
+    pub retention: Option<Duration>,
+}
+
+impl Default for Housekeeping {
+    fn default() -> Housekeeping {
+        Housekeeping {
+            snapshots_dir: None,
+            snapshot_interval: Duration::from_secs(600),
+            sweep_interval: Duration::from_secs(86_400),
+            retention: Some(Duration::from_secs(7 * 86_400)),
+        }
+    }
 }
 
 /// Why a node does not start.
@@ -158,6 +175,8 @@ struct Inner {
     partitions: BTreeMap<u32, Arc<Committed>>,
     carrier: Arc<Carrier>,
     waiters: Arc<Waiters>,
+    clock: Arc<Guard>,
+    started_ms: i64,
     root: Option<ActorRef<root::Message>>,
 }
 
@@ -171,7 +190,7 @@ impl Node {
     #[doc(hidden)]
     pub async fn start_on(disk: Arc<dyn Disk>, settings: Settings) -> Result<Node, StartError> {
         let mut inner = open(disk, settings)?;
-        let (root, _) = Actor::spawn(None, Root, lanes(&inner)).await?;
+        let (root, _) = Actor::spawn(None, Root, arguments(&inner)).await?;
         inner.root = Some(root);
         Ok(Node(Arc::new(inner)))
     }
@@ -188,6 +207,11 @@ impl Node {
         let is_drained = ractor::call_t!(root, root::Message::Drain, STOP_TIMEOUT_MS).unwrap_or(false);
         root.stop_children_and_wait(None, Some(ACTORS_TIMEOUT)).await;
         let is_stopped = root.stop_and_wait(None, Some(ACTORS_TIMEOUT)).await.is_ok();
+        if is_drained && is_stopped {
+            let node = self.clone();
+            // What is not taken now is taken by the next process.
+            let _ = tokio::task::spawn_blocking(move || node.last_snapshots()).await;
+        }
         is_drained && is_stopped
     }
 
@@ -231,11 +255,12 @@ impl Node {
         self.0.log.range(topic, partition)
     }
 
-    /// What of the disk does not work now, each with its cause; the rest goes on.
+    /// What of disk and clock does not work now, each with its cause; the rest goes on.
     pub fn faults(&self) -> Vec<(String, String)> {
         let stores = self.0.partitions.iter();
         let stores = stores.filter_map(|(id, committed)| Some((format!("store {id}"), committed.fault()?)));
-        self.0.log.fault().map(|cause| ("log".to_owned(), cause)).into_iter().chain(stores).collect()
+        let clock = self.clock_cause().map(|cause| ("clock".to_owned(), cause));
+        self.0.log.fault().map(|cause| ("log".to_owned(), cause)).into_iter().chain(clock).chain(stores).collect()
     }
 
     /// Returns when the log has changed, or at the deadline.
@@ -324,80 +349,9 @@ impl Node {
         self.tell(partition, Message::Kill(partition));
     }
 
-    /// Reads every row of every partition and checks the invariants, on a copy that stands still while the engine runs; with
-    /// `snapshots`, every snapshot too. A partition that is halted or cannot be read differs; one that runs elsewhere is left out.
-    pub async fn check(&self, snapshots: bool) -> Vec<Checked> {
-        let mut checked = Vec::with_capacity(self.0.partitions.len());
-        let here = self.0.partitions.iter().filter(|(_, committed)| !self.is_elsewhere(&committed.condition()));
-        for partition in here.map(|(id, _)| *id).collect::<Vec<_>>() {
-            let node = self.clone();
-            let found = tokio::task::spawn_blocking(move || node.check_partition(partition, snapshots)).await;
-            let lost = |error: tokio::task::JoinError| Checked {
-                partition,
-                differences: vec![format!("the check failed: {error}")],
-                ..Checked::default()
-            };
-            checked.push(found.unwrap_or_else(lost));
-        }
-        checked
-    }
-
-    fn check_partition(&self, partition: u32, snapshots: bool) -> Checked {
-        let copy = self.0.scratch().join(format!("check-{partition}"));
-        let rows = |committed: &Committed| match &committed.store {
-            Some(store) => check_copy(partition, store, &copy),
-            None => Ok(Checked::default()),
-        };
-        let mut checked = self.read(partition, rows).unwrap_or_else(|error| Checked {
-            partition,
-            differences: vec![error.to_string()],
-            ..Checked::default()
-        });
-        if snapshots {
-            self.check_snapshots(partition, &mut checked);
-        }
-        checked
-    }
-
-    /// Restores every snapshot of a partition into a scratch directory and reads its rows.
-    fn check_snapshots(&self, partition: u32, checked: &mut Checked) {
-        let carrier = &self.0.carrier;
-        let mut whole = Vec::new();
-        match carrier.snapshots.list(carrier.generation, partition) {
-            Err(cause) => checked.differences.push(format!("the snapshots cannot be listed: {cause}")),
-            Ok(names) => {
-                for name in names {
-                    match self.0.carrier.read_back(&name) {
-                        Ok(found) => {
-                            whole.push(name.block);
-                            checked.differences.extend(found.iter().map(|what| format!("snapshot {name}: {what}")));
-                        }
-                        Err(cause) => checked.differences.push(format!("snapshot {name}: {cause}")),
-                    }
-                }
-            }
-        }
-        checked.snapshots = Some(whole);
-    }
-
-    /// Takes a snapshot of every partition that has moved since its last one, and gives the block of the newest one of each.
-    pub async fn snapshot(&self) -> Result<BTreeMap<u32, u64>, SnapshotError> {
-        let mut blocks = BTreeMap::new();
-        for partition in self.0.partitions.keys().copied() {
-            let node = self.clone();
-            let taken = tokio::task::spawn_blocking(move || node.snapshot_partition(partition)).await;
-            let lost = |error: tokio::task::JoinError| Err(store::Error::Io(error.to_string()).into());
-            blocks.extend(taken.unwrap_or_else(lost)?.map(|block| (partition, block)));
-        }
-        Ok(blocks)
-    }
-
-    fn snapshot_partition(&self, partition: u32) -> Result<Option<u64>, SnapshotError> {
-        let carrier = &self.0.carrier;
-        if let Some(store) = self.0.partitions.get(&partition).and_then(|committed| committed.store.as_ref()) {
-            carrier.take(partition, store, &self.0.log)?;
-        }
-        carrier.newest(partition)
+    /// Why no epoch begins anywhere, if so: the wall clock has jumped.
+    pub fn clock_cause(&self) -> Option<String> {
+        self.0.clock.strayed().map(|strayed| strayed.to_string())
     }
 
     /// SHA-256 over every row of a partition's store.
@@ -438,83 +392,6 @@ impl Node {
     }
 }
 
-impl Inner {
-    fn scratch(&self) -> &PathBuf {
-        &self.carrier.scratch
-    }
-}
-
-/// Opens the log, which keeps every other process out, and restores every partition.
-fn open(disk: Arc<dyn Disk>, settings: Settings) -> Result<Inner, StartError> {
-    let made = |path: &PathBuf| std::fs::create_dir_all(path).map_err(|error| StartError::Directory(path.clone(), error));
-    let state_dir = settings.data_dir.join("state");
-    made(&state_dir)?;
-    let log = NodeLog::open(disk, &settings)?;
-    let scratch = settings.data_dir.join("tmp");
-    clear(&scratch).map_err(|error| StartError::Directory(scratch.clone(), error))?;
-    made(&scratch)?;
-    let generation = restore::create(&log, Generation(fresh_id()), settings.clock.now_ms())?;
-    let snapshots_dir = settings.housekeeping.snapshots_dir.clone().unwrap_or_else(|| settings.data_dir.join("snapshots"));
-    let restorer = Restorer {
-        state_dir,
-        scratch: scratch.clone(),
-        snapshots: Snapshots::new(&snapshots_dir),
-        generation,
-        shared: Shared::new(settings.store_memory_bytes),
-        clock: settings.clock.clone(),
-    };
-    let partitions = restored(&restorer, &log)?;
-    let carrier = Arc::new(Carrier::new(restorer.snapshots, generation, scratch));
-    Ok(Inner { settings, log, partitions, carrier, waiters: Arc::default(), root: None })
-}
-
-/// What another node moves on meanwhile is caught up when the partition is claimed.
-fn restored(restorer: &Restorer, log: &NodeLog) -> Result<BTreeMap<u32, Arc<Committed>>, StartError> {
-    let restored = restorer.restore_all(log, &log.positions()?);
-    let committed = |(id, restored): (u32, Result<_, restore::Error>)| {
-        if let Err(cause) = &restored {
-            tracing::error!(partition = id, %cause, "halted");
-            ::metrics::counter!(metrics::HALTS).increment(1);
-        }
-        (id, Arc::new(Committed::new(directory(&restorer.state_dir, id), restored)))
-    };
-    Ok(restored.into_iter().map(committed).collect())
-}
-
-fn lanes(inner: &Inner) -> BTreeMap<u32, Args> {
-    let settings = &inner.settings;
-    let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
-    let rules = Arc::new(Rules {
-        partitions: settings.partitions,
-        prefix: settings.prefix.as_str().into(),
-        treasury_enabled: settings.treasury_enabled,
-        dedup_retention_ms: millis(settings.dedup_retention),
-        dedup_margin_ms: millis(settings.dedup_margin),
-        hot_wallets_max: settings.hot_wallets / settings.partitions.max(1) as usize,
-    });
-    let of = |lane: u32| {
-        // Where other nodes take part, any lane may be given any partition.
-        let partitions = inner.partitions.iter().filter(|(id, _)| inner.log.is_shared() || *id % settings.lanes == lane);
-        let args = Args {
-            name: lane_name(settings, lane).into(),
-            incarnation: u64::from_be_bytes(fresh_id().first_chunk().copied().unwrap_or_default()),
-            rules: rules.clone(),
-            epoch_interval: settings.epoch_interval,
-            log: inner.log.clone(),
-            clock: settings.clock.clone(),
-            partitions: partitions.map(|(id, committed)| (*id, committed.clone())).collect(),
-            waiters: inner.waiters.clone(),
-        };
-        (lane, args)
-    };
-    (0..settings.lanes).map(of).collect()
-}
-
 fn lane_name(settings: &Settings, lane: u32) -> String {
     format!("{}-{}-lane-{lane}", settings.prefix, settings.node_id)
-}
-
-/// 128 bits that no other process has: names lives and generations, decides nothing.
-fn fresh_id() -> [u8; 16] {
-    fastrand::u128(..).to_be_bytes()
 }

@@ -14,6 +14,7 @@ use finflow_topologies::restore;
 use tracing::{info, warn};
 
 use crate::checking::{check_store, memory};
+use crate::clock::Clock;
 use crate::metrics;
 use crate::restoring::clear;
 
@@ -43,18 +44,33 @@ pub(crate) struct Carrier {
     pub(crate) generation: Generation,
     /// For checkpoints on their way.
     pub(crate) scratch: PathBuf,
+    clock: Clock,
     /// What is known of each partition's files. Held while a snapshot is taken: one at a time.
     hashed: Mutex<BTreeMap<u32, Hashed>>,
 }
 
 impl Carrier {
-    pub(crate) fn new(snapshots: Snapshots, generation: Generation, scratch: PathBuf) -> Carrier {
-        Carrier { snapshots, generation, scratch, hashed: Mutex::default() }
+    pub(crate) fn new(snapshots: Snapshots, generation: Generation, scratch: PathBuf, clock: Clock) -> Carrier {
+        Carrier { snapshots, generation, scratch, clock, hashed: Mutex::default() }
     }
 
     /// The newest snapshot's block of a partition.
     pub(crate) fn newest(&self, partition: u32) -> Result<Option<u64>, SnapshotError> {
         Ok(self.snapshots.list(self.generation, partition)?.first().map(|name| name.block))
+    }
+
+    /// When a partition's newest snapshot was taken; `None` where there is none that can be read.
+    pub(crate) fn newest_taken_ms(&self, partition: u32) -> Option<i64> {
+        let name = self.snapshots.list(self.generation, partition).ok()?.first().copied()?;
+        Some(self.snapshots.manifest(&name).ok()?.taken_ms)
+    }
+
+    /// Tells the metrics which snapshot is the newest.
+    pub(crate) fn show_newest(&self, partition: u32) {
+        let (Ok(Some(block)), Some(taken_ms)) = (self.newest(partition), self.newest_taken_ms(partition)) else { return };
+        let label = partition.to_string();
+        ::metrics::gauge!(metrics::SNAPSHOT_BLOCK, "partition" => label.clone()).set(block as f64);
+        ::metrics::gauge!(metrics::SNAPSHOT_TIMESTAMP, "partition" => label).set(taken_ms as f64 / 1_000.0);
     }
 
     /// Takes a snapshot and removes older ones; `None` where the newest one has the store's block already.
@@ -76,7 +92,7 @@ impl Carrier {
         self.sweep();
         let seconds = begun.elapsed();
         ::metrics::histogram!(metrics::SNAPSHOT_SECONDS).record(seconds);
-        ::metrics::gauge!(metrics::SNAPSHOT_BLOCK, "partition" => partition.to_string()).set(name.block as f64);
+        self.show_newest(partition);
         info!(partition, block = name.block, seconds = seconds.as_secs_f64(), "snapshot taken");
         Ok(Some(name))
     }
@@ -91,7 +107,7 @@ impl Carrier {
     ) -> Result<Name, SnapshotError> {
         let head = store.checkpoint(checkpoint)?.ok_or_else(|| store::Error::Corrupt("it has no head".to_owned()))?;
         let offset = restore::offset_of(log, partition, head.number)?;
-        Ok(self.snapshots.take(checkpoint, &head, offset, hashed)?)
+        Ok(self.snapshots.take(checkpoint, (head, offset), self.clock.now_ms(), hashed)?)
     }
 
     /// Removes files that no snapshot names any more; a failure costs only space.

@@ -10,6 +10,8 @@ pub(crate) enum Kind {
     Lane,
     /// Decides; restarted empty, because everything uncommitted is the lane's.
     Partition,
+    /// Looks after snapshots, retention and old records; restarted with its intervals begun anew.
+    Housekeeper,
 }
 
 /// How often an actor may be restarted before its supervisor gives up: so many times within so long.
@@ -17,6 +19,7 @@ pub(crate) fn policy(kind: Kind) -> (usize, Duration) {
     match kind {
         Kind::Lane => (5, Duration::from_secs(60)),
         Kind::Partition => (30, Duration::from_secs(60)),
+        Kind::Housekeeper => (5, Duration::from_secs(600)),
     }
 }
 

@@ -47,6 +47,8 @@ pub struct Config {
     pub dedup: Dedup,
     /// The store.
     pub store: Store,
+    /// The snapshots.
+    pub snapshots: Snapshots,
     /// The log of this process.
     pub log: Log,
     /// The administrative server.
@@ -75,6 +77,9 @@ pub struct Topics {
     /// Partitions of every topic, 1 to [`PARTITIONS_MAX`].
     #[serde(deserialize_with = "values::whole::<_, 1, PARTITIONS_MAX>")]
     pub partitions: u32,
+    /// How long the embedded log keeps commands, events and dead letters; `None` = for ever.
+    #[serde(with = "values::duration_or_off")]
+    pub retention: Option<Duration>,
 }
 
 /// Which log holds the topics.
@@ -137,6 +142,9 @@ pub struct Dedup {
     /// How much longer it is kept; more than zero.
     #[serde(with = "values::duration")]
     pub margin: Duration,
+    /// How often all records are read for those that may be forgotten; more than zero.
+    #[serde(with = "values::duration")]
+    pub sweep_interval: Duration,
 }
 
 /// `[store]`
@@ -149,6 +157,18 @@ pub struct Store {
     /// Wallets kept decoded in memory, 1 to [`HOT_WALLETS_MAX`].
     #[serde(deserialize_with = "values::whole::<_, 1, HOT_WALLETS_MAX>")]
     pub hot_wallets: u32,
+}
+
+/// `[snapshots]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Snapshots {
+    /// Where they rest; empty = beside the data.
+    #[serde(deserialize_with = "values::path")]
+    pub dir: String,
+    /// How old the newest one may become; more than zero.
+    #[serde(with = "values::duration")]
+    pub interval: Duration,
 }
 
 /// `[log]`

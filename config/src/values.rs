@@ -86,6 +86,11 @@ pub(crate) fn log_format<'de, D: Deserializer<'de>>(source: D) -> Result<LogForm
     text(source, format, "must be \"human\" or \"json\"")
 }
 
+/// The path of a directory, or nothing.
+pub(crate) fn path<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Error> {
+    text(source, |text| (!text.contains('\0')).then(|| text.to_owned()), "must be a path")
+}
+
 fn text<'de, D: Deserializer<'de>, T>(source: D, read: impl Fn(&str) -> Option<T>, rule: &str) -> Result<T, D::Error> {
     Value::deserialize(source)?.as_str().and_then(read).ok_or_else(|| D::Error::custom(rule))
 }
@@ -114,6 +119,31 @@ pub(crate) mod duration {
         // What was read fits, see above; what a caller made longer is written as the longest there is.
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         sink.serialize_str(&super::written(nanoseconds, NANOSECONDS))
+    }
+}
+
+/// A time like [`duration`], or `"off"`, which is none.
+pub(crate) mod duration_or_off {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+    use toml::Value;
+
+    const OFF: &str = "off";
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(source: D) -> Result<Option<Duration>, D::Error> {
+        match Value::deserialize(source)? {
+            Value::String(text) if text == OFF || text == "0" => Ok(None),
+            Value::Integer(0) => Ok(None),
+            other => super::duration::deserialize(other).map(Some).map_err(serde::de::Error::custom),
+        }
+    }
+
+    pub(crate) fn serialize<S: Serializer>(time: &Option<Duration>, sink: S) -> Result<S::Ok, S::Error> {
+        match time {
+            Some(time) => super::duration::serialize(time, sink),
+            None => sink.serialize_str(OFF),
+        }
     }
 }
 

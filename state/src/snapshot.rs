@@ -64,10 +64,16 @@ impl Snapshots {
         self.directory.root()
     }
 
-    /// Keeps the store that was copied into `checkpoint` and stands at `head`, whose block lies at `journal_offset`.
+    /// Keeps the store that was copied into `checkpoint` at `taken_ms` and stands at `head`, whose block lies at `journal_offset`.
     ///
     /// The same block of the same life of a lane is kept once.
-    pub fn take(&self, checkpoint: &Path, head: &Head, journal_offset: u64, hashed: &mut Hashed) -> Result<Name, Error> {
+    pub fn take(
+        &self,
+        checkpoint: &Path,
+        (head, journal_offset): (Head, u64),
+        taken_ms: i64,
+        hashed: &mut Hashed,
+    ) -> Result<Name, Error> {
         let mut files = Vec::new();
         let mut known = HashMap::new();
         for name in file_names(checkpoint)? {
@@ -85,8 +91,8 @@ impl Snapshots {
             }
         }
         hashed.0 = known;
-        let manifest = Manifest { head: head.clone(), journal_offset, files };
-        let name = Name::of(head);
+        let name = Name::of(&head);
+        let manifest = Manifest { head, journal_offset, taken_ms, files };
         self.directory.create(&name.to_string(), &manifest.encode())?;
         Ok(name)
     }

@@ -6,7 +6,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use finflow_ledger::{Coordinates, PaymentId, PaymentState};
+use finflow_ledger::{Coordinates, PaymentId};
 use finflow_state::{Overlay, Store};
 
 use self::command::Deciding;
@@ -152,11 +152,9 @@ impl Deciding<'_> {
 
     /// Forgets records that are terminal and older than the retention.
     fn sweep(&mut self, payments: &[PaymentId]) -> Result<(), Halt> {
-        let before_ms = self.now_ms.saturating_sub(self.rules.dedup_retention_ms);
         for id in payments {
             let Some(payment) = self.sight.payment(*id)? else { continue };
-            let over = payment.state.is_terminal() || payment.state == PaymentState::Applied;
-            if over && payment.updated_ms < before_ms && payment.received_ms < before_ms {
+            if self.rules.may_forget(&payment, self.now_ms) {
                 self.effects.changes.push(effects::Change::PaymentRemoved(*id));
             }
         }

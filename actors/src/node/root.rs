@@ -1,5 +1,5 @@
-//! The root of the supervision tree: starts the lanes and starts one again that has died.
-//! Owns the lanes. Receives messages to pass on, and the death of its lanes. When a lane keeps dying it stops trying, and says so.
+//! The root of the supervision tree: starts the lanes and the housekeeper, and starts one again that has died.
+//! Owns them. Receives messages to pass on, and their deaths. When one keeps dying it stops trying, and says so.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tracing::{error, warn};
 
-use crate::lane::{self, Args, LaneActor};
+use crate::housekeeper::{self, Housekeeper, Tell};
+use crate::lane::{self, LaneActor};
 use crate::metrics;
 use crate::supervisor::{Kind, Restarts};
 
@@ -19,50 +20,68 @@ const RESTART_DELAY: Duration = Duration::from_millis(100);
 
 pub(super) struct Root;
 
+#[derive(Clone)]
+pub(super) struct Args {
+    pub(super) lanes: BTreeMap<u32, lane::Args>,
+    pub(super) housekeeper: housekeeper::Args,
+}
+
 pub(super) enum Message {
     /// For the lane of this name.
     Tell(Arc<str>, lane::Message),
     /// Starts a lane that has died.
     Restart(u32),
+    /// Starts the housekeeper, which has died.
+    RestartHousekeeper,
     /// Lets every lane finish, and tells whether all did in time.
     Drain(RpcReplyPort<bool>),
 }
 
 pub(super) struct State {
-    args: BTreeMap<u32, Args>,
+    args: Args,
     lanes: BTreeMap<u32, (ActorRef<lane::Message>, Restarts)>,
+    housekeeper: (ActorRef<housekeeper::Message>, Restarts),
 }
 
 impl Actor for Root {
     type Msg = Message;
     type State = State;
-    type Arguments = BTreeMap<u32, Args>;
+    type Arguments = Args;
 
-    async fn pre_start(&self, myself: ActorRef<Message>, args: BTreeMap<u32, Args>) -> Result<State, ActorProcessingErr> {
+    async fn pre_start(&self, myself: ActorRef<Message>, args: Args) -> Result<State, ActorProcessingErr> {
         let mut lanes = BTreeMap::new();
-        for (id, args) in &args {
+        for (id, args) in &args.lanes {
             let (lane, _) = LaneActor::spawn_linked(None, LaneActor, args.clone(), myself.get_cell()).await?;
             lanes.insert(*id, (lane, Restarts::default()));
         }
-        Ok(State { args, lanes })
+        let housekeeper = (start_housekeeper(&myself, &args).await?, Restarts::default());
+        Ok(State { args, lanes, housekeeper })
     }
 
     async fn handle(&self, myself: ActorRef<Message>, message: Message, state: &mut State) -> Result<(), ActorProcessingErr> {
         match message {
             Message::Tell(name, message) => {
-                let id = state.args.iter().find(|(_, args)| args.name == name).map(|(id, _)| id);
+                let id = state.args.lanes.iter().find(|(_, args)| args.name == name).map(|(id, _)| id);
                 if let Some((lane, _)) = id.and_then(|id| state.lanes.get(id)) {
                     // A dead lane is started again, and its partitions with it.
                     let _ = lane.cast(message);
                 }
             }
             Message::Restart(id) => state.restart(&myself, id).await,
+            Message::RestartHousekeeper => state.restart_housekeeper(&myself).await,
             Message::Drain(answer) => {
+                let housekeeper = state.housekeeper.0.clone();
+                let rest =
+                    tokio::spawn(
+                        async move { ractor::call_t!(housekeeper, housekeeper::Message::Rest, DRAIN_TIMEOUT_MS).is_ok() },
+                    );
                 let drain = |lane: ActorRef<lane::Message>| async move {
                     ractor::call_t!(lane, lane::Message::Drain, DRAIN_TIMEOUT_MS).is_ok()
                 };
                 // All at once: each has the whole time.
                 let lanes: Vec<_> = state.lanes.values().map(|(lane, _)| tokio::spawn(drain(lane.clone()))).collect();
+                // A housekeeper that has been given up does not answer, and is not waited for.
+                let _ = rest.await;
                 let mut are_drained = true;
                 for lane in lanes {
                     are_drained &= lane.await.unwrap_or(false);
@@ -85,15 +104,42 @@ impl Actor for Root {
             if let Some(id) = died {
                 warn!(lane = id, %cause, "the lane died");
                 myself.send_after(RESTART_DELAY, move || Message::Restart(id));
+            } else if state.housekeeper.0.get_id() == cell.get_id() {
+                warn!(%cause, "the housekeeper died");
+                myself.send_after(RESTART_DELAY, || Message::RestartHousekeeper);
             }
         }
         Ok(())
     }
 }
 
+async fn start_housekeeper(myself: &ActorRef<Message>, args: &Args) -> Result<ActorRef<housekeeper::Message>, ractor::SpawnErr> {
+    let (root, partitions) = (myself.clone(), args.housekeeper.partitions.clone());
+    let tell: Tell = Arc::new(move |partition, message| {
+        let lane = partitions.get(&partition).and_then(|committed| committed.condition().lane);
+        // A root that is gone has no lanes.
+        let _ = lane.map(|lane| root.cast(Message::Tell(lane, message)));
+    });
+    let args = (args.housekeeper.clone(), tell);
+    Ok(Housekeeper::spawn_linked(None, Housekeeper, args, myself.get_cell()).await?.0)
+}
+
 impl State {
+    async fn restart_housekeeper(&mut self, myself: &ActorRef<Message>) {
+        let (housekeeper, restarts) = &mut self.housekeeper;
+        if !restarts.may_restart(Kind::Housekeeper, Instant::now()) {
+            error!("the housekeeper keeps dying and is given up: no snapshots, no retention, no sweep");
+            return;
+        }
+        ::metrics::counter!(metrics::RESTARTS, "kind" => "housekeeper").increment(1);
+        match start_housekeeper(myself, &self.args).await {
+            Ok(fresh) => *housekeeper = fresh,
+            Err(cause) => warn!(%cause, "the housekeeper does not start"),
+        }
+    }
+
     async fn restart(&mut self, myself: &ActorRef<Message>, id: u32) {
-        let (Some(args), Some((lane, restarts))) = (self.args.get_mut(&id), self.lanes.get_mut(&id)) else { return };
+        let (Some(args), Some((lane, restarts))) = (self.args.lanes.get_mut(&id), self.lanes.get_mut(&id)) else { return };
         if !restarts.may_restart(Kind::Lane, Instant::now()) {
             error!(lane = id, "the lane keeps dying and is given up");
             args.partitions.values().for_each(|committed| committed.give_up("its lane keeps dying; restart the service"));

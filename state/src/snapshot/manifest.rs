@@ -20,6 +20,8 @@ pub struct Manifest {
     pub head: Head,
     /// Where the head's block lies in the journal.
     pub journal_offset: u64,
+    /// When it was taken, in milliseconds since 1970-01-01 UTC.
+    pub taken_ms: i64,
     /// The files of the store.
     pub files: Vec<Entry>,
 }
@@ -73,6 +75,7 @@ struct ManifestV1 {
     sent: Vec<(u32, u64)>,
     received: Vec<(u32, u64)>,
     journal_offset: u64,
+    taken_ms: i64,
     files: Vec<EntryV1>,
 }
 
@@ -100,6 +103,7 @@ impl Manifest {
             sent: head.sent.iter().map(|(to, sequence)| (*to, *sequence)).collect(),
             received: head.received.iter().map(|(from, sequence)| (*from, *sequence)).collect(),
             journal_offset: self.journal_offset,
+            taken_ms: self.taken_ms,
             files: files.map(|file| EntryV1 { name: file.name.clone(), bytes: file.bytes, sha256: hex(&file.sha256) }).collect(),
         };
         // Texts, whole numbers and lists of them: JSON can write them all.
@@ -143,7 +147,8 @@ impl TryFrom<ManifestV1> for Manifest {
             let is_plain = !file.name.is_empty() && !file.name.starts_with('.') && !file.name.contains(['/', '\\']);
             is_plain.then_some(Entry { name: file.name, bytes: file.bytes, sha256 }).ok_or("a file")
         });
-        Ok(Manifest { head, journal_offset: row.journal_offset, files: files.collect::<Result<_, _>>()? })
+        let files = files.collect::<Result<_, _>>()?;
+        Ok(Manifest { head, journal_offset: row.journal_offset, taken_ms: row.taken_ms, files })
     }
 }
 

@@ -53,7 +53,7 @@ impl World {
     fn take(&mut self) -> Name {
         let checkpoint = self.dir.path().join("checkpoint");
         let head = self.store.checkpoint(&checkpoint).expect("a disk").expect("a head");
-        let name = self.snapshots.take(&checkpoint, &head, head.number + 40, &mut self.hashed).expect("a disk");
+        let name = self.snapshots.take(&checkpoint, (head.clone(), head.number + 40), 7, &mut self.hashed).expect("a disk");
         std::fs::remove_dir_all(&checkpoint).expect("a directory");
         name
     }
@@ -63,7 +63,7 @@ impl World {
         let manifest = self.snapshots.copy_out(name, &into);
         let found = manifest.map(|manifest| {
             let store = open(&into);
-            assert_eq!(store.head(), Some(manifest.head.clone()));
+            assert_eq!((store.head(), manifest.taken_ms), (Some(manifest.head.clone()), 7));
             (manifest.head, manifest.journal_offset, digest(&store).expect("readable"))
         });
         // A refused copy may not have come so far.

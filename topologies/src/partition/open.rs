@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use finflow_ledger::Payment;
 use finflow_state::{Head, Overlay, Positions};
 
 use super::effects::{Change, Effects, Outcome};
@@ -26,6 +27,15 @@ pub struct Rules {
     pub dedup_margin_ms: i64,
     /// How many wallets a partition keeps in memory.
     pub hot_wallets_max: usize,
+}
+
+impl Rules {
+    /// Whether the record of a command may be forgotten: it has ended, and its retention has passed since then and since the log
+    /// took the command.
+    pub fn may_forget(&self, payment: &Payment, now_ms: i64) -> bool {
+        let before_ms = now_ms.saturating_sub(self.dedup_retention_ms);
+        payment.state.is_terminal() && payment.updated_ms < before_ms && payment.received_ms < before_ms
+    }
 }
 
 /// A batch for one partition, with what it may see.

@@ -1,0 +1,77 @@
+//! Retention of the log: what nobody needs any more is trimmed.
+//!
+//! `postings` go once they are applied; `commands`, `events` and `dlq` by age, commands never before they are applied. The journal
+//! stays: it is the state of record, and a directory of snapshots beside it may be lost with it.
+
+use finflow_state::{Positions, Store};
+use finflow_topologies::Topic;
+use finflow_topologies::log::{Error, Log};
+use tracing::{info, warn};
+
+use super::Args;
+use crate::clock::Reading;
+
+/// How often each partition is looked at.
+const EVERY_MS: i64 = 60_000;
+
+/// When the log is looked at next, on the monotonic clock.
+pub(super) struct Retention {
+    due_ms: i64,
+}
+
+impl Retention {
+    pub(super) fn new(now_ms: i64) -> Retention {
+        Retention { due_ms: now_ms.saturating_add(EVERY_MS) }
+    }
+
+    /// Trims every partition, if that is due. A trim writes one row, whatever it removes.
+    pub(super) fn step(&mut self, args: &Args, now: Reading) {
+        if now.monotonic_ms < self.due_ms {
+            return;
+        }
+        self.due_ms = now.monotonic_ms.saturating_add(EVERY_MS);
+        // Older than this by the log's own time; a wall clock that has jumped says nothing about age.
+        let retention = args.settings.retention.filter(|_| args.clock.strayed().is_none());
+        let before_ms =
+            retention.map(|retention| now.wall_ms.saturating_sub(i64::try_from(retention.as_millis()).unwrap_or(i64::MAX)));
+        for (id, committed) in &args.partitions {
+            let Some(head) = committed.store.as_ref().and_then(|store| store.head()) else { continue };
+            if let Err(cause) = trim(&args.log, *id, head.positions, before_ms) {
+                warn!(partition = *id, %cause, "the log cannot be trimmed");
+            }
+        }
+    }
+}
+
+/// Trims what is applied, and what is older than `before_ms`, of one partition.
+fn trim(log: &dyn Log, id: u32, applied: Positions, before_ms: Option<i64>) -> Result<(), Error> {
+    trim_topic(log, Topic::Postings, id, applied.postings)?;
+    let Some(before_ms) = before_ms else { return Ok(()) };
+    trim_topic(log, Topic::Commands, id, offset_at(log, Topic::Commands, id, before_ms)?.min(applied.commands))?;
+    trim_topic(log, Topic::Events, id, offset_at(log, Topic::Events, id, before_ms)?)?;
+    trim_topic(log, Topic::Dlq, id, offset_at(log, Topic::Dlq, id, before_ms)?)
+}
+
+fn trim_topic(log: &dyn Log, topic: Topic, id: u32, before: u64) -> Result<(), Error> {
+    let start = log.range(topic, id)?.start;
+    if before <= start {
+        return Ok(());
+    }
+    log.trim(topic, id, before)?;
+    info!(%topic, partition = id, from = start, to = before, "trimmed");
+    Ok(())
+}
+
+/// The offset of the first record that is not older than `before_ms`, looked for by halves: times hardly ever go back.
+fn offset_at(log: &dyn Log, topic: Topic, id: u32, before_ms: i64) -> Result<u64, Error> {
+    let range = log.range(topic, id)?;
+    let (mut low, mut high) = (range.start, range.end);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match log.fetch(topic, id, middle, 1)?.records.first() {
+            Some(record) if record.timestamp_ms < before_ms => low = record.offset.saturating_add(1),
+            _ => high = middle,
+        }
+    }
+    Ok(low)
+}

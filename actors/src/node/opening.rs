@@ -1,0 +1,111 @@
+//! How a node begins: it opens the log, which keeps every other process out, restores every partition, and puts together what its
+//! actors are started with.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use finflow_state::{Generation, Shared, Snapshots};
+use finflow_topologies::{Rules, restore};
+use tracing::error;
+
+use super::{Inner, Settings, StartError, lane_name, root};
+use crate::clock::Guard;
+use crate::committed::Committed;
+use crate::housekeeper;
+use crate::lane::Args;
+use crate::log::NodeLog;
+use crate::log::embedded::Disk;
+use crate::metrics;
+use crate::restoring::{Restorer, clear, directory};
+use crate::snapshots::Carrier;
+
+/// Opens the log, which keeps every other process out, and restores every partition.
+pub(super) fn open(disk: Arc<dyn Disk>, settings: Settings) -> Result<Inner, StartError> {
+    let made = |path: &PathBuf| std::fs::create_dir_all(path).map_err(|error| StartError::Directory(path.clone(), error));
+    let state_dir = settings.data_dir.join("state");
+    made(&state_dir)?;
+    let log = NodeLog::open(disk, &settings)?;
+    let scratch = settings.data_dir.join("tmp");
+    clear(&scratch).map_err(|error| StartError::Directory(scratch.clone(), error))?;
+    made(&scratch)?;
+    let generation = restore::create(&log, Generation(fresh_id()), settings.clock.now_ms())?;
+    let snapshots_dir = settings.housekeeping.snapshots_dir.clone().unwrap_or_else(|| settings.data_dir.join("snapshots"));
+    let restorer = Restorer {
+        state_dir,
+        scratch: scratch.clone(),
+        snapshots: Snapshots::new(&snapshots_dir),
+        generation,
+        shared: Shared::new(settings.store_memory_bytes),
+        clock: settings.clock.clone(),
+    };
+    let partitions = restored(&restorer, &log)?;
+    let carrier = Arc::new(Carrier::new(restorer.snapshots, generation, scratch, settings.clock.clone()));
+    let clock = Arc::new(Guard::new(settings.clock.clone()));
+    let started_ms = settings.clock.now_ms();
+    Ok(Inner { settings, log, partitions, carrier, waiters: Arc::default(), clock, started_ms, root: None })
+}
+
+/// What another node moves on meanwhile is caught up when the partition is claimed.
+fn restored(restorer: &Restorer, log: &NodeLog) -> Result<BTreeMap<u32, Arc<Committed>>, StartError> {
+    let restored = restorer.restore_all(log, &log.positions()?);
+    let committed = |(id, restored): (u32, Result<_, restore::Error>)| {
+        if let Err(cause) = &restored {
+            error!(partition = id, %cause, "halted");
+            ::metrics::counter!(metrics::HALTS).increment(1);
+        }
+        (id, Arc::new(Committed::new(directory(&restorer.state_dir, id), restored)))
+    };
+    Ok(restored.into_iter().map(committed).collect())
+}
+
+pub(super) fn arguments(inner: &Inner) -> root::Args {
+    let rules = rules(&inner.settings);
+    let housekeeper = housekeeper::Args {
+        settings: inner.settings.housekeeping.clone(),
+        rules: rules.clone(),
+        log: inner.log.clone(),
+        partitions: inner.partitions.clone(),
+        carrier: inner.carrier.clone(),
+        clock: inner.clock.clone(),
+    };
+    root::Args { lanes: lanes(inner, &rules), housekeeper }
+}
+
+fn rules(settings: &Settings) -> Arc<Rules> {
+    let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+    Arc::new(Rules {
+        partitions: settings.partitions,
+        prefix: settings.prefix.as_str().into(),
+        treasury_enabled: settings.treasury_enabled,
+        dedup_retention_ms: millis(settings.dedup_retention),
+        dedup_margin_ms: millis(settings.dedup_margin),
+        hot_wallets_max: settings.hot_wallets / settings.partitions.max(1) as usize,
+    })
+}
+
+fn lanes(inner: &Inner, rules: &Arc<Rules>) -> BTreeMap<u32, Args> {
+    let settings = &inner.settings;
+    let of = |lane: u32| {
+        // Where other nodes take part, any lane may be given any partition.
+        let partitions = inner.partitions.iter().filter(|(id, _)| inner.log.is_shared() || *id % settings.lanes == lane);
+        let args = Args {
+            name: lane_name(settings, lane).into(),
+            incarnation: u64::from_be_bytes(fresh_id().first_chunk().copied().unwrap_or_default()),
+            rules: rules.clone(),
+            epoch_interval: settings.epoch_interval,
+            log: inner.log.clone(),
+            clock: inner.clock.clone(),
+            partitions: partitions.map(|(id, committed)| (*id, committed.clone())).collect(),
+            waiters: inner.waiters.clone(),
+        };
+        (lane, args)
+    };
+    (0..settings.lanes).map(of).collect()
+}
+
+/// 128 bits that no other process has: names lives and generations, decides nothing.
+fn fresh_id() -> [u8; 16] {
+    fastrand::u128(..).to_be_bytes()
+}

@@ -1,0 +1,125 @@
+//! What an operator asks of a node besides its data: to check every row, and to take and read back snapshots.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use finflow_state::store;
+use tracing::warn;
+
+use super::Node;
+use crate::checking::{Checked, check_copy};
+use crate::committed::Committed;
+use crate::snapshots::SnapshotError;
+
+/// No snapshot is begun at a stop after so long.
+const STOP_SNAPSHOTS: Duration = Duration::from_secs(5);
+
+impl Node {
+    /// Reads every row of every partition and checks the invariants, on a copy that stands still while the engine runs; with
+    /// `snapshots`, every snapshot too. A partition that is halted or cannot be read differs; one that runs elsewhere is left out.
+    pub async fn check(&self, snapshots: bool) -> Vec<Checked> {
+        let mut checked = Vec::with_capacity(self.0.partitions.len());
+        let here = self.0.partitions.iter().filter(|(_, committed)| !self.is_elsewhere(&committed.condition()));
+        for partition in here.map(|(id, _)| *id).collect::<Vec<_>>() {
+            let node = self.clone();
+            let found = tokio::task::spawn_blocking(move || node.check_partition(partition, snapshots)).await;
+            let lost = |error: tokio::task::JoinError| Checked {
+                partition,
+                differences: vec![format!("the check failed: {error}")],
+                ..Checked::default()
+            };
+            checked.push(found.unwrap_or_else(lost));
+        }
+        checked
+    }
+
+    fn check_partition(&self, partition: u32, snapshots: bool) -> Checked {
+        let copy = self.0.carrier.scratch.join(format!("check-{partition}"));
+        let rows = |committed: &Committed| match &committed.store {
+            Some(store) => check_copy(partition, store, &copy),
+            None => Ok(Checked::default()),
+        };
+        let mut checked = self.read(partition, rows).unwrap_or_else(|error| Checked {
+            partition,
+            differences: vec![error.to_string()],
+            ..Checked::default()
+        });
+        if snapshots {
+            self.check_snapshots(partition, &mut checked);
+        }
+        checked
+    }
+
+    /// Restores every snapshot of a partition into a scratch directory and reads its rows.
+    fn check_snapshots(&self, partition: u32, checked: &mut Checked) {
+        let carrier = &self.0.carrier;
+        let mut whole = Vec::new();
+        match carrier.snapshots.list(carrier.generation, partition) {
+            Err(cause) => checked.differences.push(format!("the snapshots cannot be listed: {cause}")),
+            Ok(names) => {
+                for name in names {
+                    match self.0.carrier.read_back(&name) {
+                        Ok(found) => {
+                            whole.push(name.block);
+                            checked.differences.extend(found.iter().map(|what| format!("snapshot {name}: {what}")));
+                        }
+                        Err(cause) => checked.differences.push(format!("snapshot {name}: {cause}")),
+                    }
+                }
+            }
+        }
+        checked.snapshots = Some(whole);
+    }
+
+    /// Takes a snapshot of every partition that has moved since its last one, and gives the block of the newest one of each.
+    pub async fn snapshot(&self) -> Result<BTreeMap<u32, u64>, SnapshotError> {
+        let mut blocks = BTreeMap::new();
+        for partition in self.0.partitions.keys().copied() {
+            let node = self.clone();
+            let taken = tokio::task::spawn_blocking(move || node.snapshot_partition(partition)).await;
+            let lost = |error: tokio::task::JoinError| Err(store::Error::Io(error.to_string()).into());
+            blocks.extend(taken.unwrap_or_else(lost)?.map(|block| (partition, block)));
+        }
+        Ok(blocks)
+    }
+
+    fn snapshot_partition(&self, partition: u32) -> Result<Option<u64>, SnapshotError> {
+        let carrier = &self.0.carrier;
+        if let Some(store) = self
+            .0
+            .partitions
+            .get(&partition)
+            .filter(|committed| !self.is_elsewhere(&committed.condition()))
+            .and_then(|committed| committed.store.as_ref())
+        {
+            carrier.take(partition, store, &self.0.log)?;
+        }
+        carrier.newest(partition)
+    }
+
+    /// The block of the newest snapshot of each partition that has one.
+    pub fn newest_snapshots(&self) -> Result<BTreeMap<u32, u64>, SnapshotError> {
+        let mut blocks = BTreeMap::new();
+        for partition in self.0.partitions.keys() {
+            blocks.extend(self.0.carrier.newest(*partition)?.map(|block| (*partition, block)));
+        }
+        Ok(blocks)
+    }
+
+    /// Takes the snapshots that are older than the interval, or missing after so long, as far as there is time.
+    pub(super) fn last_snapshots(&self) {
+        let (settings, carrier) = (&self.0.settings, &self.0.carrier);
+        let begun = Instant::now();
+        let interval_ms = i64::try_from(settings.housekeeping.snapshot_interval.as_millis()).unwrap_or(i64::MAX);
+        for (id, committed) in &self.0.partitions {
+            let since_ms = carrier.newest_taken_ms(*id).unwrap_or(self.0.started_ms);
+            let is_old = interval_ms <= settings.clock.now_ms().saturating_sub(since_ms);
+            if !is_old || committed.running().is_none() || STOP_SNAPSHOTS < begun.elapsed() {
+                continue;
+            }
+            if let Err(cause) = self.snapshot_partition(*id) {
+                warn!(partition = *id, %cause, "no snapshot was taken");
+            }
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! What a node does beside its epochs: snapshots, retention, the sweep of old records, and standing still while its clock is wrong.
+//! Time is the test's: what is due is due when the test says so.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use finflow_actors::log::embedded::EmbeddedLog;
+use finflow_actors::{Clock, Housekeeping, Node, Publish, Reading, Settings};
+use finflow_ledger::{IdempotencyKey, Payment, Tenant, WalletId};
+use finflow_topologies::Topic;
+use finflow_topologies::log::{Error, Headers, Log, Outgoing};
+use finflow_topologies::topics::{partition_of_wallet, payment_id};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+const PARTITIONS: u32 = 3;
+/// The partition that some tests halt.
+const HALTED: u32 = 2;
+const DAY_MS: i64 = 86_400_000;
+const INTERVAL_MS: i64 = 600_000;
+
+/// A clock that runs like the machine's, ahead of it by what the test says.
+#[derive(Clone, Default)]
+struct Time {
+    ahead_ms: Arc<AtomicI64>,
+    jumped_ms: Arc<AtomicI64>,
+}
+
+impl Time {
+    fn clock(&self) -> Clock {
+        let (time, begun) = (self.clone(), Instant::now());
+        let wall_ms = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock").as_millis() as i64;
+        Clock::new(move || {
+            let monotonic_ms = begun.elapsed().as_millis() as i64 + time.ahead_ms.load(Ordering::SeqCst);
+            Reading { wall_ms: wall_ms + monotonic_ms + time.jumped_ms.load(Ordering::SeqCst), monotonic_ms }
+        })
+    }
+
+    /// Time passes.
+    fn pass(&self, ms: i64) {
+        self.ahead_ms.fetch_add(ms, Ordering::SeqCst);
+    }
+
+    /// Somebody sets the wall clock.
+    fn jump(&self, ms: i64) {
+        self.jumped_ms.fetch_add(ms, Ordering::SeqCst);
+    }
+}
+
+fn settings(dir: &Path, time: &Time) -> Settings {
+    Settings {
+        data_dir: dir.to_owned(),
+        prefix: "finflow".to_owned(),
+        partitions: PARTITIONS,
+        lanes: 1,
+        node_id: "test".to_owned(),
+        epoch_interval: Duration::from_millis(1),
+        treasury_enabled: true,
+        dedup_retention: Duration::from_millis(10 * DAY_MS as u64),
+        dedup_margin: Duration::from_secs(3_600),
+        store_memory_bytes: 16 << 20,
+        hot_wallets: 100,
+        housekeeping: Housekeeping {
+            snapshots_dir: None,
+            snapshot_interval: Duration::from_millis(INTERVAL_MS as u64),
+            sweep_interval: Duration::from_millis(DAY_MS as u64),
+            retention: Some(Duration::from_millis(7 * DAY_MS as u64)),
+        },
+        clock: time.clock(),
+    }
+}
+
+fn command(wallet: &str, key: &str, rest: &str) -> Publish {
+    let value = format!(r#"{{"tenant":"acme","wallet":"{wallet}","idempotency_key":"{key}",{rest}}}"#);
+    let key = Some(Bytes::copy_from_slice(wallet.as_bytes()));
+    Publish { partition: None, key, value: Some(Bytes::from(value)), ..Publish::default() }
+}
+
+/// The first wallets that live in a partition.
+fn wallets(partition: u32, count: usize) -> Vec<String> {
+    let all = (0..).map(|n| format!("w{n}"));
+    all.filter(|name| partition_of_wallet(&WalletId::parse(name).expect("an id"), PARTITIONS) == partition).take(count).collect()
+}
+
+fn opening(wallets: &[String]) -> Vec<Publish> {
+    let open = r#""type":"open_wallet","currency":"AED","country":"AE","kind":"personal","holder":"H""#;
+    let top_up = r#""type":"top_up","amount":"10","currency":"AED","source":{"account":"x"}"#;
+    wallets.iter().flat_map(|wallet| [command(wallet, "open", open), command(wallet, "top", top_up)]).collect()
+}
+
+fn transfer(from: &str, key: &str, to: &str) -> Publish {
+    command(from, key, &format!(r#""type":"transfer","to":"{to}","amount":"1","currency":"AED""#))
+}
+
+async fn publish(node: &Node, records: Vec<Publish>) {
+    node.publish(records).await.expect("a log");
+    assert!(node.idle(DEADLINE).await, "{:?}", node.status());
+}
+
+fn payment(node: &Node, wallet: &str, key: &str) -> Option<Payment> {
+    let tenant = Tenant::parse("acme").expect("a tenant");
+    let (wallet, key) = (WalletId::parse(wallet).expect("an id"), IdempotencyKey::parse(key).expect("a key"));
+    node.payment(payment_id(&tenant, &wallet, &key)).expect("readable")
+}
+
+async fn until(node: &Node, what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < DEADLINE, "{what}: {:?}", node.status());
+        node.changed(Duration::from_millis(20)).await;
+    }
+}
+
+fn events(node: &Node) -> Vec<String> {
+    let mut found = Vec::new();
+    for partition in 0..PARTITIONS {
+        let mut from = node.range(Topic::Events, partition).expect("a log").start;
+        loop {
+            let fetched = node.fetch(Topic::Events, partition, from, 1 << 20).expect("a log");
+            if fetched.records.is_empty() {
+                break;
+            }
+            found.extend(
+                fetched
+                    .records
+                    .iter()
+                    .map(|record| String::from_utf8_lossy(record.value.as_deref().unwrap_or_default()).into_owned()),
+            );
+            from = fetched.next;
+        }
+    }
+    found
+}
+
+/// Lets a partition halt as soon as it runs: a posting that cannot be read.
+fn poison(dir: &Path) {
+    let log = EmbeddedLog::open(&dir.join("log"), PARTITIONS).expect("a log");
+    let garbage = Outgoing { key: None, value: Some(Bytes::from_static(b"garbage")), headers: Headers::default() };
+    log.append(Topic::Postings, HALTED, vec![garbage]).expect("a log");
+}
+
+fn blocks(node: &Node) -> Vec<u64> {
+    node.status().iter().map(|status| status.block).collect()
+}
+
+fn newest(node: &Node) -> Vec<u64> {
+    node.newest_snapshots().expect("a directory").into_values().collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshots_are_taken_when_they_are_due_and_at_the_end() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let time = Time::default();
+    let node = Node::start(settings(dir.path(), &time)).await.expect("a node");
+    let here = wallets(0, 4);
+    publish(&node, opening(&here)).await;
+    assert!(newest(&node).is_empty(), "none is due yet");
+    time.pass(INTERVAL_MS);
+    until(&node, "the first snapshot", || newest(&node) == [blocks(&node)[0]]).await;
+    for round in 0..3 {
+        publish(&node, vec![transfer(&here[0], &format!("t-{round}"), &here[1])]).await;
+        time.pass(INTERVAL_MS);
+        until(&node, "the next snapshot", || newest(&node) == [blocks(&node)[0]]).await;
+    }
+    for checked in node.check(true).await {
+        assert_eq!(checked.differences, Vec::<String>::new());
+        assert_eq!(checked.snapshots.map(|kept| kept.len()), Some(if checked.partition == 0 { 2 } else { 0 }));
+    }
+    publish(&node, vec![transfer(&here[0], "last", &here[1])]).await;
+    let before = newest(&node);
+    node.stop().await;
+    assert_eq!(newest(&node), before, "the last one is young");
+    drop(node);
+
+    let node = Node::start(settings(dir.path(), &time)).await.expect("a node");
+    // By the wall clock alone, so that it is not the schedule that takes it.
+    time.jump(2 * INTERVAL_MS);
+    node.stop().await;
+    assert_eq!(newest(&node), [blocks(&node)[0]], "the last one was old");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_are_forgotten_when_their_retention_has_passed_and_never_before_they_have_ended() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let time = Time::default();
+    let (here, there) = (wallets(0, 4), wallets(HALTED, 1));
+    let node = Node::start(settings(dir.path(), &time)).await.expect("a node");
+    publish(&node, opening(&[here.clone(), there.clone()].concat())).await;
+    node.stop().await;
+    drop(node);
+    poison(dir.path());
+    let node = Node::start(settings(dir.path(), &time)).await.expect("a node");
+    until(&node, "the halt", || node.status()[HALTED as usize].cause.is_some()).await;
+    let done = transfer(&here[0], "done", &here[1]);
+    let rejected = transfer(&here[0], "rejected", "nobody-at-all");
+    publish(&node, vec![done.clone(), rejected, transfer(&here[0], "waits", &there[0])]).await;
+    assert_eq!(payment(&node, &here[0], "waits").map(|payment| payment.state.is_terminal()), Some(false));
+    let all = |node: &Node| {
+        let opened = here.iter().flat_map(|wallet| [(wallet.as_str(), "open"), (wallet.as_str(), "top")]);
+        opened.chain([(here[0].as_str(), "done")]).filter(|(wallet, key)| payment(node, wallet, key).is_some()).count()
+    };
+    let (told, records) = (events(&node).len(), all(&node));
+    assert_eq!(records, 9);
+
+    time.pass(9 * DAY_MS);
+    publish(&node, opening(&here)).await;
+    publish(&node, vec![done.clone()]).await;
+    assert_eq!((events(&node).len(), all(&node)), (told, records), "a younger duplicate is answered from its record");
+    assert_eq!(payment(&node, &here[0], "done").map(|payment| payment.state.is_terminal()), Some(true));
+
+    time.pass(2 * DAY_MS);
+    until(&node, "the sweep", || all(&node) == 0).await;
+    assert_eq!(payment(&node, &here[0], "waits").map(|payment| payment.state.is_terminal()), Some(false), "it has not ended");
+    let before = node.wallet(&WalletId::parse(&here[0]).expect("an id")).expect("readable").map(|wallet| wallet.available());
+
+    // Their time in the log is eleven days ago by the engine's clock.
+    publish(&node, opening(&here)).await;
+    publish(&node, vec![done, transfer(&here[0], "waits", &there[0])]).await;
+    assert_eq!(all(&node), 0, "a refusal leaves no record");
+    let after = node.wallet(&WalletId::parse(&here[0]).expect("an id")).expect("readable").map(|wallet| wallet.available());
+    assert_eq!(before, after, "nothing is executed twice");
+    let expired = events(&node)
+        .iter()
+        .filter(|event| event.contains("command.rejected") && event.contains(r#""reason":"expired""#))
+        .count();
+    assert_eq!(expired, records);
+    node.stop().await;
+    drop(node);
+
+    // The journal tells the same: the removals are in its blocks.
+    let node = Node::open(settings(dir.path(), &time)).expect("a node");
+    let digest = node.digest(0).expect("readable");
+    drop(node);
+    std::fs::remove_dir_all(dir.path().join("state/0")).expect("a directory");
+    let node = Node::open(settings(dir.path(), &time)).expect("a node");
+    assert_eq!(node.digest(0).expect("readable"), digest);
+    assert_eq!(node.check(false).await[0].differences, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_is_trimmed_by_age_and_never_above_what_is_applied() {
+    for retention in [Some(Duration::from_millis(7 * DAY_MS as u64)), None] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let time = Time::default();
+        let mut settings = settings(dir.path(), &time);
+        settings.housekeeping.retention = retention;
+        settings.lanes = 3;
+        let (here, there) = (wallets(0, 4), wallets(HALTED, 4));
+        let node = Node::start(settings.clone()).await.expect("a node");
+        publish(&node, opening(&[here.clone(), there.clone()].concat())).await;
+        publish(&node, vec![transfer(&here[0], "t", &there[0]), command("x", "poison", "")]).await;
+        node.stop().await;
+        drop(node);
+        poison(dir.path());
+        let node = Node::start(settings).await.expect("a node");
+        until(&node, "the halt", || node.status()[HALTED as usize].cause.is_some()).await;
+        let consumed = node.range(Topic::Commands, HALTED).expect("a log").end;
+        publish(&node, vec![transfer(&there[0], "later", &here[0])]).await;
+        let range = |topic, partition| node.range(topic, partition).expect("a log");
+        let postings = range(Topic::Postings, 0).end;
+        assert!(0 < postings, "two lanes talk through the log");
+
+        time.pass(2 * 60_000);
+        until(&node, "postings are trimmed", || range(Topic::Postings, 0).start == postings).await;
+        assert_eq!(range(Topic::Commands, 0).start, 0, "they are young");
+        time.pass(8 * DAY_MS);
+        let Some(_) = retention else {
+            // The next look at the log has come and gone when postings are trimmed once more.
+            publish(&node, vec![transfer(&here[0], "again", &wallets(1, 1)[0])]).await;
+            time.pass(2 * 60_000);
+            let end = range(Topic::Postings, 0).end;
+            until(&node, "postings are trimmed", || range(Topic::Postings, 0).start == end).await;
+            assert_eq!((range(Topic::Commands, 0).start, range(Topic::Events, 0).start), (0, 0), "everything is kept");
+            continue;
+        };
+        for (topic, partition, expected) in [
+            (Topic::Commands, 0, range(Topic::Commands, 0).end),
+            (Topic::Events, 0, range(Topic::Events, 0).end),
+            (Topic::Events, HALTED, range(Topic::Events, HALTED).end),
+            (Topic::Commands, HALTED, consumed),
+        ] {
+            until(&node, "age", || range(topic, partition).start == expected).await;
+            assert!(matches!(node.fetch(topic, partition, 0, 1), Err(Error::OutOfRange { .. })), "{topic} {partition}");
+        }
+        let is_empty = |partition| range(Topic::Dlq, partition).start == range(Topic::Dlq, partition).end;
+        until(&node, "dead letters", || (0..PARTITIONS).all(is_empty)).await;
+        assert_eq!((range(Topic::Commands, HALTED).end, range(Topic::Journal, 0).start), (consumed + 1, 0), "not consumed; kept");
+        // What is left is enough: everything goes on, now and after a restart.
+        publish(&node, vec![transfer(&here[0], "on", &here[1])]).await;
+        node.stop().await;
+        drop(node);
+        let node = Node::start(self::settings(dir.path(), &time)).await.expect("a node");
+        assert!(payment(&node, &here[0], "on").is_some());
+        publish(&node, vec![transfer(&here[0], "on-and-on", &here[1])]).await;
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_epoch_begins_while_the_wall_clock_is_wrong() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let time = Time::default();
+    let node = Node::start(settings(dir.path(), &time)).await.expect("a node");
+    let here = wallets(0, 2);
+    publish(&node, opening(&here)).await;
+    let before = blocks(&node);
+    for jump in [6_000, -6_000] {
+        time.jump(jump);
+        assert!(node.clock_cause().is_some_and(|cause| cause.contains("jumped")), "{jump}");
+        node.publish(vec![transfer(&here[0], &format!("jump{jump}"), &here[1])]).await.expect("a log");
+        assert!(!node.idle(Duration::from_millis(300)).await, "it is not consumed");
+        time.jump(-jump);
+        assert!(node.idle(DEADLINE).await, "{:?}", node.status());
+        assert_eq!(node.clock_cause(), None);
+        assert!(payment(&node, &here[0], &format!("jump{jump}")).is_some());
+    }
+    assert!(before[0] < blocks(&node)[0]);
+    // A drain ends although nothing more may be decided.
+    time.jump(6_000);
+    node.publish(vec![transfer(&here[0], "late", &here[1])]).await.expect("a log");
+    node.stop().await;
+    drop(node);
+    time.jump(-6_000);
+    let node = Node::start(settings(dir.path(), &time)).await.expect("a node");
+    assert!(node.idle(DEADLINE).await && payment(&node, &here[0], "late").is_some());
+    node.stop().await;
+}

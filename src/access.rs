@@ -1,6 +1,6 @@
 //! The way to the engine of a data directory: the service that runs there, else the directory itself.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -230,6 +230,13 @@ impl Access {
         match self {
             Access::Running(client) => Ok(client.check(snapshots).await?),
             Access::Own(node) => Ok(node.check(snapshots).await),
+        }
+    }
+
+    pub(crate) async fn snapshot(&self) -> Result<BTreeMap<u32, u64>, Failure> {
+        match self {
+            Access::Running(client) => Ok(client.snapshot().await?),
+            Access::Own(node) => node.snapshot().await.map_err(|error| Failure::Failed(error.to_string())),
         }
     }
 

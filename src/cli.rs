@@ -105,7 +105,7 @@ pub(crate) enum Command {
     /// Make or check the topics on Kafka
     #[command(subcommand)]
     Topics(TopicsCommand),
-    /// Check the state
+    /// Check the state, take snapshots of it, or have a partition's built again
     #[command(subcommand)]
     State(StateCommand),
     /// Run simulated worlds in which everything goes wrong; exit 3 where one has a fault
@@ -273,7 +273,21 @@ pub(crate) enum TopicsCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum StateCommand {
     /// Read every row and check the invariants; exit 3 on a difference
-    Verify,
+    Verify {
+        /// Read every snapshot back too
+        #[arg(long)]
+        snapshots: bool,
+    },
+    /// Take a snapshot of every partition that has moved since its last one
+    Snapshot,
+    /// Move a partition's state directory aside, so that the next start builds it again
+    Discard {
+        /// The partition
+        partition: u32,
+        /// Do it, and do not only say what would be done
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]

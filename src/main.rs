@@ -26,6 +26,7 @@ mod publish;
 mod run;
 mod show;
 mod simulate;
+mod state;
 mod tail;
 mod topics;
 mod topology;
@@ -82,8 +83,8 @@ async fn carry_out(cli: Cli) -> Result<(), Failure> {
         Command::Partitions { command } => show::partitions(&common, command.as_ref()).await,
         Command::Dlq(command) => dlq::dlq(&common, &command).await,
         Command::Topics(command) => topics::topics(&common, &command).await,
-        Command::State(command) => show::state(&common, &command).await,
         Command::Simulate(options) => simulate::simulate(&common, &options),
+        Command::State(command) => state::state(&common, &command).await,
         Command::Topology => output::text(&topology::draw(common.format)),
         Command::Config(command) => config::config(&common, &command),
         Command::Completions { shell } => {

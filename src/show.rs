@@ -1,11 +1,11 @@
-//! Reading commands: wallets, payments, partitions, and the check of the state.
+//! Reading commands: wallets, payments and partitions.
 
 use finflow_ledger::{Payment, Rejection, Wallet, WalletId};
 use finflow_topologies::wire::v1::time_text;
 use serde_json::{Value, json};
 
 use crate::access::Access;
-use crate::cli::{Common, PartitionsCommand, PaymentCommand, StateCommand, WalletCommand};
+use crate::cli::{Common, PartitionsCommand, PaymentCommand, WalletCommand};
 use crate::failure::Failure;
 use crate::output::print;
 
@@ -61,24 +61,6 @@ pub(crate) async fn partitions(common: &Common, command: Option<&PartitionsComma
         halted.extend(status.cause.map(|cause| format!("partition {} is halted: {cause}", status.partition)));
     }
     if halted.is_empty() { Ok(()) } else { Err(Failure::Failed(halted.join("; "))) }
-}
-
-pub(crate) async fn state(common: &Common, command: &StateCommand) -> Result<(), Failure> {
-    let StateCommand::Verify = command;
-    let access = Access::inspect(common).await?;
-    let mut differences = 0;
-    for checked in access.check(false).await? {
-        differences += checked.differences.len();
-        print(
-            common,
-            &json!({
-                "partition": checked.partition, "block": checked.block, "wallets": checked.wallets,
-                "payments": checked.payments, "holds": checked.holds, "sums": checked.sums, "digest": checked.digest,
-                "differences": checked.differences,
-            }),
-        )?;
-    }
-    if differences == 0 { Ok(()) } else { Err(Failure::Difference(format!("{differences} differences"))) }
 }
 
 fn wallet_json(wallet: &Wallet) -> Value {

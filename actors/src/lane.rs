@@ -15,9 +15,9 @@ use finflow_topologies::log::{self, Commit, Resolution, Session};
 use finflow_topologies::{Halt, Rules, Topic, Work};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::sync::watch;
-use tracing::{error, warn};
+use tracing::warn;
 
-use crate::clock::{Guard, Strayed};
+use crate::clock::Guard;
 use crate::committed::{Committed, Condition};
 use crate::log::{Assignment, NodeLog};
 use crate::metrics;
@@ -27,6 +27,7 @@ use crate::supervisor::{Kind, Restarts};
 
 mod apply;
 mod assignment;
+mod standstill;
 
 /// Bytes fetched from one partition of one topic at a time.
 const FETCH_BYTES: usize = 512 * 1024;
@@ -101,6 +102,8 @@ pub(crate) struct State {
     draining: Option<RpcReplyPort<()>>,
     /// It has drained: what comes now is the next start's.
     is_over: bool,
+    /// The clock is wrong, and that has been said.
+    stands_still: bool,
 }
 
 impl Actor for LaneActor {
@@ -124,6 +127,7 @@ impl Actor for LaneActor {
             applying: BTreeSet::new(),
             draining: None,
             is_over: false,
+            stands_still: false,
             args,
         };
         state.follow_assignment(&myself).await?;
@@ -219,14 +223,6 @@ impl State {
         Ok(())
     }
 
-    /// Halts a partition for a reason that needs no confirmation, once.
-    fn halt(&mut self, id: u32, cause: Halt) {
-        if !matches!(self.lane.status(id), Some(Status::Halted(_))) {
-            self.lane.halt(id, cause);
-            self.report_halt(id);
-        }
-    }
-
     /// Fetches, decides every round that is due, closes the epoch when it is time, and begins its commit.
     async fn turn(&mut self, myself: &ActorRef<Message>) -> Result<(), ActorProcessingErr> {
         if self.is_over {
@@ -236,6 +232,7 @@ impl State {
         if let Some(strayed) = self.args.clock.strayed() {
             return self.stand_still(myself, strayed);
         }
+        self.stands_still = false;
         if self.draining.is_none() && !self.fetch() {
             myself.send_after(RETRY_DELAY, || Message::Turn);
         }
@@ -279,34 +276,6 @@ impl State {
         let is_late = |opened_at: Instant| is_quiet || interval * INTERVALS_MAX <= opened_at.elapsed();
         let is_asked = self.lane.is_full() || self.lane.has_suspect() || self.draining.is_some();
         is_asked || self.opened_at.is_some_and(is_late)
-    }
-
-    /// Nothing is decided while nobody knows what time it is; what is in flight settles all the same.
-    fn stand_still(&mut self, myself: &ActorRef<Message>, strayed: Strayed) -> Result<(), ActorProcessingErr> {
-        warn!(cause = %strayed, "no epoch begins");
-        if !self.lane.is_committing() {
-            self.apply(myself);
-        }
-        if self.draining.is_some() && !self.lane.is_committing() {
-            self.lane.drop_open();
-            self.finish_drain();
-        }
-        if !self.is_scheduled.swap(true, Ordering::AcqRel) {
-            myself.send_after(RETRY_DELAY, || Message::Turn);
-        }
-        Ok(())
-    }
-
-    /// Reports a halt that is certain.
-    fn report_halt(&self, id: u32) {
-        if let Some(Status::Halted(cause)) = self.lane.status(id) {
-            error!(partition = id, %cause, "halted");
-            ::metrics::counter!(metrics::HALTS).increment(1);
-            if let (Halt::Corrupt(cause), Some(committed)) = (cause, self.args.partitions.get(&id)) {
-                committed.mark_damaged(cause);
-            }
-            self.show(id);
-        }
     }
 
     /// `false` if something could not be read and must be asked for again.

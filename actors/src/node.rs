@@ -14,6 +14,7 @@ use finflow_topologies::topics::{RECORD_BYTES_MAX, partition_of_key, partition_o
 use ractor::{Actor, ActorRef};
 use serde::{Deserialize, Serialize};
 
+pub use self::opening::discard;
 use self::opening::{arguments, open};
 use self::root::Root;
 pub(crate) use self::waiters::Waiters;
@@ -209,8 +210,9 @@ impl Node {
         let is_stopped = root.stop_and_wait(None, Some(ACTORS_TIMEOUT)).await.is_ok();
         if is_drained && is_stopped {
             let node = self.clone();
-            // What is not taken now is taken by the next process.
-            let _ = tokio::task::spawn_blocking(move || node.last_snapshots()).await;
+            // What is not taken in time is taken by the next process.
+            let taking = tokio::task::spawn_blocking(move || node.last_snapshots());
+            let _ = tokio::time::timeout(upkeep::STOP_SNAPSHOTS, taking).await;
         }
         is_drained && is_stopped
     }

@@ -108,7 +108,7 @@ impl Restorer {
             Err(store::Error::Corrupt(cause)) => ("damaged", cause),
             Err(other) => return Err(other.into()),
         };
-        let aside = move_aside(&dir, label, self.clock.now_ms()).map_err(io_error)?;
+        let aside = move_aside(&dir, label, self.clock.now_ms(), ASIDE_MAX).map_err(io_error)?;
         warn!(partition = id, cause, aside = %aside.display(), "the state directory is {label} and is built again");
         Ok(None)
     }
@@ -199,8 +199,8 @@ pub(crate) fn mark_damaged(dir: &Path, cause: &str) {
     }
 }
 
-/// Renames a directory to `{its name}.{label}-{time}`, keeps the newest few of them, and says where it went.
-pub(crate) fn move_aside(dir: &Path, label: &str, now_ms: i64) -> std::io::Result<PathBuf> {
+/// Renames a directory to `{its name}.{label}-{time}`, keeps the newest `kept_max` of them, and says where it went.
+pub(crate) fn move_aside(dir: &Path, label: &str, now_ms: i64, kept_max: usize) -> std::io::Result<PathBuf> {
     let taken = |stamp: &i64| !dir.with_extension(format!("{label}-{stamp:013}")).exists();
     let stamp = (now_ms..).find(taken).unwrap_or(now_ms);
     let aside = dir.with_extension(format!("{label}-{stamp:013}"));
@@ -215,7 +215,7 @@ pub(crate) fn move_aside(dir: &Path, label: &str, now_ms: i64) -> std::io::Resul
         }
     }
     kept.sort_unstable();
-    for old in kept.iter().rev().skip(ASIDE_MAX) {
+    for old in kept.iter().rev().skip(kept_max) {
         std::fs::remove_dir_all(old)?;
     }
     Ok(aside)

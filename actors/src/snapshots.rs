@@ -13,7 +13,7 @@ use finflow_topologies::log::Log;
 use finflow_topologies::restore;
 use tracing::{info, warn};
 
-use crate::checking::{check_store, memory};
+use crate::checking::{Checked, check_copy, check_store, memory};
 use crate::clock::Clock;
 use crate::metrics;
 use crate::restoring::clear;
@@ -47,11 +47,13 @@ pub(crate) struct Carrier {
     clock: Clock,
     /// What is known of each partition's files. Held while a snapshot is taken: one at a time.
     hashed: Mutex<BTreeMap<u32, Hashed>>,
+    /// Held while copies are read, whose directories are named by partition.
+    reading: Mutex<()>,
 }
 
 impl Carrier {
     pub(crate) fn new(snapshots: Snapshots, generation: Generation, scratch: PathBuf, clock: Clock) -> Carrier {
-        Carrier { snapshots, generation, scratch, clock, hashed: Mutex::default() }
+        Carrier { snapshots, generation, scratch, clock, hashed: Mutex::default(), reading: Mutex::default() }
     }
 
     /// The newest snapshot's block of a partition.
@@ -119,8 +121,15 @@ impl Carrier {
         }
     }
 
+    /// Reads every row of a copy of a store, which stands still while the engine runs.
+    pub(crate) fn check(&self, partition: u32, store: &RocksStore) -> Result<Checked, store::Error> {
+        let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        check_copy(partition, store, &self.scratch.join(format!("check-{partition}")))
+    }
+
     /// Restores a snapshot into a scratch directory and reads its rows; gives what is wrong with them.
     pub(crate) fn read_back(&self, name: &Name) -> Result<Vec<String>, SnapshotError> {
+        let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         let copy = self.scratch.join(format!("verify-{}", name.partition));
         let cleared = || clear(&copy).map_err(|error| SnapshotError::Directory(copy.clone(), error));
         cleared()?;

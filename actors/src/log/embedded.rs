@@ -378,7 +378,7 @@ impl Log for EmbeddedLog {
 
     fn trim(&self, topic: Topic, partition: u32, before: u64) -> Result<(), Error> {
         let place = (topic, partition);
-        self.0.line.alone(|| {
+        let kept = self.0.line.alone(|| {
             self.settle()?;
             let Range { start, end } = self.range(topic, partition)?;
             let start = before.clamp(start, end);
@@ -394,8 +394,10 @@ impl Log for EmbeddedLog {
                 Ok(()) => self.0.view.write().unwrap_or_else(PoisonError::into_inner).trim(place, start),
                 Err(error) => self.close(error),
             }
-            written
-        })
+            written.map(|()| kept)
+        })?;
+        // Beside the writers: only references are moved.
+        disk::reclaim(self.database().db()?, place, kept)
     }
 }
 

@@ -16,9 +16,9 @@ use crate::committed::Committed;
 use crate::housekeeper;
 use crate::lane::Args;
 use crate::log::NodeLog;
-use crate::log::embedded::Disk;
+use crate::log::embedded::{Disk, EmbeddedLog};
 use crate::metrics;
-use crate::restoring::{Restorer, clear, directory};
+use crate::restoring::{Restorer, clear, directory, move_aside};
 use crate::snapshots::Carrier;
 
 /// Opens the log, which keeps every other process out, and restores every partition.
@@ -45,6 +45,16 @@ pub(super) fn open(disk: Arc<dyn Disk>, settings: Settings) -> Result<Inner, Sta
     let clock = Arc::new(Guard::new(settings.clock.clone()));
     let started_ms = settings.clock.now_ms();
     Ok(Inner { settings, log, partitions, carrier, waiters: Arc::default(), clock, started_ms, root: None })
+}
+
+/// Moves the state directory of a partition aside, where all of it stays, and says where it is; the next start builds another.
+///
+/// Fails while another process has the embedded log open; on a cluster, the caller has to know that none has.
+pub fn discard(settings: &Settings, partition: u32) -> Result<PathBuf, StartError> {
+    let open = || EmbeddedLog::open(&settings.data_dir.join("log"), settings.partitions);
+    let _log = if settings.kafka.is_none() { Some(open()?) } else { None };
+    let dir = directory(&settings.data_dir.join("state"), partition);
+    move_aside(&dir, "discarded", settings.clock.now_ms(), usize::MAX).map_err(|error| StartError::Directory(dir, error))
 }
 
 /// What another node moves on meanwhile is caught up when the partition is claimed.

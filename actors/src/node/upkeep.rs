@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use finflow_state::store;
+use finflow_state::{RocksStore, Store, store};
 use tracing::warn;
 
 use super::Node;
-use crate::checking::{Checked, check_copy};
-use crate::committed::Committed;
+use crate::checking::Checked;
 use crate::snapshots::SnapshotError;
 
+/// How long a snapshot that was asked for waits for the stores to follow.
+const STORED_WITHIN: Duration = Duration::from_secs(2);
+const STORED_LOOK: Duration = Duration::from_millis(10);
 /// No snapshot is begun at a stop after so long.
-const STOP_SNAPSHOTS: Duration = Duration::from_secs(5);
+pub(super) const STOP_SNAPSHOTS: Duration = Duration::from_secs(2);
 
 impl Node {
     /// Reads every row of every partition and checks the invariants, on a copy that stands still while the engine runs; with
@@ -34,20 +36,25 @@ impl Node {
     }
 
     fn check_partition(&self, partition: u32, snapshots: bool) -> Checked {
-        let copy = self.0.carrier.scratch.join(format!("check-{partition}"));
-        let rows = |committed: &Committed| match &committed.store {
-            Some(store) => check_copy(partition, store, &copy),
-            None => Ok(Checked::default()),
-        };
-        let mut checked = self.read(partition, rows).unwrap_or_else(|error| Checked {
+        let mut checked = self.check_rows(partition).unwrap_or_else(|difference| Checked {
             partition,
-            differences: vec![error.to_string()],
+            differences: vec![difference],
             ..Checked::default()
         });
         if snapshots {
             self.check_snapshots(partition, &mut checked);
         }
         checked
+    }
+
+    fn check_rows(&self, partition: u32) -> Result<Checked, String> {
+        let store = self.read(partition, |committed| Ok(committed.store.clone())).map_err(|error| error.to_string())?;
+        let store = store.ok_or("it is not open")?;
+        self.0.carrier.check(partition, &store).map_err(|error| {
+            // A copy may be damaged on its way: whether the partition has to halt, its own rows say.
+            let own = self.digest(partition).err().map(|own| own.to_string());
+            own.unwrap_or_else(|| format!("its copy cannot be read: {error}"))
+        })
     }
 
     /// Restores every snapshot of a partition into a scratch directory and reads its rows.
@@ -71,8 +78,11 @@ impl Node {
         checked.snapshots = Some(whole);
     }
 
-    /// Takes a snapshot of every partition that has moved since its last one, and gives the block of the newest one of each.
+    /// Takes a snapshot of every partition that has moved since its last one, and gives the block of the newest one of each. What is
+    /// committed now is in it, unless the stores are too far behind.
     pub async fn snapshot(&self) -> Result<BTreeMap<u32, u64>, SnapshotError> {
+        // Whether they followed in time or not, what they hold can be kept.
+        let _ = self.stored(STORED_WITHIN).await;
         let mut blocks = BTreeMap::new();
         for partition in self.0.partitions.keys().copied() {
             let node = self.clone();
@@ -95,6 +105,21 @@ impl Node {
             carrier.take(partition, store, &self.0.log)?;
         }
         carrier.newest(partition)
+    }
+
+    /// Waits until the stores hold what is committed now, which they follow a little behind; `false` at the deadline.
+    pub async fn stored(&self, deadline: Duration) -> bool {
+        let partitions = self.0.partitions.values().filter(|committed| committed.condition().halted.is_none());
+        let wanted: Vec<_> = partitions.filter_map(|held| Some((held.store.clone()?, held.condition().block))).collect();
+        let holds = |store: &RocksStore, block: u64| store.head().is_some_and(|head| block <= head.number);
+        let begun = Instant::now();
+        while !wanted.iter().all(|(store, block)| holds(store, *block)) {
+            if deadline <= begun.elapsed() {
+                return false;
+            }
+            tokio::time::sleep(STORED_LOOK).await;
+        }
+        true
     }
 
     /// The block of the newest snapshot of each partition that has one.

@@ -180,6 +180,13 @@ pub(super) fn last_chunk(db: &DB, (topic, partition): Place, offset: u64) -> Res
     Ok(base_of(partition, &key)?.map(|base| (base, stored.into_vec())))
 }
 
+/// Gives back the space of the chunks below the one that begins at `kept`, which were dropped: blob files go when no reference to
+/// them is left, and references are so short that RocksDB would hardly ever compact them by itself.
+pub(super) fn reclaim(db: &DB, (topic, partition): Place, kept: u64) -> Result<(), Error> {
+    db.compact_range_cf(family(db, topic)?, Some(chunk_key(partition, 0)), Some(chunk_key(partition, kept)));
+    Ok(())
+}
+
 /// Calls `visit` with the base and the bytes of each chunk from the one that holds `from` on, until it says that it is enough.
 pub(super) fn visit_chunks(
     db: &DB,

@@ -1,0 +1,72 @@
+//! What an operator does with the state: verify it, take a snapshot of it, move a partition's directory aside.
+
+use finflow_actors::socket::Client;
+use finflow_actors::{Checked, discard};
+use serde_json::{Value, json};
+
+use crate::access::{Access, settings};
+use crate::cli::{Common, StateCommand};
+use crate::failure::Failure;
+use crate::output::print;
+
+pub(crate) async fn state(common: &Common, command: &StateCommand) -> Result<(), Failure> {
+    match command {
+        StateCommand::Verify { snapshots } => verify(common, *snapshots).await,
+        StateCommand::Snapshot => snapshot(common).await,
+        StateCommand::Discard { partition, yes } => discard_directory(common, *partition, *yes).await,
+    }
+}
+
+/// One object per partition. One that is halted, or cannot be read, differs.
+async fn verify(common: &Common, snapshots: bool) -> Result<(), Failure> {
+    let access = Access::inspect(common).await?;
+    let mut differences = 0;
+    for checked in access.check(snapshots).await? {
+        differences += checked.differences.len();
+        print(common, &checked_json(&checked))?;
+    }
+    if differences == 0 { Ok(()) } else { Err(Failure::Difference(format!("{differences} differences"))) }
+}
+
+fn checked_json(checked: &Checked) -> Value {
+    let mut shown = json!({
+        "partition": checked.partition, "block": checked.block, "wallets": checked.wallets,
+        "payments": checked.payments, "holds": checked.holds, "sums": checked.sums, "digest": checked.digest,
+        "differences": checked.differences,
+    });
+    if let (Some(blocks), Some(shown)) = (&checked.snapshots, shown.as_object_mut()) {
+        shown.insert("snapshots".to_owned(), json!(blocks));
+    }
+    shown
+}
+
+async fn snapshot(common: &Common) -> Result<(), Failure> {
+    let access = Access::inspect(common).await?;
+    for (partition, block) in access.snapshot().await? {
+        print(common, &json!({ "partition": partition, "block": block }))?;
+    }
+    Ok(())
+}
+
+async fn discard_directory(common: &Common, partition: u32, yes: bool) -> Result<(), Failure> {
+    let settings = settings(common)?;
+    if Client::connect(&common.data_dir).await.is_some() {
+        return Err(Failure::Temporary("a service runs in this directory; stop it first".to_owned()));
+    }
+    if settings.partitions <= partition {
+        return Err(Failure::Failed(format!("there is no partition {partition}, there are {}", settings.partitions)));
+    }
+    let dir = common.data_dir.join("state").join(partition.to_string());
+    if !dir.is_dir() {
+        return Err(Failure::Failed(format!("{} is not there; the next start builds it", dir.display())));
+    }
+    if !yes {
+        return Err(Failure::Usage(format!(
+            "nothing was done. With --yes, {} is moved aside, and the next start builds the state of partition {partition} again \
+             from its newest snapshot and its journal",
+            dir.display()
+        )));
+    }
+    let moved_to = discard(&settings, partition)?;
+    print(common, &json!({ "partition": partition, "moved_to": moved_to.display().to_string() }))
+}

@@ -59,6 +59,34 @@ fn one_process_at_a_time() {
     assert!(matches!(EmbeddedLog::open(dir.path(), 4), Err(Error::Unavailable(_))));
 }
 
+/// A tail that a crash has cut short was never acknowledged; damage before it would take acknowledged records with it.
+#[test]
+fn damage_in_the_middle_of_the_write_ahead_log_is_told_and_a_torn_tail_is_forgotten() {
+    for (is_torn, kept) in [(true, Some(19)), (false, None)] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let log = EmbeddedLog::open(dir.path(), 1).expect("a log");
+        for number in 0..20 {
+            log.append(Topic::Commands, 0, vec![record(&format!("record {number}"))]).expect("a log");
+        }
+        drop(log);
+        let files = std::fs::read_dir(dir.path()).expect("a directory").map(|entry| entry.expect("an entry").path());
+        let mut written: Vec<_> = files.filter(|path| path.extension().is_some_and(|extension| extension == "log")).collect();
+        written.sort();
+        let newest = written.pop().expect("a write-ahead log");
+        let mut bytes = std::fs::read(&newest).expect("a file");
+        if is_torn {
+            bytes.truncate(bytes.len() - 3);
+        } else {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+        }
+        std::fs::write(&newest, bytes).expect("a file");
+        let opened = EmbeddedLog::open(dir.path(), 1);
+        let end = opened.as_ref().ok().map(|log| log.range(Topic::Commands, 0).expect("a range").end);
+        assert_eq!(end, kept, "{:?}", opened.err());
+    }
+}
+
 #[test]
 fn concurrent_writers_leave_no_gap_and_readers_see_whole_commits() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -12,8 +12,8 @@ use std::path::Path;
 use finflow_topologies::log::{Error, Position};
 use finflow_topologies::topics::Topic;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, ErrorKind, IteratorMode,
-    Options, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Direction, ErrorKind,
+    IteratorMode, Options, WriteBatch, WriteOptions,
 };
 
 use super::chunk;
@@ -64,6 +64,8 @@ fn open(dir: &Path) -> Result<DB, Error> {
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     options.set_paranoid_checks(true);
+    // A write that a crash has cut short is forgotten. Damage before the end is not: what follows it was acknowledged.
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_db_write_buffer_size(MEMTABLES_BYTES);
     options.set_max_total_wal_size(WAL_BYTES_MAX);
     options.set_max_background_jobs(2);

@@ -93,10 +93,9 @@ impl HeadersBuilder {
         HeadersBuilder(BytesMut::with_capacity(bytes))
     }
 
-    /// Appends one header. A name longer than 65,535 bytes or a value longer than `u32` is cut.
+    /// Appends one header. A name longer than 65,535 bytes or a value longer than `u32` is cut, a name between two characters.
     pub fn push(&mut self, name: &str, value: &[u8]) {
-        let name = name.as_bytes();
-        let name = name.get(..usize::from(u16::MAX)).unwrap_or(name);
+        let name = name.get(..name.floor_char_boundary(usize::from(u16::MAX))).unwrap_or_default().as_bytes();
         let value = value.get(..u32::MAX as usize).unwrap_or(value);
         self.0.reserve(name.len().saturating_add(value.len()).saturating_add(6));
         self.0.put_u16(name.len() as u16);

@@ -47,9 +47,12 @@ impl Encoded {
     }
 }
 
-/// Encodes records, and keeps them at hand if they are wanted.
-pub(super) fn encode(timestamp_ms: i64, records: &[Outgoing], are_wanted: bool) -> Encoded {
+/// Encodes records, and keeps them at hand if they are wanted; `None` for what could not be read back.
+pub(super) fn encode(timestamp_ms: i64, records: &[Outgoing], are_wanted: bool) -> Option<Encoded> {
     let body = body(records);
+    if BODY_BYTES_MAX < body.len() {
+        return None;
+    }
     let packed = (COMPRESSED_BYTES_MIN <= body.len()).then(|| lz4_flex::block::compress(&body));
     let packed = packed.filter(|packed| packed.len() < body.len());
     let (format, packed) = packed.as_deref().map_or((PLAIN, &*body), |packed| (COMPRESSED, packed));
@@ -61,8 +64,11 @@ pub(super) fn encode(timestamp_ms: i64, records: &[Outgoing], are_wanted: bool) 
     let checksum = crc32c::crc32c(&stored);
     stored.put_u32(checksum);
     let body_bytes = body.len();
-    let kept = are_wanted.then(|| Some((slices(timestamp_ms, body.into())?, body_bytes))).flatten();
-    Encoded { stored, count: records.len() as u64, records: kept }
+    let kept = match are_wanted {
+        true => Some((slices(timestamp_ms, body.into())?, body_bytes)),
+        false => None,
+    };
+    Some(Encoded { stored, count: records.len() as u64, records: kept })
 }
 
 fn body(records: &[Outgoing]) -> Vec<u8> {
@@ -158,7 +164,7 @@ mod tests {
             (Vec::new(), PLAIN),
         ] {
             let records: Vec<Outgoing> = values.into_iter().map(|value| outgoing(Some("k"), value)).collect();
-            let encoded = encode(42, &records, true);
+            let encoded = encode(42, &records, true).expect("records that can be read back");
             let stored = encoded.stored.clone();
             assert_eq!((stored.first(), encoded.count), (Some(&format), records.len() as u64));
             let found = decode(stored.clone().into()).expect("a chunk");

@@ -4,6 +4,7 @@
 //! lane dies itself, its node starts a new one, which restores everything from log and stores.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -35,6 +36,8 @@ const FETCH_BYTES: usize = 512 * 1024;
 const DECIDE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Intervals that an epoch may gather while input waits.
 const INTERVALS_MAX: u32 = 4;
+/// How often the lane looks whether commands that are withheld may go on.
+const WITHHELD_DELAY: Duration = Duration::from_millis(1);
 /// How long after the last epoch even a single one is written.
 const APPLY_AFTER: Duration = Duration::from_millis(50);
 /// How long the lane waits before it asks again how a doubtful commit ended, or commits after a refusal.
@@ -151,13 +154,18 @@ impl Actor for LaneActor {
             }
             Message::Resume(partition) => {
                 state.lane.resume(partition);
+                state.show(partition);
+                myself.cast(Message::Turn)?;
+            }
+            Message::Corrupt(partition, cause) => {
+                state.halt(partition, Halt::Corrupt(cause));
+                // What the others had decided in the open epoch was dropped with it.
                 myself.cast(Message::Turn)?;
             }
             Message::Sweep(partition, payments) => {
                 state.lane.offer_sweep(partition, payments);
                 myself.cast(Message::Turn)?;
             }
-            Message::Corrupt(partition, cause) => state.halt(partition, Halt::Corrupt(cause)),
             Message::Kill(partition) => {
                 if let Some((actor, _)) = state.actors.get(&partition) {
                     actor.kill();
@@ -236,24 +244,32 @@ impl State {
         if self.draining.is_none() && !self.fetch() {
             myself.send_after(RETRY_DELAY, || Message::Turn);
         }
-        while let Some(next) = self.decide_round().await {
-            if self.opened_at.is_none() && self.lane.has_open() {
-                self.opened_at = Some(Instant::now());
+        let is_withheld = loop {
+            let next = self.decide_round().await;
+            self.note_opened();
+            match next {
+                None => break self.lane.has_input(),
+                Some(Next::Dropped) => {
+                    // Whatever was dropped is fetched again, also where nothing else wakes the lane.
+                    myself.send_after(RETRY_DELAY, || Message::Turn);
+                    break false;
+                }
+                Some(Next::Quiet) if self.is_due() => break false,
+                Some(Next::Quiet | Next::Round) => {}
             }
-            if next == Next::Dropped || (next == Next::Quiet && self.is_due()) {
-                break;
-            }
-        }
-        if !self.lane.has_open() {
-            self.opened_at = None;
-        }
+        };
         self.close(myself);
         if !self.lane.is_committing() && !self.lane.has_open() {
             self.apply(myself);
             self.finish_drain();
         }
-        self.schedule(myself);
+        self.schedule(myself, is_withheld);
         Ok(())
+    }
+
+    /// Remembers since when there is an open epoch.
+    fn note_opened(&mut self) {
+        self.opened_at = self.lane.has_open().then(|| self.opened_at.unwrap_or_else(Instant::now));
     }
 
     /// Lets the partitions decide one round; `None` when none is due.
@@ -341,11 +357,14 @@ impl State {
             return;
         }
         let Some(transaction) = self.lane.close(self.args.clock.clock().now_ms()) else { return };
-        self.opened_at = None;
+        // A confirmation leaves the open epoch as it is.
+        self.note_opened();
         self.closed_at = Instant::now();
         let (session, myself) = (self.session.clone(), myself.clone());
         tokio::task::spawn_blocking(move || {
-            let commit = session.lock().unwrap_or_else(PoisonError::into_inner).commit(transaction);
+            let commit = || session.lock().unwrap_or_else(PoisonError::into_inner).commit(transaction);
+            let commit = catch_unwind(AssertUnwindSafe(commit));
+            let commit = commit.unwrap_or_else(|_| Commit::InDoubt("the commit panicked".to_owned()));
             // A lane that is gone has left the outcome in the log.
             let _ = myself.cast(Message::Answered(commit));
         });
@@ -433,9 +452,13 @@ impl State {
     }
 
     /// Another turn as soon as there is input to decide, when the open epoch is due, or when the stores should follow.
-    fn schedule(&mut self, myself: &ActorRef<Message>) {
+    fn schedule(&mut self, myself: &ActorRef<Message>, is_withheld: bool) {
         if let Some(alarm) = self.alarm.take() {
             alarm.abort();
+        }
+        if is_withheld {
+            self.alarm = Some(myself.send_after(WITHHELD_DELAY, || Message::Turn));
+            return;
         }
         if self.lane.has_input() {
             if !self.is_scheduled.swap(true, Ordering::AcqRel) {

@@ -1,5 +1,6 @@
 //! Writing committed epochs to the stores, beside the lane: it goes on deciding and committing meanwhile.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 
 use finflow_state::store;
@@ -26,7 +27,8 @@ impl State {
             self.applying.insert(id);
             let (blocks, myself) = (self.lane.unapplied(id), myself.clone());
             tokio::task::spawn_blocking(move || {
-                let result = committed.apply(&blocks);
+                let result = catch_unwind(AssertUnwindSafe(|| committed.apply(&blocks)));
+                let result = result.unwrap_or_else(|_| Err(store::Error::Io("writing it panicked".to_owned())));
                 // A lane that is gone has left the blocks in the journal.
                 let _ = myself.cast(Message::Applied(id, blocks.len(), result));
             });
@@ -74,7 +76,8 @@ impl State {
         }
         self.apply(myself);
         self.recall_assignment(myself)?;
-        if (self.draining.is_some() || self.lane.has_input()) && !self.is_scheduled.swap(true, Ordering::AcqRel) {
+        // The next epochs may have gathered meanwhile, or inputs must be fetched again that a halt has dropped.
+        if !self.is_scheduled.swap(true, Ordering::AcqRel) {
             myself.cast(Message::Turn)?;
         }
         Ok(())

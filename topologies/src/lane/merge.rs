@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::hosted::Hosted;
-use super::{Answer, BLOCK_BYTES_MAX, Failure, Lane, Next, Rounds, WITHHELD_MS_MAX};
+use super::{Answer, BLOCK_BYTES_MAX, Failure, Lane, Next, Rounds, UNAPPLIED_EPOCHS_MAX, WITHHELD_MS_MAX};
 use crate::halt::Halt;
 use crate::partition::{Input, Work};
 use crate::wire::v1::Posting;
@@ -131,5 +131,6 @@ fn may_hand_over(destination: &Hosted, posting: &Posting, queued: u64, waiting: 
     let expected = received(destination, posting.source).saturating_add(queued).saturating_add(1);
     let block_bytes = destination.open.as_ref().map_or(0, |open| open.overlay.bytes_estimate());
     let grown = waiting.saturating_mul(HAND_OVER_BYTES / 8).saturating_add(block_bytes).saturating_add(HAND_OVER_BYTES);
-    destination.is_running() && posting.sequence == expected && grown <= BLOCK_BYTES_MAX
+    let has_room = destination.unapplied.len() < UNAPPLIED_EPOCHS_MAX;
+    has_room && destination.is_running() && posting.sequence == expected && grown <= BLOCK_BYTES_MAX
 }

@@ -187,11 +187,14 @@ fn options(shared: &Shared) -> Options {
     options
 }
 
+/// How RocksDB says that somebody else holds its lock, another process or this one.
+const HELD: [&str; 2] = ["LOCK: Resource temporarily unavailable", "lock hold by current process"];
+
 fn error(error: rocksdb::Error) -> Error {
     let text = error.to_string();
     match error.kind() {
         ErrorKind::Corruption | ErrorKind::InvalidArgument | ErrorKind::NotSupported => Error::Corrupt(text),
-        ErrorKind::IOError if text.contains("lock") => Error::Busy(text),
+        ErrorKind::IOError if HELD.iter().any(|held| text.contains(held)) => Error::Busy(text),
         ErrorKind::IOError if text.contains("No such file") => Error::Corrupt(text),
         _ => Error::Io(text),
     }

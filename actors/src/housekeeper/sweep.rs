@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use finflow_ledger::PaymentId;
 use finflow_state::{Payments, Store, Table, Tag, store};
+use finflow_topologies::Topic;
+use finflow_topologies::log::Log;
 use tracing::warn;
 
 use super::Args;
@@ -45,6 +47,10 @@ impl Sweep {
         };
         let after = self.place.1.take().filter(|_| self.place.0 == *id);
         let next = (id.saturating_add(1), None);
+        if is_behind(args, now.wall_ms) {
+            self.place = (*id, after);
+            return None;
+        }
         match page(args, committed, after, now.wall_ms) {
             Ok((payments, last)) => {
                 self.place = if last.is_some() { (*id, last) } else { next };
@@ -57,6 +63,21 @@ impl Sweep {
             }
         }
     }
+}
+
+/// Whether a command has waited longer than half the margin: it may repeat one whose record is due to be forgotten.
+fn is_behind(args: &Args, now_ms: i64) -> bool {
+    let oldest_ms = now_ms.saturating_sub(args.rules.dedup_margin_ms / 2);
+    args.partitions.iter().filter(|(_, committed)| committed.running().is_some()).any(|(id, committed)| {
+        let next = committed.condition().commands_next;
+        let is_there = args.log.range(Topic::Commands, *id).is_ok_and(|range| next < range.end);
+        let waiting = is_there.then(|| args.log.fetch(Topic::Commands, *id, next, 1));
+        match waiting {
+            None => false,
+            Some(Ok(fetched)) => fetched.records.first().is_some_and(|record| record.timestamp_ms < oldest_ms),
+            Some(Err(_)) => true,
+        }
+    })
 }
 
 type Page = (Vec<PaymentId>, Option<Vec<u8>>);

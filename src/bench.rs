@@ -41,6 +41,9 @@ pub(crate) async fn bench(common: &Common, options: &cli::Bench) -> Result<(), F
     if !is_given {
         settings.data_dir = temporary.path().to_owned();
     }
+    if settings.kafka.is_some() {
+        return Err(Failure::Failed("the benchmark measures the embedded log; leave out --log kafka".to_owned()));
+    }
     if settings.data_dir.join("log").exists() {
         return Err(Failure::Failed("the directory holds data already; give the benchmark one of its own".to_owned()));
     }

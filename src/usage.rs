@@ -18,6 +18,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("state", "finflow state verify"),
     ("simulate", "finflow simulate --seeds 2000"),
     ("bench", "finflow bench --log embedded"),
+    ("topics", "finflow topics check --log kafka --brokers 127.0.0.1:9092"),
     ("topology", "finflow topology --format mermaid"),
     ("config", "finflow config check --config finflow.toml --set lanes=2"),
     ("completions", "finflow completions bash"),

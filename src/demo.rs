@@ -14,6 +14,7 @@ use self::load::Load;
 use self::report::Facts;
 use self::watch::Watch;
 use crate::access::settings;
+use crate::bench::usage;
 use crate::cli::{self, Common, Format};
 use crate::failure::Failure;
 use crate::output;
@@ -74,10 +75,10 @@ async fn measure(node: &Node, common: &Common, options: &cli::Demo, mut load: Lo
     }
     let opened = open(node, &load).await?;
     let watch = Watch::start(node)?;
-    let (begun, cpu_before) = (Instant::now(), report::cpu_seconds());
+    let (begun, cpu_before) = (Instant::now(), usage::cpu_seconds());
     let kills = drive(node, options, &mut load, &watch).await?;
     let has_ended = node.idle(IDLE_TIMEOUT).await;
-    let (took, cpu_seconds) = (begun.elapsed(), report::cpu_seconds() - cpu_before);
+    let (took, cpu_seconds) = (begun.elapsed(), usage::cpu_seconds() - cpu_before);
     Ok(Facts {
         accepted: opened + load.sent,
         transfers: load.transfers,

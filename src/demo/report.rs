@@ -160,15 +160,5 @@ fn major(minor: i128, code: &str) -> String {
     Currency::parse(code).map_or_else(|| minor.to_string(), |currency| Money::from_minor(minor, currency).to_string())
 }
 
-/// CPU time of this process so far, in seconds; 0 where the system does not tell.
-pub(super) fn cpu_seconds() -> f64 {
-    const TICKS_PER_SECOND: f64 = 100.0;
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let after_name = stat.rsplit(')').next().unwrap_or_default();
-    let fields: Vec<&str> = after_name.split_whitespace().collect();
-    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or_default();
-    (ticks(11) + ticks(12)) / TICKS_PER_SECOND
-}
-
 #[cfg(test)]
 mod tests;

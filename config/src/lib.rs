@@ -154,7 +154,7 @@ pub struct Store {
     /// `store.memory`, in bytes; more than zero.
     #[serde(rename = "memory", with = "values::size")]
     pub memory_bytes: u64,
-    /// Wallets kept decoded in memory, 1 to [`HOT_WALLETS_MAX`].
+    /// Wallets kept in memory, 1 to [`HOT_WALLETS_MAX`].
     #[serde(deserialize_with = "values::whole::<_, 1, HOT_WALLETS_MAX>")]
     pub hot_wallets: u32,
 }

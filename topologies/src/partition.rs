@@ -12,15 +12,17 @@ use finflow_state::{Overlay, Store};
 use self::command::Deciding;
 use self::effects::Effects;
 pub use self::effects::{INPUT_BYTES_MAX, Outcome};
+use self::hot::Hot;
 pub use self::open::{Open, Rules, Work};
 pub use self::sight::Layers;
-use self::sight::{Hot, Sight};
+use self::sight::Sight;
 use crate::halt::Halt;
 use crate::log::Record;
 use crate::wire::v1::{Code, Malformed, Posting, PostingBody, TimeText, dead_letter};
 
 mod command;
 mod effects;
+mod hot;
 mod open;
 mod sight;
 mod top_up;
@@ -71,6 +73,7 @@ impl Partition {
     /// lane drops it whole.
     pub fn decide(&mut self, work: Work) -> Result<Open, Halt> {
         let Work { now_ms, inputs, mut open, layers } = work;
+        self.hot.read_ahead(&*self.store)?;
         let now = (now_ms, TimeText::new(now_ms));
         for input in inputs {
             self.effects.clear();

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use finflow_ledger::{Account, Currency, Hold, Payment, PaymentId, SystemAccount, Wallet, WalletId};
 use finflow_state::{Accounts, Holds, Overlay, Payments, Store, Table, Wallets};
-use foldhash::HashMap;
 
+use super::hot::Hot;
 use crate::halt::Halt;
 
 /// The overlays below the open one, newest first: committing, then committed but not yet in the store.
@@ -25,14 +25,13 @@ impl Sight<'_> {
         if let Some(row) = layered.map(|overlay| overlay.wallets.get(id)).find_map(|row| row) {
             return Ok(row.cloned());
         }
-        if let Some(wallet) = self.hot.wallet(id) {
+        self.key.clear();
+        Wallets::encode_key(id, self.key);
+        if let Some(wallet) = self.hot.wallet(id, self.key)? {
             return Ok(Some(wallet));
         }
-        let wallet = stored::<Wallets>(self.store, self.key, id)?;
-        if let Some(wallet) = &wallet {
-            self.hot.keep_wallet(wallet.clone());
-        }
-        Ok(wallet)
+        let Some(value) = self.store.get(self.key)? else { return Ok(None) };
+        self.hot.keep_stored(id, self.key, value).map(Some)
     }
 
     pub(crate) fn payment(&mut self, id: PaymentId) -> Result<Option<Payment>, Halt> {
@@ -73,51 +72,4 @@ fn stored<T: Table>(store: &dyn Store, buffer: &mut Vec<u8>, key: &T::Key) -> Re
     let Some(bytes) = store.get(buffer)? else { return Ok(None) };
     let value = T::decode(key, &bytes).map_err(|error| Halt::State(error.to_string()))?;
     Ok(Some(value))
-}
-
-/// Committed rows kept in memory, bounded by count: a young and an old generation, so that forgetting costs nothing.
-#[derive(Debug)]
-pub(crate) struct Hot {
-    young: HashMap<WalletId, Wallet>,
-    old: HashMap<WalletId, Wallet>,
-    wallets_max: usize,
-    accounts: HashMap<(SystemAccount, Currency), i128>,
-}
-
-impl Hot {
-    pub(crate) fn new(wallets_max: usize) -> Hot {
-        Hot { young: HashMap::default(), old: HashMap::default(), wallets_max, accounts: HashMap::default() }
-    }
-
-    fn wallet(&mut self, id: &WalletId) -> Option<Wallet> {
-        if let Some(wallet) = self.young.get(id) {
-            return Some(wallet.clone());
-        }
-        let wallet = self.old.remove(id)?;
-        self.keep_wallet(wallet.clone());
-        Some(wallet)
-    }
-
-    fn keep_wallet(&mut self, wallet: Wallet) {
-        if self.wallets_max <= self.young.len().saturating_mul(2) {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.insert(wallet.id().clone(), wallet);
-    }
-
-    /// Takes over the rows of an epoch that has reached the store and whose overlay is about to leave the layers.
-    pub(crate) fn retire(&mut self, overlay: &Overlay) {
-        for (id, row) in overlay.wallets.iter() {
-            self.old.remove(id);
-            match row {
-                Some(wallet) => self.keep_wallet(wallet.clone()),
-                None => {
-                    self.young.remove(id);
-                }
-            }
-        }
-        for (key, row) in overlay.accounts.iter() {
-            self.accounts.insert(*key, row.copied().unwrap_or_default());
-        }
-    }
 }

@@ -1,25 +1,27 @@
 //! Committed rows kept in memory, so that a decision about a wallet reads no disk.
 //!
-//! Wallets rest here as the store holds them, encoded: a third of the memory that they take decoded, so that a million fit. What a
+//! Wallets rest here as the store holds them, encoded: a quarter of the memory that they take decoded, so that a million fit. What a
 //! row says may be newer than the store, never older than what has left the layers above. Nothing uncommitted is ever here.
+
+use std::hash::BuildHasher;
 
 use finflow_ledger::{Currency, SystemAccount, Wallet, WalletId};
 use finflow_state::{Overlay, Store, Table, Tag, Wallets, store};
 use foldhash::HashMap;
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 use crate::halt::Halt;
 
 /// Rows that one batch of inputs reads ahead from the store, until it is read or the memory is full: about 0.1 ms.
 const AHEAD_ROWS: usize = 256;
 
-/// Encoded wallets by encoded key.
-type Rows = HashMap<Box<[u8]>, Box<[u8]>>;
-
-/// Two generations of wallets, so that forgetting costs nothing, and every account.
+/// Wallets, as many as there is room for, and every account.
 pub(crate) struct Hot {
-    young: Rows,
-    old: Rows,
+    wallets: HashTable<Row>,
     wallets_max: usize,
+    hash: RandomState,
     pub(super) accounts: HashMap<(SystemAccount, Currency), i128>,
     ahead: Ahead,
     key: Vec<u8>,
@@ -39,9 +41,9 @@ impl Hot {
     /// Room for `wallets_max` wallets.
     pub(crate) fn new(wallets_max: usize) -> Hot {
         Hot {
-            young: Rows::default(),
-            old: Rows::default(),
+            wallets: HashTable::new(),
             wallets_max,
+            hash: RandomState::default(),
             accounts: HashMap::default(),
             ahead: Ahead::Behind(None),
             key: Vec::new(),
@@ -51,19 +53,16 @@ impl Hot {
 
     /// The wallet with this id, whose encoded key is `key`.
     pub(super) fn wallet(&mut self, id: &WalletId, key: &[u8]) -> Result<Option<Wallet>, Halt> {
-        if let Some(value) = self.young.get(key) {
-            return decode(id, value).map(Some);
-        }
-        let Some((key, value)) = self.old.remove_entry(key) else { return Ok(None) };
-        let wallet = decode(id, &value)?;
-        self.young.insert(key, value);
-        Ok(Some(wallet))
+        let Some(row) = self.wallets.find_mut(self.hash.hash_one(key), |row| row.key() == key) else { return Ok(None) };
+        row.use_it();
+        decode(id, row.value()).map(Some)
     }
 
     /// Keeps a row that the store holds, and decodes it.
-    pub(super) fn keep_stored(&mut self, id: &WalletId, key: &[u8], value: Vec<u8>) -> Result<Wallet, Halt> {
-        let wallet = decode(id, &value)?;
-        self.keep(key.into(), value.into());
+    pub(super) fn keep_stored(&mut self, id: &WalletId, key: &[u8], value: &[u8]) -> Result<Wallet, Halt> {
+        let wallet = decode(id, value)?;
+        keep(&mut self.wallets, &self.hash, key, value, true);
+        self.forget();
         Ok(wallet)
     }
 
@@ -72,19 +71,19 @@ impl Hot {
         for (id, wallet) in overlay.wallets.iter() {
             self.key.clear();
             Wallets::encode_key(id, &mut self.key);
-            self.old.remove(self.key.as_slice());
-            let Some(wallet) = wallet else {
-                self.young.remove(self.key.as_slice());
-                continue;
-            };
-            self.value.clear();
-            Wallets::encode(wallet, &mut self.value);
-            match self.young.get_mut(self.key.as_slice()) {
-                // A balance that changes seldom changes its row's length.
-                Some(value) if value.len() == self.value.len() => value.copy_from_slice(&self.value),
-                _ => self.keep(self.key.as_slice().into(), self.value.as_slice().into()),
+            match wallet {
+                Some(wallet) => {
+                    self.value.clear();
+                    Wallets::encode(wallet, &mut self.value);
+                    keep(&mut self.wallets, &self.hash, &self.key, &self.value, true);
+                }
+                None => {
+                    let found = self.wallets.find_entry(self.hash.hash_one(self.key.as_slice()), |row| row.key() == self.key);
+                    found.into_iter().for_each(|entry| drop(entry.remove()));
+                }
             }
         }
+        self.forget();
         for (key, row) in overlay.accounts.iter() {
             self.accounts.insert(*key, row.copied().unwrap_or_default());
         }
@@ -94,39 +93,94 @@ impl Hot {
     pub(crate) fn read_ahead(&mut self, store: &dyn Store) -> Result<(), store::Error> {
         let Ahead::Behind(after) = &self.ahead else { return Ok(()) };
         let rows = store.scan(Tag::Wallets, after.as_deref(), AHEAD_ROWS)?;
-        let has_room = self.young.len().saturating_add(self.old.len()).saturating_add(rows.len()) < self.wallets_max;
+        let has_room = self.wallets.len().saturating_add(rows.len()) <= self.wallets_max;
         let is_over = rows.len() < AHEAD_ROWS || !has_room;
-        let last = rows.last().filter(|_| !is_over).map(|(key, _)| key.clone());
-        for (key, value) in rows.into_iter().filter(|_| has_room) {
-            if !self.young.contains_key(key.as_slice()) && !self.old.contains_key(key.as_slice()) {
-                self.old.insert(key.into(), value.into());
+        for (key, value) in rows.iter().filter(|_| has_room) {
+            // What is here already may be newer.
+            if self.wallets.find(self.hash.hash_one(key.as_slice()), |row| row.key() == key).is_none() {
+                keep(&mut self.wallets, &self.hash, key, value, false);
             }
         }
-        self.ahead = last.map_or(Ahead::Done, |last| Ahead::Behind(Some(last)));
+        let last = rows.into_iter().last().filter(|_| !is_over);
+        self.ahead = last.map_or(Ahead::Done, |(key, _)| Ahead::Behind(Some(key)));
         Ok(())
     }
 
-    fn keep(&mut self, key: Box<[u8]>, value: Box<[u8]>) {
-        self.young.insert(key, value);
-        if self.wallets_max < self.young.len().saturating_add(self.old.len()) {
-            self.forget();
-        }
-    }
-
-    /// Forgets what was not needed lately: the old generation, or every second of it while the young one is small.
+    /// Makes room: forgets what nobody has needed since the last time, and half of the rest where all was needed.
     fn forget(&mut self) {
-        if self.wallets_max <= self.young.len().saturating_mul(2) {
-            self.old = std::mem::take(&mut self.young);
+        if self.wallets.len() <= self.wallets_max {
             return;
         }
-        let mut is_kept = false;
-        self.old.retain(|_, _| {
-            is_kept = !is_kept;
+        self.wallets.retain(Row::was_used);
+        let mut is_kept = self.wallets.len() <= self.wallets_max / 2;
+        let is_enough = is_kept;
+        self.wallets.retain(|_| {
+            is_kept = is_enough || !is_kept;
             is_kept
         });
+    }
+}
+
+/// Keeps a row in place of the one with its key.
+fn keep(wallets: &mut HashTable<Row>, hash: &RandomState, key: &[u8], value: &[u8], is_used: bool) {
+    let row_hash = |row: &Row| hash.hash_one(row.key());
+    match wallets.entry(hash.hash_one(key), |row| row.key() == key, row_hash) {
+        Entry::Occupied(mut row) => row.get_mut().write(key, value, is_used),
+        Entry::Vacant(vacant) => {
+            vacant.insert(Row::new(key, value, is_used));
+        }
     }
 }
 
 fn decode(id: &WalletId, value: &[u8]) -> Result<Wallet, Halt> {
     Wallets::decode(id, value).map_err(|error| Halt::State(error.to_string()))
 }
+
+/// A row in one piece: a byte with the key's length and whether it was used lately, the key, the value.
+struct Row(Box<[u8]>);
+
+impl Row {
+    const USED: u8 = 0x80;
+
+    fn new(key: &[u8], value: &[u8], is_used: bool) -> Row {
+        // A wallet's key is its tag and an id of at most 64 characters.
+        let length = u8::try_from(key.len()).unwrap_or(u8::MAX) & !Row::USED;
+        let used = if is_used { Row::USED } else { 0 };
+        Row([&[length | used], key, value].concat().into_boxed_slice())
+    }
+
+    fn write(&mut self, key: &[u8], value: &[u8], is_used: bool) {
+        // A balance that changes seldom changes its row's length.
+        match self.0.get_mut(1 + key.len()..) {
+            Some(old) if old.len() == value.len() => old.copy_from_slice(value),
+            _ => *self = Row::new(key, value, is_used),
+        }
+    }
+
+    fn parts(&self) -> (&[u8], &[u8]) {
+        let (head, rest) = self.0.split_first().unwrap_or((&0, &[]));
+        rest.split_at_checked(usize::from(*head & !Row::USED)).unwrap_or_default()
+    }
+
+    fn key(&self) -> &[u8] {
+        self.parts().0
+    }
+
+    fn value(&self) -> &[u8] {
+        self.parts().1
+    }
+
+    fn use_it(&mut self) {
+        self.0.iter_mut().take(1).for_each(|head| *head |= Row::USED);
+    }
+
+    /// Whether it was used since this was last asked.
+    fn was_used(&mut self) -> bool {
+        let was = self.0.first().is_some_and(|head| Row::USED <= *head);
+        self.0.iter_mut().take(1).for_each(|head| *head &= !Row::USED);
+        was
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -31,7 +31,7 @@ impl Sight<'_> {
             return Ok(Some(wallet));
         }
         let Some(value) = self.store.get(self.key)? else { return Ok(None) };
-        self.hot.keep_stored(id, self.key, value).map(Some)
+        self.hot.keep_stored(id, self.key, &value).map(Some)
     }
 
     pub(crate) fn payment(&mut self, id: PaymentId) -> Result<Option<Payment>, Halt> {

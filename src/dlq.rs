@@ -1,7 +1,7 @@
 //! `finflow dlq`: commands that could not be understood, where they stood and why.
 
 use finflow_topologies::Topic;
-use finflow_topologies::wire::v1::{origin_of, time_text};
+use finflow_topologies::wire::v1::{dead_lettered_ms, origin_of, time_text};
 use serde_json::json;
 
 use crate::access::{Access, configuration};
@@ -30,6 +30,7 @@ async fn list(common: &Common, access: &Access) -> Result<(), Failure> {
                 let origin = origin_of(&record.headers).map(|origin| format!("{}:{}", origin.partition, origin.offset));
                 let line = json!({
                     "place": format!("{partition}:{}", record.offset), "at": time_text(record.timestamp_ms),
+                    "dead_lettered_at": time_text(dead_lettered_ms(record)),
                     "code": header("x-error-code"), "message": header("__streams.errors.message"), "command": origin,
                 });
                 print(common, &line)?;

@@ -236,7 +236,7 @@ impl Node {
                 record.partition.unwrap_or_else(|| partition_of_key(record.key.as_deref().unwrap_or_default(), count));
             let batch = batches.entry(partition).or_default();
             places.push((partition, batch.len() as u64));
-            batch.push(Outgoing { key: record.key, value: record.value, headers: record.headers });
+            batch.push(Outgoing { key: record.key, value: record.value, headers: record.headers, ..Outgoing::default() });
         }
         let log = self.0.log.clone();
         let partitions: Vec<u32> = batches.keys().copied().collect();
@@ -288,12 +288,12 @@ impl Node {
 
     /// Waits until a payment has ended, at most until the deadline, and gives it as it is then.
     pub async fn terminal(&self, id: PaymentId, deadline: Duration) -> Result<Option<Payment>, ReadError> {
-        let waiting = self.0.waiters.wait(id);
+        let mut waiting = self.0.waiters.wait(id);
         let known = self.payment(id)?;
         if known.as_ref().is_some_and(|payment| payment.state.is_terminal()) {
             return Ok(known);
         }
-        let _ = tokio::time::timeout(deadline, waiting).await;
+        let _ = tokio::time::timeout(deadline, waiting.ended()).await;
         self.payment(id)
     }
 

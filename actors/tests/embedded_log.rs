@@ -19,7 +19,12 @@ mod failing;
 
 fn record(value: &str) -> Outgoing {
     let headers = Headers::from_pairs([("a", &b"1"[..]), ("a", &b"2"[..])]);
-    Outgoing { key: Some(Bytes::from_static(b"k")), value: Some(Bytes::copy_from_slice(value.as_bytes())), headers }
+    Outgoing {
+        key: Some(Bytes::from_static(b"k")),
+        value: Some(Bytes::copy_from_slice(value.as_bytes())),
+        headers,
+        ..Outgoing::default()
+    }
 }
 
 fn stamp(counter: u64) -> Stamp {

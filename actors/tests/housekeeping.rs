@@ -11,7 +11,7 @@ use finflow_actors::log::embedded::EmbeddedLog;
 use finflow_actors::{Clock, Housekeeping, Node, Publish, Reading, Settings};
 use finflow_ledger::{IdempotencyKey, Payment, Tenant, WalletId};
 use finflow_topologies::Topic;
-use finflow_topologies::log::{Error, Headers, Log, Outgoing};
+use finflow_topologies::log::{Error, Log, Outgoing};
 use finflow_topologies::topics::{partition_of_wallet, payment_id};
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -138,7 +138,7 @@ fn events(node: &Node) -> Vec<String> {
 /// Lets a partition halt as soon as it runs: a posting that cannot be read.
 fn poison(dir: &Path) {
     let log = EmbeddedLog::open(&dir.join("log"), PARTITIONS).expect("a log");
-    let garbage = Outgoing { key: None, value: Some(Bytes::from_static(b"garbage")), headers: Headers::default() };
+    let garbage = Outgoing { key: None, value: Some(Bytes::from_static(b"garbage")), ..Outgoing::default() };
     log.append(Topic::Postings, HALTED, vec![garbage]).expect("a log");
 }
 

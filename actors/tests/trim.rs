@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use finflow_actors::log::embedded::EmbeddedLog;
 use finflow_topologies::Topic;
-use finflow_topologies::log::{Error, Headers, Log, Outgoing};
+use finflow_topologies::log::{Error, Log, Outgoing};
 
 /// Records of a chunk and their length: some chunks fill a file of rows.
 const RECORDS: usize = 16;
@@ -26,7 +26,7 @@ fn chunk(random: &mut fastrand::Rng, number: u64) -> Vec<Outgoing> {
         let mut value = vec![0; RECORD_BYTES];
         random.fill(&mut value);
         value[0] = number as u8;
-        Outgoing { key: None, value: Some(Bytes::from(value)), headers: Headers::default() }
+        Outgoing { key: None, value: Some(Bytes::from(value)), ..Outgoing::default() }
     };
     (0..RECORDS).map(one).collect()
 }

@@ -7,6 +7,9 @@ use crate::tables::{Accounts, Holds, Payments, Table, Timers, Wallets};
 /// Takes an encoded key, and its value or `None` where the row is removed.
 pub type RowWriter<'a> = &'a mut dyn FnMut(&[u8], Option<&[u8]>);
 
+/// What the removal of a row takes in a block at most, in bytes: the lengths and the longest key that is ever removed.
+const REMOVAL_BYTES: usize = 64;
+
 /// The changed rows of one table.
 pub struct Changes<T: Table> {
     rows: HashMap<T::Key, Row<T::Value>>,
@@ -51,10 +54,10 @@ impl<T: Table> Changes<T> {
 
     /// Removes a row. One that was born here vanishes without a trace.
     pub fn remove(&mut self, key: T::Key) {
-        if self.rows.get(&key).is_some_and(|row| row.born) {
-            self.rows.remove(&key);
-        } else {
-            self.bytes = self.bytes.saturating_add(64);
+        let old = self.rows.remove(&key);
+        self.bytes = self.bytes.saturating_sub(old.as_ref().map_or(0, |row| size::<T>(&key, row)));
+        if !old.is_some_and(|row| row.born) {
+            self.bytes = self.bytes.saturating_add(REMOVAL_BYTES);
             self.rows.insert(key, Row { value: None, born: false });
         }
     }
@@ -75,17 +78,20 @@ impl<T: Table> Changes<T> {
     }
 
     fn write(&mut self, key: T::Key, value: T::Value, born: bool) {
-        let size = T::size(&key, &value);
-        match self.rows.entry(key) {
+        let new = T::size(&key, &value);
+        let old = match self.rows.entry(key) {
             std::collections::hash_map::Entry::Occupied(mut row) => {
+                let old = size::<T>(row.key(), row.get());
                 // A row born here stays so when it is written again, and one removed here was below.
                 row.get_mut().value = Some(value);
+                old
             }
             std::collections::hash_map::Entry::Vacant(vacant) => {
-                self.bytes = self.bytes.saturating_add(size);
                 vacant.insert(Row { value: Some(value), born });
+                0
             }
-        }
+        };
+        self.bytes = self.bytes.saturating_add(new).saturating_sub(old);
     }
 
     /// Calls `write` with each encoded row in key order; `None` = removed.
@@ -103,6 +109,10 @@ impl<T: Table> Changes<T> {
             write(key_bytes, row.value.as_ref().map(|_| value_bytes.as_slice()));
         }
     }
+}
+
+fn size<T: Table>(key: &T::Key, row: &Row<T::Value>) -> usize {
+    row.value.as_ref().map_or(REMOVAL_BYTES, |value| T::size(key, value))
 }
 
 /// Everything an epoch changed in one partition.
@@ -127,7 +137,7 @@ impl Overlay {
         money + time + self.payments.len() + self.holds.len()
     }
 
-    /// About how long the block of this epoch becomes, in bytes.
+    /// About how long the rows of this epoch's block become, in bytes: never longer.
     pub fn bytes_estimate(&self) -> usize {
         let (money, time) = (self.wallets.bytes + self.accounts.bytes, self.timers.bytes);
         money + time + self.payments.bytes + self.holds.bytes

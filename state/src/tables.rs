@@ -55,7 +55,7 @@ pub trait Table {
     fn encode(value: &Self::Value, out: &mut Vec<u8>);
     /// Reads the value of the row at `key`.
     fn decode(key: &Self::Key, bytes: &[u8]) -> Result<Self::Value, codec::Error>;
-    /// About how many bytes key and value take.
+    /// About how many bytes key and value take in a block, with their lengths: never more.
     fn size(key: &Self::Key, value: &Self::Value) -> usize;
 }
 

@@ -31,7 +31,7 @@ use serde_json::Value;
 use crate::halt::Halt;
 use crate::lane::Status;
 use crate::log::simulated::SimulatedLog;
-use crate::log::{Headers, Log, Outgoing, Record};
+use crate::log::{Log, Outgoing, Record};
 use crate::partition::Rules;
 use crate::restore;
 use crate::simulation::Node;
@@ -103,7 +103,7 @@ impl TopologyDriver {
     /// Sends any value, under any key, to any partition.
     pub fn send_to(&self, partition: u32, key: Option<&str>, value: &str) {
         let key = key.map(|key| Bytes::copy_from_slice(key.as_bytes()));
-        let record = Outgoing { key, value: Some(Bytes::copy_from_slice(value.as_bytes())), headers: Headers::default() };
+        let record = Outgoing { key, value: Some(Bytes::copy_from_slice(value.as_bytes())), ..Outgoing::default() };
         self.log.append(Topic::Commands, partition, vec![record]).expect("a partition of the topology");
     }
 
@@ -152,8 +152,12 @@ impl TopologyDriver {
 
     /// Every record of a topic, by partition and in its order there.
     pub fn records(&self, topic: Topic) -> Vec<Record> {
-        let all = |partition| self.log.fetch(topic, partition, 0, usize::MAX).expect("a partition of the topology").records;
-        (0..self.rules.partitions).flat_map(all).collect()
+        (0..self.rules.partitions).flat_map(|partition| self.log_of(topic, partition)).collect()
+    }
+
+    /// Every record of a topic's partition, in order.
+    pub fn log_of(&self, topic: Topic, partition: u32) -> Vec<Record> {
+        self.log.fetch(topic, partition, 0, usize::MAX).expect("a partition of the topology").records
     }
 
     /// A wallet as its store holds it.

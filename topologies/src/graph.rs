@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::lane::{QUEUE_RECORDS_MAX, UNAPPLIED_EPOCHS_MAX, WAVE_RECORDS_MAX};
+use crate::sizes::{QUEUE_RECORDS_MAX, UNAPPLIED_EPOCHS_MAX, WAVE_RECORDS_MAX};
 
 /// One step of a record's way.
 #[derive(Debug, Clone)]

@@ -16,26 +16,19 @@ pub use self::hosted::{Status, Suspicion, Wants};
 use crate::halt::Halt;
 use crate::log::{Commit, Fetched, Resolution, Transaction};
 use crate::partition::{Layers, Open, Outcome, Work};
+use crate::sizes::EPOCH_BYTES_SOFT;
 use crate::topics::Topic;
 use crate::wire::v1::Posting;
 
 mod close;
+mod growth;
 mod hosted;
 mod merge;
+mod queue;
 mod suspicion;
 
-/// Commands and postings that one partition takes into one wave, each. Between two waves an epoch may be closed.
-pub const WAVE_RECORDS_MAX: usize = 128;
-/// A partition stops taking input when the block of its open epoch is about this long, in bytes.
-pub const BLOCK_BYTES_SOFT: usize = 256 * 1024;
-/// A hand-over that would take a block past this length, in bytes, goes through the log instead.
-pub const BLOCK_BYTES_MAX: usize = 512 * 1024;
-/// Records fetched ahead and not yet decided, per partition and topic.
-pub const QUEUE_RECORDS_MAX: usize = 4_096;
 /// How long commands may be withheld from a source whose postings must become level again.
 pub const WITHHELD_MS_MAX: i64 = 1_000;
-/// Epochs that are committed but not yet in the store, per partition, before the lane takes no more input for it.
-pub const UNAPPLIED_EPOCHS_MAX: usize = 64;
 
 /// One lane.
 pub struct Lane {
@@ -197,7 +190,7 @@ impl Lane {
 
     /// Whether there is input that no wave has taken yet.
     pub fn has_input(&self) -> bool {
-        self.hosted.values().any(|hosted| hosted.has_input())
+        !self.is_epoch_full() && self.hosted.values().any(|hosted| hosted.has_input())
     }
 
     /// Whether the open epoch holds anything to commit.
@@ -212,7 +205,13 @@ impl Lane {
 
     /// Whether the epoch that is open has grown to where it should be closed soon.
     pub fn is_full(&self) -> bool {
-        self.hosted.values().any(Hosted::is_full)
+        self.is_epoch_full() || self.hosted.values().any(Hosted::is_full)
+    }
+
+    /// Whether the open epoch is as much as one transaction should hold.
+    fn is_epoch_full(&self) -> bool {
+        let open = self.hosted.values().filter_map(|hosted| hosted.open.as_ref());
+        EPOCH_BYTES_SOFT <= open.map(Open::bytes).sum()
     }
 
     /// The work of the next round: round 0 takes input, round k the hand-overs of round k-1. Empty when nothing is due.
@@ -221,6 +220,7 @@ impl Lane {
     pub fn round(&mut self, clock_ms: i64) -> Vec<(u32, Work)> {
         self.now_ms = self.now_ms.max(clock_ms);
         let work: Vec<(u32, Work)> = match std::mem::take(&mut self.rounds) {
+            Rounds::Idle if self.is_epoch_full() => Vec::new(),
             Rounds::Idle => {
                 let now_ms = self.now_ms;
                 let withheld = self.withheld(now_ms);

@@ -17,5 +17,6 @@ pub mod log;
 pub mod partition;
 pub mod restore;
 pub mod simulation;
+pub mod sizes;
 pub mod topics;
 pub mod wire;

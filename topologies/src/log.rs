@@ -19,7 +19,7 @@ pub mod simulated;
 pub struct Record {
     /// Its place in the partition; offsets grow but may have gaps.
     pub offset: u64,
-    /// When the log took it (`LogAppendTime`), in milliseconds since 1970-01-01 UTC.
+    /// When the log took it (`LogAppendTime`), or in a topic that keeps it its own time, in milliseconds since 1970-01-01 UTC.
     pub timestamp_ms: i64,
     /// The record key, usually a wallet id.
     pub key: Option<Bytes>,
@@ -38,6 +38,29 @@ pub struct Outgoing {
     pub value: Option<Bytes>,
     /// The record headers.
     pub headers: Headers,
+    /// Its own time, in milliseconds since 1970-01-01 UTC; only a topic that [keeps](Topic::keeps_time) it looks at that, and takes
+    /// its own time for a record that brings none.
+    pub timestamp_ms: Option<i64>,
+}
+
+impl Record {
+    /// Key, value and headers together, in bytes.
+    pub fn bytes(&self) -> usize {
+        bytes(self.key.as_ref(), self.value.as_ref(), &self.headers)
+    }
+}
+
+impl Outgoing {
+    /// Key, value and headers together, in bytes.
+    pub fn bytes(&self) -> usize {
+        bytes(self.key.as_ref(), self.value.as_ref(), &self.headers)
+    }
+}
+
+/// Key, value and headers together, in bytes.
+pub(crate) fn bytes(key: Option<&Bytes>, value: Option<&Bytes>, headers: &Headers) -> usize {
+    let length = |bytes: Option<&Bytes>| bytes.map_or(0, Bytes::len);
+    length(key).saturating_add(length(value)).saturating_add(headers.as_bytes().len())
 }
 
 /// Record headers in one allocation: repeated (name length u16, name, value length u32, value), big-endian.

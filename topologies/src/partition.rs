@@ -11,8 +11,9 @@ use finflow_state::{Overlay, Store};
 
 use self::command::Deciding;
 use self::effects::Effects;
-pub use self::effects::{INPUT_BYTES_MAX, Outcome};
+pub use self::effects::Outcome;
 use self::hot::Hot;
+pub(crate) use self::open::held;
 pub use self::open::{Open, Rules, Work};
 pub use self::sight::Layers;
 use self::sight::Sight;
@@ -45,6 +46,13 @@ pub enum Input {
     Sweep(Vec<PaymentId>),
 }
 
+impl Input {
+    /// Whether it waits in the log until it is consumed.
+    fn is_from_log(&self) -> bool {
+        matches!(self, Input::Command(_) | Input::Posting { offset: Some(_), .. })
+    }
+}
+
 /// One partition. Owns the hot rows; everything uncommitted is lent to it with each [`Work`].
 pub struct Partition {
     id: u32,
@@ -69,24 +77,26 @@ impl Partition {
 
     /// Decides a batch in order and merges the effects of each input into the epoch that came with it.
     ///
-    /// A command that panics is dead-lettered. Whatever else goes wrong is a [`Halt`]: the epoch is lost with the error, and the
-    /// lane drops it whole.
+    /// A command that panics, or would cause more than one input may, is dead-lettered; one that was forwarded, here. Whatever else
+    /// goes wrong is a [`Halt`]: the epoch is lost with the error, and the lane drops it whole. Once the epoch is full, it takes
+    /// nothing more from the log.
     pub fn decide(&mut self, work: Work) -> Result<Open, Halt> {
         let Work { now_ms, inputs, mut open, layers } = work;
         self.hot.read_ahead(&*self.store)?;
         let now = (now_ms, TimeText::new(now_ms));
         for input in inputs {
+            if open.is_full() && input.is_from_log() {
+                open.untaken.push(input);
+                continue;
+            }
             self.effects.clear();
             let decided = catch_unwind(AssertUnwindSafe(|| self.one(&input, &open, &layers, now)));
-            match (decided, &input) {
-                (Ok(result), _) => result?,
-                (Err(panic), Input::Command(record)) => {
-                    self.effects.clear();
-                    self.poisoned(record, &panic_text(&*panic));
-                }
-                (Err(panic), _) => return Err(Halt::Panic(panic_text(&*panic))),
+            let decided = decided.unwrap_or_else(|panic| Err(Halt::Panic(panic_text(&*panic))));
+            match decided.and_then(|()| self.effects.check()) {
+                Ok(()) => {}
+                Err(cause @ (Halt::Panic(_) | Halt::TooLarge(_))) => self.poisoned(&input, now_ms, cause)?,
+                Err(halt) => return Err(halt),
             }
-            self.effects.check()?;
             open.merge(&input, &mut self.effects);
         }
         Ok(open)
@@ -113,10 +123,19 @@ impl Partition {
         }
     }
 
-    fn poisoned(&mut self, record: &Record, cause: &str) {
-        let malformed = Malformed { code: Code::Panicked, message: format!("the decision panicked: {cause}") };
-        let source = Coordinates { partition: self.id, offset: record.offset };
-        self.effects.dead_letters.push(dead_letter(record, source, &malformed, &self.rules.prefix));
+    /// Dead-letters a command under the coordinates at which it was read first; anything else may not be.
+    fn poisoned(&mut self, input: &Input, now_ms: i64, cause: Halt) -> Result<(), Halt> {
+        let command = match input {
+            Input::Command(record) => Some((record.clone(), Coordinates { partition: self.id, offset: record.offset })),
+            Input::Posting { posting, .. } => posting.body.forwarded(),
+            Input::Sweep(_) => None,
+        };
+        let Some((record, source)) = command else { return Err(cause) };
+        let code = if matches!(cause, Halt::TooLarge(_)) { Code::TooLarge } else { Code::Panicked };
+        let malformed = Malformed { code, message: cause.to_string() };
+        self.effects.clear();
+        self.effects.dead_letters.push(dead_letter(&record, source, &malformed, &self.rules.prefix, now_ms));
+        Ok(())
     }
 }
 
@@ -140,16 +159,10 @@ impl Deciding<'_> {
         match body {
             PostingBody::Credit(credit) => self.credit(posting.source, credit),
             PostingBody::Acknowledge { payment, outcome } => self.acknowledged(posting.source, *payment, *outcome),
-            PostingBody::Forward { key, value, headers, timestamp_ms, source } => {
-                let record = Record {
-                    offset: source.offset,
-                    timestamp_ms: *timestamp_ms,
-                    key: key.clone(),
-                    value: value.clone(),
-                    headers: headers.clone(),
-                };
-                self.command(&record, *source, true)
-            }
+            PostingBody::Forward { .. } => match posting.body.forwarded() {
+                Some((record, source)) => self.command(&record, source, true),
+                None => Ok(()),
+            },
         }
     }
 

@@ -6,7 +6,7 @@
 use finflow_state::{EncodedBlock, Generation, Head, Header, Store, store};
 
 use crate::halt::Halt;
-use crate::log::{self, Headers, Log, Outgoing, Position, Record};
+use crate::log::{self, Log, Outgoing, Position, Record};
 use crate::topics::Topic;
 
 /// Journal bytes fetched at a time.
@@ -64,7 +64,7 @@ pub fn create(log: &dyn Log, fresh: Generation, now_ms: i64) -> Result<Generatio
     let generation = generation.unwrap_or(fresh);
     for partition in missing {
         let block = EncodedBlock::genesis(generation, partition, log.partitions(), now_ms);
-        let record = Outgoing { key: None, value: Some(block.bytes().clone()), headers: Headers::default() };
+        let record = Outgoing { key: None, value: Some(block.bytes().clone()), ..Outgoing::default() };
         log.append(Topic::Journal, partition, vec![record])?;
     }
     Ok(generation)

@@ -49,6 +49,12 @@ impl Topic {
         format!("{prefix}.{}.v1", self.word())
     }
 
+    /// Whether its records keep the time that they bring (`CreateTime`): a dead letter has that of its original. Everywhere else a
+    /// record has the time when the log took it (`LogAppendTime`).
+    pub fn keeps_time(self) -> bool {
+        self == Topic::Dlq
+    }
+
     /// The topic whose [`Topic::word`] is `word`.
     pub fn from_word(word: &str) -> Option<Topic> {
         Topic::ALL.into_iter().find(|topic| topic.word() == word)

@@ -20,6 +20,8 @@ mod catalogue;
 
 const PARTITIONS: u32 = 4;
 const NOW_MS: i64 = 1_700_000_000_000;
+/// When the log took everything that is sent.
+const SENT_MS: i64 = NOW_MS - 1_500;
 /// Good commands among the bad ones.
 const GOOD: usize = 400;
 
@@ -47,7 +49,7 @@ impl World {
             hot_wallets_max: 100,
         });
         let log = SimulatedLog::new(PARTITIONS);
-        log.set_time(NOW_MS);
+        log.set_time(SENT_MS);
         restore::create(&log, finflow_state::Generation([1; 16]), NOW_MS).expect("a log in memory");
         let start = |lane: u32| {
             let mut node = Node::start(&log, &format!("lane-{lane}"), 1, &rules).expect("a session");
@@ -74,7 +76,7 @@ impl World {
         let headers = Headers::from_pairs(row.headers.iter().map(|(name, value)| (*name, &value[..])));
         let size = [&row.key, &row.value].into_iter().flatten().map(Vec::len).sum::<usize>() + headers.as_bytes().len();
         assert!(size <= RECORD_BYTES_MAX, "{}: no log takes it", row.name);
-        let record = Outgoing { key: bytes(&row.key), value: bytes(&row.value), headers };
+        let record = Outgoing { key: bytes(&row.key), value: bytes(&row.value), headers, ..Outgoing::default() };
         (partition, self.log.append(Topic::Commands, partition, vec![record]).expect("a log in memory"))
     }
 
@@ -154,7 +156,7 @@ fn check_dead_letter(row: &Row, place: (u32, u64), code: &str, letter: &Record) 
     assert_eq!(header("__streams.errors.topic").as_deref(), Some("finflow.commands.v1"), "{name}");
     assert_eq!(header("__streams.errors.partition"), Some(place.0.to_string()), "{name}");
     assert_eq!(header("__streams.errors.offset"), Some(place.1.to_string()), "{name}");
-    assert_eq!(header("x-original-timestamp"), Some(NOW_MS.to_string()), "{name}");
+    assert_eq!((letter.timestamp_ms, header("x-dead-lettered-at")), (SENT_MS, Some(NOW_MS.to_string())), "{name}");
     let message = header("__streams.errors.message").unwrap_or_default();
     assert!(!message.is_empty() && message.len() < 200 && message.is_ascii(), "{name}: a message quotes nothing: {message}");
     let size = letter.key.as_ref().map_or(0, Bytes::len) + letter.value.as_ref().map_or(0, Bytes::len);

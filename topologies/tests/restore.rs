@@ -6,7 +6,7 @@ use std::ops::Range;
 use finflow_state::{EncodedBlock, Generation, Head, Header, MemoryStore, Overlay, Positions, Stamp, Store};
 use finflow_topologies::Topic;
 use finflow_topologies::log::simulated::SimulatedLog;
-use finflow_topologies::log::{Error, Fetched, Headers, Log, Outgoing, Position, Session};
+use finflow_topologies::log::{Error, Fetched, Log, Outgoing, Position, Session};
 use finflow_topologies::restore::{self, restore};
 
 const PARTITION: u32 = 1;
@@ -99,7 +99,7 @@ fn log(journal: Journal) -> SimulatedLog {
         }
         let life = if journal.broken.is_some_and(|broken| broken <= number) { 9 } else { 1 };
         let value = Some(block(1, PARTITION, life, number).bytes().clone());
-        log.append(Topic::Journal, PARTITION, vec![Outgoing { key: None, value, headers: Headers::default() }]).expect("a log");
+        log.append(Topic::Journal, PARTITION, vec![Outgoing { key: None, value, ..Outgoing::default() }]).expect("a log");
     }
     log.trim(Topic::Journal, PARTITION, journal.start).expect("a log");
     log

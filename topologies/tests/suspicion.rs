@@ -7,7 +7,7 @@ use finflow_ledger::WalletId;
 use finflow_state::Generation;
 use finflow_topologies::lane::Status;
 use finflow_topologies::log::simulated::{Fault, SimulatedLog};
-use finflow_topologies::log::{Headers, Log, Outgoing};
+use finflow_topologies::log::{Log, Outgoing};
 use finflow_topologies::simulation::Node;
 use finflow_topologies::topics::partition_of_wallet;
 use finflow_topologies::{Halt, Rules, Topic, restore};
@@ -105,7 +105,7 @@ impl World {
 
     fn append(&self, topic: Topic, partition: u32, key: &str, value: &str) {
         let bytes = |text: &str| Some(Bytes::copy_from_slice(text.as_bytes()));
-        let record = Outgoing { key: bytes(key), value: bytes(value), headers: Headers::default() };
+        let record = Outgoing { key: bytes(key), value: bytes(value), ..Outgoing::default() };
         self.log.append(topic, partition, vec![record]).expect("a log in memory");
     }
 

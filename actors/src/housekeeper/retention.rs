@@ -1,11 +1,13 @@
 //! Retention of the log: what nobody needs any more is trimmed.
 //!
-//! `postings` go once they are applied; `commands`, `events` and `dlq` by age, commands never before they are applied. The journal
+//! `postings` go once they are applied; `commands`, `events` and `dlq` by age, commands never before they are applied, and dead
+//! letters from when they were written, which may be long after their original. The journal
 //! stays: it is the state of record, and a directory of snapshots beside it may be lost with it.
 
 use finflow_state::{Positions, Store};
 use finflow_topologies::Topic;
-use finflow_topologies::log::{Error, Log};
+use finflow_topologies::log::{Error, Log, Record};
+use finflow_topologies::wire::v1::dead_lettered_ms;
 use tracing::{info, warn};
 
 use super::Args;
@@ -66,10 +68,11 @@ fn trim_topic(log: &dyn Log, topic: Topic, id: u32, before: u64) -> Result<(), E
 fn offset_at(log: &dyn Log, topic: Topic, id: u32, before_ms: i64) -> Result<u64, Error> {
     let range = log.range(topic, id)?;
     let (mut low, mut high) = (range.start, range.end);
+    let written_ms = |record: &Record| if topic == Topic::Dlq { dead_lettered_ms(record) } else { record.timestamp_ms };
     while low < high {
         let middle = low + (high - low) / 2;
         match log.fetch(topic, id, middle, 1)?.records.first() {
-            Some(record) if record.timestamp_ms < before_ms => low = record.offset.saturating_add(1),
+            Some(record) if written_ms(record) < before_ms => low = record.offset.saturating_add(1),
             _ => high = middle,
         }
     }

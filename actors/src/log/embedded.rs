@@ -182,7 +182,7 @@ impl EmbeddedLog {
         let now_ms = now_ms();
         let encode = |(place, records): (Place, Vec<Outgoing>)| {
             self.view().range(place)?;
-            let chunk = chunk::encode(now_ms, &records, is_read_at_once(place.0));
+            let chunk = chunk::encode(now_ms, &records, place.0.keeps_time(), is_read_at_once(place.0));
             let chunk = chunk.ok_or_else(|| Error::Unavailable("records that could not be read back".to_owned()))?;
             Ok(Encoded { place, chunk })
         };

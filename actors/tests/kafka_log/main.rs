@@ -9,7 +9,7 @@ use finflow_actors::log::kafka::{KafkaLog, Settings};
 use finflow_topologies::Topic;
 use finflow_topologies::log::conformance::{Faulty, Harness, PARTITIONS, check, check_faults};
 use finflow_topologies::log::simulated::Fault;
-use finflow_topologies::log::{Batch, Claimed, Commit, Headers, Log, Outgoing, Position, Session, Transaction};
+use finflow_topologies::log::{Batch, Claimed, Commit, Log, Outgoing, Position, Session, Transaction};
 use finflow_topologies::topics::partition_of_key;
 
 use self::broker::Broker;
@@ -118,7 +118,7 @@ fn timed(name: &str, case: impl FnOnce()) {
 }
 
 fn text(key: &str, value: &str) -> Outgoing {
-    Outgoing { key: Some(key.to_owned().into()), value: Some(value.to_owned().into()), headers: Headers::default() }
+    Outgoing { key: Some(key.to_owned().into()), value: Some(value.to_owned().into()), ..Outgoing::default() }
 }
 
 fn transaction(block: u64, claims: &[(u32, u64)], batches: Vec<Batch>) -> Transaction {

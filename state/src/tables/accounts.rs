@@ -59,6 +59,6 @@ impl Table for Accounts {
     }
 
     fn size(_key: &Self::Key, _balance: &i128) -> usize {
-        24
+        48
     }
 }

@@ -47,6 +47,6 @@ impl Table for Holds {
     }
 
     fn size(_key: &PaymentId, hold: &Hold) -> usize {
-        40 + hold.wallet.as_str().len()
+        64 + hold.wallet.as_str().len()
     }
 }

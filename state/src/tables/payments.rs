@@ -152,8 +152,8 @@ impl Table for Payments {
 
     fn size(_key: &PaymentId, payment: &Payment) -> usize {
         let optional = |text: &Option<Arc<str>>| text.as_ref().map_or(0, |text| text.len());
-        let metadata: usize = payment.metadata.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
-        80 + payment.tenant.as_str().len()
+        let metadata: usize = payment.metadata.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
+        136 + payment.tenant.as_str().len()
             + payment.wallet.as_str().len()
             + payment.key.as_str().len()
             + payment.to.as_ref().map_or(0, |to| to.as_str().len())

@@ -23,9 +23,18 @@ where
     assert_eq!(T::decode(key, &value_bytes).as_ref(), Ok(value));
     let written = format!("{} {}", hex(&key_bytes), hex(&value_bytes));
     assert_eq!(written, frozen, "the format of table {:?} has changed", T::TAG);
+    is_sized::<T>(key, value);
     for length in 0..value_bytes.len() {
         assert!(T::decode(key, &value_bytes[..length]).is_err(), "a row cut to {length} bytes was read");
     }
+}
+
+/// What an epoch counts for a row is never less than what its block then holds: key, value and their lengths.
+fn is_sized<T: Table>(key: &T::Key, value: &T::Value) {
+    let (mut key_bytes, mut value_bytes) = (Vec::new(), Vec::new());
+    T::encode_key(key, &mut key_bytes);
+    T::encode(value, &mut value_bytes);
+    assert!(6 + key_bytes.len() + value_bytes.len() <= T::size(key, value), "a row of {:?} is larger than it counts", T::TAG);
 }
 
 fn hex(bytes: &[u8]) -> String {

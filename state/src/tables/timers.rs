@@ -58,6 +58,6 @@ impl Table for Timers {
     }
 
     fn size(_key: &Self::Key, _kind: &TimerKind) -> usize {
-        32
+        48
     }
 }

@@ -84,6 +84,6 @@ impl Table for Wallets {
 
     fn size(key: &WalletId, wallet: &Wallet) -> usize {
         let parts = wallet.parts();
-        32 + key.as_str().len() + parts.tenant.as_str().len() + parts.holder.len()
+        72 + key.as_str().len() + parts.tenant.as_str().len() + parts.holder.len()
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use finflow_state::{EncodedBlock, Head, Header, Stamp};
 
 use super::hosted::{Flight, Hosted};
-use crate::log::{Batch, Claimed, Headers, Outgoing, Position, Transaction};
+use crate::log::{Batch, Claimed, Outgoing, Position, Transaction};
 use crate::partition::Open;
 use crate::topics::Topic;
 
@@ -29,7 +29,7 @@ pub(super) fn transaction(hosted: &mut BTreeMap<u32, Hosted>, stamp: &Stamp, now
             batches.entry((Topic::Postings, posting.destination)).or_default().push(posting.encode());
         }
         let flight = fly(open, stamp, now_ms);
-        let block = Outgoing { key: None, value: Some(flight.block.bytes().clone()), headers: Headers::default() };
+        let block = Outgoing { key: None, value: Some(flight.block.bytes().clone()), ..Outgoing::default() };
         batches.insert((Topic::Journal, *partition), vec![block]);
         positions.push(Claimed { claim: hosted.claim, position: position(&flight.head) });
         hosted.flight = Some(flight);

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use finflow_ledger::PaymentId;
 use finflow_state::{EncodedBlock, Head, Overlay, Positions};
 
-use super::{BLOCK_BYTES_SOFT, QUEUE_RECORDS_MAX, UNAPPLIED_EPOCHS_MAX, WAVE_RECORDS_MAX};
+use super::queue::{Queue, Weighed};
 use crate::halt::Halt;
 use crate::log::{Fetched, Record};
 use crate::partition::{Input, Layers, Open, Outcome, Work};
+use crate::sizes::{UNAPPLIED_EPOCHS_MAX, WAVE_BYTES_MAX, WAVE_RECORDS_MAX};
 use crate::wire::v1::Posting;
 
 /// How a hosted partition is.
@@ -64,8 +65,8 @@ pub(super) struct Hosted {
     pub(super) open: Option<Open>,
     /// Committed, not yet in the store, oldest first.
     pub(super) unapplied: VecDeque<(EncodedBlock, Arc<Overlay>)>,
-    commands: VecDeque<Record>,
-    postings: VecDeque<(u64, Posting)>,
+    commands: Queue<Record>,
+    postings: Queue<(u64, Posting)>,
     pub(super) sweep: Vec<PaymentId>,
     /// Where the next fetch goes on.
     read: Positions,
@@ -83,8 +84,8 @@ impl Hosted {
             flight: None,
             open: None,
             unapplied: VecDeque::new(),
-            commands: VecDeque::new(),
-            postings: VecDeque::new(),
+            commands: Queue::default(),
+            postings: Queue::default(),
             sweep: Vec::new(),
             withheld_since_ms: None,
         }
@@ -137,14 +138,14 @@ impl Hosted {
             return Wants::default();
         }
         Wants {
-            commands: (self.commands.len() < QUEUE_RECORDS_MAX / 2).then_some(self.read.commands),
-            postings: (self.postings.len() < QUEUE_RECORDS_MAX / 2).then_some(self.read.postings),
+            commands: self.commands.has_room().then_some(self.read.commands),
+            postings: self.postings.has_room().then_some(self.read.postings),
         }
     }
 
     pub(super) fn offer_commands(&mut self, from: u64, fetched: Fetched) -> Result<(), Halt> {
         if from == self.read.commands && self.is_running() {
-            self.commands.extend(fetched.records);
+            fetched.records.into_iter().for_each(|record| self.commands.push(record));
             self.read.commands = fetched.next;
         }
         Ok(())
@@ -157,7 +158,7 @@ impl Hosted {
         for record in &fetched.records {
             let posting =
                 Posting::decode(record).map_err(|error| Halt::Posting { offset: record.offset, cause: error.to_string() })?;
-            self.postings.push_back((record.offset, posting));
+            self.postings.push((record.offset, posting));
         }
         self.read.postings = fetched.next;
         Ok(())
@@ -179,7 +180,20 @@ impl Hosted {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.open.as_ref().is_some_and(|open| BLOCK_BYTES_SOFT <= open.overlay.bytes_estimate())
+        self.open.as_ref().is_some_and(Open::is_full)
+    }
+
+    /// Takes an answer to work: the open epoch, and at the head of their queues the inputs that had no room in it.
+    pub(super) fn take_answer(&mut self, mut open: Open) {
+        while let Some(input) = open.untaken.pop() {
+            match input {
+                Input::Command(record) => self.commands.put_back(record),
+                Input::Posting { offset: Some(offset), posting } => self.postings.put_back((offset, posting)),
+                // A partition puts back what came from the log, and nothing else.
+                Input::Posting { offset: None, .. } | Input::Sweep(_) => {}
+            }
+        }
+        self.open = Some(open);
     }
 
     /// The overlays below the open epoch, newest first.
@@ -199,13 +213,11 @@ impl Hosted {
             return None;
         }
         let mut inputs = Vec::new();
-        let postings = self.postings.len().min(WAVE_RECORDS_MAX);
-        for (offset, posting) in self.postings.drain(..postings) {
+        for (offset, posting) in self.postings.take(WAVE_RECORDS_MAX, WAVE_BYTES_MAX) {
             inputs.push(Input::Posting { offset: Some(offset), posting });
         }
         if !commands_withheld {
-            let commands = self.commands.len().min(WAVE_RECORDS_MAX);
-            inputs.extend(self.commands.drain(..commands).map(Input::Command));
+            inputs.extend(self.commands.take(WAVE_RECORDS_MAX, WAVE_BYTES_MAX).into_iter().map(Input::Command));
         }
         if !self.sweep.is_empty() {
             inputs.push(Input::Sweep(std::mem::take(&mut self.sweep)));
@@ -214,5 +226,17 @@ impl Hosted {
             return None;
         }
         Some(Work { now_ms, inputs, open: self.take_open(), layers: self.layers() })
+    }
+}
+
+impl Weighed for Record {
+    fn bytes(&self) -> usize {
+        Record::bytes(self)
+    }
+}
+
+impl Weighed for (u64, Posting) {
+    fn bytes(&self) -> usize {
+        self.1.body.bytes()
     }
 }

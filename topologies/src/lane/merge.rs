@@ -5,14 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::growth::Growth;
 use super::hosted::Hosted;
-use super::{Answer, BLOCK_BYTES_MAX, Failure, Lane, Next, Rounds, UNAPPLIED_EPOCHS_MAX, WITHHELD_MS_MAX};
+use super::{Answer, Failure, Lane, Next, Rounds, WITHHELD_MS_MAX};
 use crate::halt::Halt;
-use crate::partition::{Input, Work};
+use crate::partition::{Input, Work, held};
+use crate::sizes::{BLOCK_BYTES_MAX, RECORDS_BYTES_MAX, UNAPPLIED_EPOCHS_MAX};
 use crate::wire::v1::Posting;
-
-/// A handed-over posting adds at most this much to its destination's block, in bytes: a wallet, an account and the answer.
-const HAND_OVER_BYTES: usize = 4 * 1024;
 
 impl Lane {
     /// Takes the answers to the work of a round.
@@ -28,7 +27,7 @@ impl Lane {
         let mut lost = false;
         for (partition, answer) in answers {
             match (answer, self.hosted.get_mut(&partition)) {
-                (Ok(open), Some(hosted)) => hosted.open = Some(open),
+                (Ok(open), Some(hosted)) => hosted.take_answer(open),
                 (Err(Failure::Halted(cause)), _) => suspects.push((partition, cause)),
                 (Err(Failure::Lost), _) | (Ok(_), None) => lost = true,
             }
@@ -50,26 +49,31 @@ impl Lane {
     /// Takes the postings that may be handed over out of the open epochs, in the order (source partition, sequence).
     fn hand_over(&mut self) -> BTreeMap<u32, Vec<Posting>> {
         let mut handed: BTreeMap<u32, Vec<Posting>> = BTreeMap::new();
+        let mut growths: BTreeMap<u32, Growth> = BTreeMap::new();
         let sources: Vec<u32> = self.hosted.keys().copied().collect();
         for source in sources {
             let Some(hosted) = self.hosted.get_mut(&source) else { continue };
             let Some(postings) = hosted.open.as_mut().map(|open| std::mem::take(&mut open.postings)) else { continue };
             let mut for_log = Vec::new();
             let mut queued: BTreeMap<u32, u64> = BTreeMap::new();
+            let mut handed_bytes = 0_usize;
             for posting in postings {
-                let waiting = handed.get(&posting.destination).map_or(0, Vec::len);
                 let before = queued.entry(posting.destination).or_default();
                 let destination = self.hosted.get(&posting.destination);
-                let level = destination.is_some_and(|to| may_hand_over(to, &posting, *before, waiting));
-                if level {
-                    *before = before.saturating_add(1);
-                    handed.entry(posting.destination).or_default().push(posting);
-                } else {
-                    for_log.push(posting);
+                let waiting = growths.get(&posting.destination).copied().unwrap_or_default();
+                match destination.and_then(|to| may_hand_over(to, &posting, *before, waiting)) {
+                    Some(grown) => {
+                        *before = before.saturating_add(1);
+                        handed_bytes = handed_bytes.saturating_add(held(posting.body.bytes()));
+                        growths.insert(posting.destination, grown);
+                        handed.entry(posting.destination).or_default().push(posting);
+                    }
+                    None => for_log.push(posting),
                 }
             }
             if let Some(open) = self.hosted.get_mut(&source).and_then(|hosted| hosted.open.as_mut()) {
                 open.for_log.append(&mut for_log);
+                open.record_bytes = open.record_bytes.saturating_sub(handed_bytes);
             }
         }
         handed
@@ -126,11 +130,18 @@ fn received(destination: &Hosted, source: u32) -> u64 {
     }
 }
 
-/// `queued`: postings of this pair already waiting for the same round; `waiting`: postings of any source that do.
-fn may_hand_over(destination: &Hosted, posting: &Posting, queued: u64, waiting: usize) -> bool {
+/// What is handed over to `destination` in this round if the posting is, too; `None` where it may not be.
+///
+/// `queued`: postings of this pair already waiting for the same round; `waiting`: what all that do add to its open epoch.
+fn may_hand_over(destination: &Hosted, posting: &Posting, queued: u64, waiting: Growth) -> Option<Growth> {
     let expected = received(destination, posting.source).saturating_add(queued).saturating_add(1);
-    let block_bytes = destination.open.as_ref().map_or(0, |open| open.overlay.bytes_estimate());
-    let grown = waiting.saturating_mul(HAND_OVER_BYTES / 8).saturating_add(block_bytes).saturating_add(HAND_OVER_BYTES);
     let has_room = destination.unapplied.len() < UNAPPLIED_EPOCHS_MAX;
-    has_room && destination.is_running() && posting.sequence == expected && grown <= BLOCK_BYTES_MAX
+    if !(has_room && destination.is_running() && posting.sequence == expected) {
+        return None;
+    }
+    let open = destination.open.as_ref();
+    let grown = waiting.with(Growth::of(open, &posting.body));
+    let (block, records) = open.map_or((0, 0), |open| (open.overlay.bytes_estimate(), open.record_bytes));
+    let fits = block.saturating_add(grown.block) <= BLOCK_BYTES_MAX && records.saturating_add(grown.records) <= RECORDS_BYTES_MAX;
+    fits.then_some(grown)
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use finflow_state::Stamp;
 
 use super::simulated::Fault;
-use super::{Batch, Claimed, Error, Headers, Log, Outgoing, Position, Record, Session, Transaction};
+use super::{Batch, Claimed, Error, Log, Outgoing, Position, Record, Session, Transaction};
 use crate::topics::Topic;
 
 mod claims;
@@ -47,6 +47,7 @@ type FaultCase = (&'static str, fn(&mut dyn Faulty));
 /// What every log is held to.
 const CASES: &[Case] = &[
     ("records come back as they are", records::come_back_as_they_are),
+    ("dead letters keep their time", records::keep_their_time),
     ("a fetch gives at least one record and moves on", records::fetches_move_on),
     ("what is outside is out of range", records::outside_is_out_of_range),
     ("trimmed records are gone, the others stay", records::trimmed_are_gone),
@@ -90,7 +91,7 @@ pub fn check_faults<H: Faulty>(mut make: impl FnMut() -> H) {
 
 fn outgoing(key: Option<&str>, value: Option<&[u8]>) -> Outgoing {
     let key = key.map(|key| Bytes::copy_from_slice(key.as_bytes()));
-    Outgoing { key, value: value.map(Bytes::copy_from_slice), headers: Headers::default() }
+    Outgoing { key, value: value.map(Bytes::copy_from_slice), ..Outgoing::default() }
 }
 
 fn text(value: &str) -> Outgoing {

@@ -100,13 +100,13 @@ impl Inner {
     }
 
     fn write(&mut self, topic: Topic, partition: u32, records: Vec<Outgoing>) -> Result<u64, Error> {
-        let timestamp_ms = self.now_ms;
+        let now_ms = self.now_ms;
         let log = self.partition(topic, partition)?;
         let base = log.end;
         log.end += records.len() as u64;
         log.records.extend(records.into_iter().zip(base..).map(|(record, offset)| Record {
             offset,
-            timestamp_ms,
+            timestamp_ms: record.timestamp_ms.filter(|_| topic.keeps_time()).unwrap_or(now_ms),
             key: record.key,
             value: record.value,
             headers: record.headers,

@@ -15,9 +15,9 @@ use super::open::Rules;
 use super::sight::Sight;
 use crate::halt::Halt;
 use crate::log::Record;
-use crate::topics::{partition_of_wallet, payment_id};
+use crate::topics::{RECORD_BYTES_MAX, partition_of_wallet, payment_id};
 use crate::wire::v1::{
-    AmountEcho, Body, Command, Event, EventName, Malformed, PostingBody, Snapshot, TimeText, dead_letter, decode,
+    AmountEcho, Body, Code, Command, Event, EventName, Malformed, PostingBody, Snapshot, TimeText, dead_letter, decode,
 };
 
 /// The reasons of `command.rejected` that are not a [`Rejection`].
@@ -57,6 +57,12 @@ impl Deciding<'_> {
         let home = partition_of_wallet(&command.wallet, self.rules.partitions);
         let keyed = record.key.as_deref() == Some(command.wallet.as_str().as_bytes());
         if !forwarded && (home != self.partition || !keyed) {
+            // Only a key can be so long, and only where records were compressed: no posting could carry it.
+            if RECORD_BYTES_MAX < record.bytes() {
+                let message = format!("a record longer than {RECORD_BYTES_MAX} bytes is not forwarded");
+                self.dead_letter(record, source, &Malformed { code: Code::TooLarge, message });
+                return Ok(());
+            }
             debug!(partition = source.partition, offset = source.offset, home, "forwarded");
             self.forward(home, record, source);
             return Ok(());
@@ -110,7 +116,7 @@ impl Deciding<'_> {
     }
 
     fn dead_letter(&mut self, record: &Record, source: Coordinates, malformed: &Malformed) {
-        self.effects.dead_letters.push(dead_letter(record, source, malformed, &self.rules.prefix));
+        self.effects.dead_letters.push(dead_letter(record, source, malformed, &self.rules.prefix, self.now_ms));
     }
 
     fn is_expired(&self, received_ms: i64) -> bool {

@@ -3,13 +3,18 @@
 //! Effects are merged into the open epoch only when the whole input was decided, so a refusal or a panic leaves nothing behind.
 
 use finflow_ledger::{Account, Currency, Hold, Money, Payment, PaymentId, PaymentState, Wallet};
+use finflow_state::{Payments, Table, Wallets};
 
 use crate::halt::Halt;
 use crate::log::Outgoing;
+use crate::sizes::INPUT_BYTES_MAX;
+use crate::topics::DEAD_LETTER_BYTES_MAX;
 use crate::wire::v1::PostingBody;
 
-/// The effects of one input may take this many bytes at most; what a command within its own limits can cause is far below.
-pub const INPUT_BYTES_MAX: usize = 128 * 1024;
+/// Records that one input may cause: what is decided causes three at most.
+const RECORDS_MAX: usize = 15;
+/// What a changed row of fixed size takes in a block, in bytes; a removal takes less.
+const ROW_BYTES: usize = 160;
 
 /// What became of a command, for those who wait for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,18 +78,35 @@ impl Effects {
         if let Some((currency, minor)) = self.drift.iter().find(|(_, sum)| *sum != 0) {
             return Err(Halt::Unbalanced { currency: *currency, minor: *minor });
         }
-        let bytes: usize = self.events.iter().chain(&self.dead_letters).map(outgoing_bytes).sum();
-        if self.events.len() + self.postings.len() + self.dead_letters.len() < 16 && bytes <= INPUT_BYTES_MAX {
-            return Ok(());
+        let records = self.events.iter().chain(&self.dead_letters).map(Outgoing::bytes).sum::<usize>();
+        let postings = self.postings.iter().map(|(_, body)| body.bytes()).sum::<usize>();
+        let rows = self.changes.iter().map(Change::bytes).sum::<usize>();
+        let count = self.events.len() + self.postings.len() + self.dead_letters.len();
+        let bytes = records + postings + rows;
+        // What carries its original whole is no decision, and may be larger than one.
+        let bytes_max = if self.is_passed_on() { DEAD_LETTER_BYTES_MAX } else { INPUT_BYTES_MAX };
+        if RECORDS_MAX < count || bytes_max < bytes { Err(Halt::TooLarge(bytes)) } else { Ok(()) }
+    }
+
+    /// Whether the input is dead-lettered or forwarded, and nothing else.
+    fn is_passed_on(&self) -> bool {
+        let is_changed = !self.changes.is_empty() || !self.events.is_empty();
+        match (&self.dead_letters[..], &self.postings[..]) {
+            _ if is_changed => false,
+            ([_], []) | ([], [(_, PostingBody::Forward { .. })]) => true,
+            _ => false,
         }
-        // A dead letter carries its original whole and may be larger than what a decision may cause.
-        if self.events.is_empty() && self.dead_letters.len() <= 1 {
-            return Ok(());
-        }
-        Err(Halt::TooLarge(bytes))
     }
 }
 
-fn outgoing_bytes(record: &Outgoing) -> usize {
-    record.value.as_ref().map_or(0, |value| value.len()) + record.headers.as_bytes().len()
+impl Change {
+    /// About how many bytes its row takes in the block.
+    fn bytes(&self) -> usize {
+        match self {
+            Change::Wallet { wallet, .. } => Wallets::size(wallet.id(), wallet),
+            Change::Payment { payment, .. } => Payments::size(&payment.id, payment),
+            Change::Hold { .. } | Change::Account(_) => ROW_BYTES,
+            Change::PaymentRemoved(_) | Change::HoldRemoved(_) => 64,
+        }
+    }
 }

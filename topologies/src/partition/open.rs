@@ -10,6 +10,7 @@ use super::effects::{Change, Effects, Outcome};
 use super::{Input, Layers};
 use crate::halt::Halt;
 use crate::log::Outgoing;
+use crate::sizes::{BLOCK_BYTES_SOFT, OVERHEAD_BYTES, RECORDS_BYTES_SOFT};
 use crate::wire::v1::Posting;
 
 /// What decisions depend on besides the state: the application's constants.
@@ -65,6 +66,10 @@ pub struct Open {
     pub(crate) received: BTreeMap<u32, u64>,
     pub(crate) positions: Positions,
     pub(crate) inputs: u64,
+    /// What it holds besides its changed rows: events, postings, dead letters and answers, in bytes.
+    pub(crate) record_bytes: usize,
+    /// Inputs from the log for which there was no room any more, in order.
+    pub(crate) untaken: Vec<Input>,
 }
 
 impl Open {
@@ -82,7 +87,19 @@ impl Open {
             sent: BTreeMap::new(),
             received: BTreeMap::new(),
             inputs: 0,
+            record_bytes: 0,
+            untaken: Vec::new(),
         }
+    }
+
+    /// Whether it takes no more input before it is committed.
+    pub(crate) fn is_full(&self) -> bool {
+        BLOCK_BYTES_SOFT <= self.overlay.bytes_estimate() || RECORDS_BYTES_SOFT <= self.record_bytes
+    }
+
+    /// About how many bytes its part of the transaction takes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.overlay.bytes_estimate().saturating_add(self.record_bytes)
     }
 
     /// The last sequence sent to `destination`.
@@ -111,6 +128,10 @@ impl Open {
     /// Merges the effects of one decided input.
     pub(crate) fn merge(&mut self, input: &Input, effects: &mut Effects) {
         self.consume(input);
+        let told = effects.events.iter().chain(&effects.dead_letters).map(|record| held(record.bytes())).sum::<usize>();
+        let sent = effects.postings.iter().map(|(_, body)| held(body.bytes())).sum::<usize>();
+        let answered = effects.outcomes.len().saturating_mul(OVERHEAD_BYTES);
+        self.record_bytes = self.record_bytes.saturating_add(told).saturating_add(sent).saturating_add(answered);
         for change in effects.changes.drain(..) {
             self.change(change);
         }
@@ -152,4 +173,9 @@ impl Open {
             }
         }
     }
+}
+
+/// What an epoch holds for a record or a posting of so many bytes.
+pub(crate) fn held(bytes: usize) -> usize {
+    bytes.saturating_add(OVERHEAD_BYTES)
 }

@@ -189,7 +189,7 @@ impl Doubled {
         if !std::mem::replace(&mut self.is_answered, true) {
             return None;
         }
-        let Outgoing { key, value, headers } = commands.get(&self.payment)?.clone();
+        let Outgoing { key, value, headers, .. } = commands.get(&self.payment)?.clone();
         let source = Coordinates { partition: posting.source, offset: 0 };
         Some(PostingBody::Forward { key, value, headers, timestamp_ms: super::world::START_MS, source })
     }
@@ -220,7 +220,7 @@ pub(super) fn blocks(transaction: &Transaction) -> Vec<EncodedBlock> {
 }
 
 fn decode(record: &Outgoing) -> Option<Posting> {
-    let Outgoing { key, value, headers } = record.clone();
+    let Outgoing { key, value, headers, .. } = record.clone();
     Posting::decode(&Record { offset: 0, timestamp_ms: 0, key, value, headers }).ok()
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use fastrand::Rng;
 use finflow_ledger::{IdempotencyKey, PaymentId, Tenant, WalletId};
 
-use crate::log::{Headers, Outgoing};
+use crate::log::Outgoing;
 use crate::topics::{partition_of_wallet, payment_id};
 
 const COMMANDS: usize = 200;
@@ -131,7 +131,7 @@ impl Workload {
 
     fn push(&mut self, partition: u32, key: Option<String>, value: &str) {
         let value = Some(Bytes::copy_from_slice(value.as_bytes()));
-        self.records.push((partition, Outgoing { key: key.map(Bytes::from), value, headers: Headers::default() }));
+        self.records.push((partition, Outgoing { key: key.map(Bytes::from), value, ..Outgoing::default() }));
     }
 }
 

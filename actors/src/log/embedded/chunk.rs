@@ -2,8 +2,9 @@
 //!
 //! `format u8 | timestamp i64 | body length u32 | body | crc32c`, big-endian; a body repeats
 //! `key length plus 1 u32 | value length plus 1 u32 | headers length u32 | key | value | headers`, where length 0 stands for no key
-//! or no value. In format 2 the body is compressed with LZ4, and the length is what it was before: records of one commit are much
-//! alike, and every byte goes to the disk twice.
+//! or no value. In formats 2 and 4 the body is compressed with LZ4, and the length is what it was before: records of one commit are
+//! much alike, and every byte goes to the disk twice. In formats 3 and 4 each record begins with its own time, `i64`; elsewhere it
+//! has that of the chunk, when the log took it.
 //! Reading slices the records out without copying.
 
 use std::sync::Arc;
@@ -16,6 +17,8 @@ use super::view::Appended;
 
 const PLAIN: u8 = 1;
 const COMPRESSED: u8 = 2;
+const TIMED: u8 = 3;
+const TIMED_COMPRESSED: u8 = 4;
 /// Of a position's row.
 const FORMAT: u8 = 1;
 /// Shorter bodies are not worth compressing.
@@ -47,15 +50,17 @@ impl Encoded {
     }
 }
 
-/// Encodes records, and keeps them at hand if they are wanted; `None` for what could not be read back.
-pub(super) fn encode(timestamp_ms: i64, records: &[Outgoing], are_wanted: bool) -> Option<Encoded> {
-    let body = body(records);
+/// Encodes records, with times of their own where those are kept, and keeps them at hand if they are wanted; `None` for what could
+/// not be read back.
+pub(super) fn encode(timestamp_ms: i64, records: &[Outgoing], are_timed: bool, are_wanted: bool) -> Option<Encoded> {
+    let body = body(timestamp_ms, records, are_timed);
     if BODY_BYTES_MAX < body.len() {
         return None;
     }
     let packed = (COMPRESSED_BYTES_MIN <= body.len()).then(|| lz4_flex::block::compress(&body));
     let packed = packed.filter(|packed| packed.len() < body.len());
-    let (format, packed) = packed.as_deref().map_or((PLAIN, &*body), |packed| (COMPRESSED, packed));
+    let (plain, compressed) = if are_timed { (TIMED, TIMED_COMPRESSED) } else { (PLAIN, COMPRESSED) };
+    let (format, packed) = packed.as_deref().map_or((plain, &*body), |packed| (compressed, packed));
     let mut stored = Vec::with_capacity(packed.len().saturating_add(HEAD_BYTES).saturating_add(TAIL_BYTES));
     stored.put_u8(format);
     stored.put_i64(timestamp_ms);
@@ -65,17 +70,18 @@ pub(super) fn encode(timestamp_ms: i64, records: &[Outgoing], are_wanted: bool) 
     stored.put_u32(checksum);
     let body_bytes = body.len();
     let kept = match are_wanted {
-        true => Some((slices(timestamp_ms, body.into())?, body_bytes)),
+        true => Some((slices(timestamp_ms, body.into(), are_timed)?, body_bytes)),
         false => None,
     };
     Some(Encoded { stored, count: records.len() as u64, records: kept })
 }
 
-fn body(records: &[Outgoing]) -> Vec<u8> {
-    let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, |bytes| bytes.len());
-    let sizes = records.iter().map(|record| 12 + length(&record.key) + length(&record.value) + record.headers.as_bytes().len());
-    let mut body = Vec::with_capacity(sizes.sum());
+fn body(timestamp_ms: i64, records: &[Outgoing], are_timed: bool) -> Vec<u8> {
+    let mut body = Vec::with_capacity(records.iter().map(|record| 20 + record.bytes()).sum());
     for record in records {
+        if are_timed {
+            body.put_i64(record.timestamp_ms.unwrap_or(timestamp_ms));
+        }
         body.put_u32(record.key.as_ref().map_or(0, |key| key.len() as u32 + 1));
         body.put_u32(record.value.as_ref().map_or(0, |value| value.len() as u32 + 1));
         body.put_u32(record.headers.as_bytes().len() as u32);
@@ -96,16 +102,17 @@ pub(super) fn decode(stored: Bytes) -> Option<Vec<Record>> {
     let (format, timestamp_ms, length) = (body.try_get_u8().ok()?, body.try_get_i64().ok()?, body.try_get_u32().ok()?);
     let length = usize::try_from(length).ok().filter(|length| *length <= BODY_BYTES_MAX)?;
     let body = match format {
-        PLAIN => body,
-        COMPRESSED => Bytes::from(lz4_flex::block::decompress(&body, length).ok()?),
+        PLAIN | TIMED => body,
+        COMPRESSED | TIMED_COMPRESSED => Bytes::from(lz4_flex::block::decompress(&body, length).ok()?),
         _ => return None,
     };
-    if body.len() == length { slices(timestamp_ms, body) } else { None }
+    if body.len() == length { slices(timestamp_ms, body, matches!(format, TIMED | TIMED_COMPRESSED)) } else { None }
 }
 
-fn slices(timestamp_ms: i64, mut body: Bytes) -> Option<Vec<Record>> {
+fn slices(taken_ms: i64, mut body: Bytes, are_timed: bool) -> Option<Vec<Record>> {
     let mut records = Vec::new();
     while body.has_remaining() {
+        let timestamp_ms = if are_timed { body.try_get_i64().ok()? } else { taken_ms };
         let key = body.try_get_u32().ok()?.checked_sub(1);
         let value = body.try_get_u32().ok()?.checked_sub(1);
         let headers = body.try_get_u32().ok()?;
@@ -146,30 +153,37 @@ pub(super) fn decode_position(partition: u32, mut row: &[u8]) -> Option<Position
 mod tests {
     use super::*;
 
-    fn outgoing(key: Option<&str>, value: Option<Vec<u8>>) -> Outgoing {
+    fn outgoing(key: Option<&str>, value: Option<Vec<u8>>, timestamp_ms: Option<i64>) -> Outgoing {
         let headers = Headers::from_pairs([("a", &b"1"[..]), ("a", &b"2"[..])]);
-        Outgoing { key: key.map(|key| Bytes::copy_from_slice(key.as_bytes())), value: value.map(Bytes::from), headers }
+        let key = key.map(|key| Bytes::copy_from_slice(key.as_bytes()));
+        Outgoing { key, value: value.map(Bytes::from), headers, timestamp_ms }
     }
 
     #[test]
     fn records_come_back_compressed_or_not_and_damage_is_noticed() {
         let mut random = fastrand::Rng::with_seed(1);
         let noise: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(1_000).collect();
-        for (values, format) in [
-            (vec![None, Some(Vec::new())], PLAIN),
-            (vec![Some(b"short".to_vec())], PLAIN),
-            (vec![Some(noise)], PLAIN),
-            (vec![Some(vec![7; 100_000])], COMPRESSED),
-            (vec![Some(b"{\"event\":\"payment.settled\"}".to_vec()); 50], COMPRESSED),
-            (Vec::new(), PLAIN),
+        for (values, own_ms, format) in [
+            (vec![None, Some(Vec::new())], None, PLAIN),
+            (vec![Some(b"short".to_vec())], None, PLAIN),
+            (vec![Some(noise.clone())], None, PLAIN),
+            (vec![Some(vec![7; 100_000])], None, COMPRESSED),
+            (vec![Some(b"{\"event\":\"payment.settled\"}".to_vec()); 50], None, COMPRESSED),
+            (Vec::new(), None, PLAIN),
+            (vec![Some(noise)], Some(-7), TIMED),
+            (vec![Some(vec![7; 100_000]); 2], Some(1_700_000_000_000), TIMED_COMPRESSED),
         ] {
-            let records: Vec<Outgoing> = values.into_iter().map(|value| outgoing(Some("k"), value)).collect();
-            let encoded = encode(42, &records, true).expect("records that can be read back");
+            // Every other record brings no time of its own.
+            let own = |n: usize| own_ms.filter(|_| n.is_multiple_of(2));
+            let records = values.into_iter().enumerate().map(|(n, value)| outgoing(Some("k"), value, own(n)));
+            let records: Vec<Outgoing> = records.collect();
+            let encoded = encode(42, &records, own_ms.is_some(), true).expect("records that can be read back");
             let stored = encoded.stored.clone();
             assert_eq!((stored.first(), encoded.count), (Some(&format), records.len() as u64));
             let found = decode(stored.clone().into()).expect("a chunk");
             let told = |record: &Record| (record.key.clone(), record.value.clone(), record.headers.clone(), record.timestamp_ms);
-            let expected = records.iter().map(|sent| (sent.key.clone(), sent.value.clone(), sent.headers.clone(), 42));
+            let time = |sent: &Outgoing| sent.timestamp_ms.unwrap_or(42);
+            let expected = records.iter().map(|sent| (sent.key.clone(), sent.value.clone(), sent.headers.clone(), time(sent)));
             assert!(found.iter().map(told).eq(expected));
             let kept = encoded.appended(9).map(|appended| appended.records.clone()).unwrap_or_default();
             assert_eq!(kept, found);

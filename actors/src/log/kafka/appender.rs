@@ -110,6 +110,7 @@ impl Appender {
         outgoing.key = record.key.as_deref();
         outgoing.payload = record.value.as_deref();
         outgoing.headers = owned_headers(record);
+        outgoing.timestamp = record.timestamp_ms;
         loop {
             match self.producer.send(outgoing) {
                 Ok(()) => return Ok(()),

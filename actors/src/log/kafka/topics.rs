@@ -42,8 +42,8 @@ fn required(topic: Topic, replication: i32) -> BTreeMap<&'static str, String> {
         ("retention.ms", retention.to_owned()),
         ("retention.bytes", FOR_EVER.to_owned()),
         ("max.message.bytes", RECORD_BYTES_MAX.to_string()),
-        // The age of a command is judged by the broker's clock.
-        ("message.timestamp.type", "LogAppendTime".to_owned()),
+        // The age of a command is judged by the broker's clock; a dead letter keeps its original's time.
+        ("message.timestamp.type", if topic.keeps_time() { "CreateTime" } else { "LogAppendTime" }.to_owned()),
         // An acknowledged record outlives one broker, and an unclean leader would lose it.
         ("min.insync.replicas", replication.clamp(1, 2).to_string()),
         ("unclean.leader.election.enable", "false".to_owned()),

@@ -157,6 +157,8 @@ fn send(producer: &ThreadedProducer<Deliveries>, batch: &Batch, topic: &str, dea
         outgoing.key = record.key.as_deref();
         outgoing.payload = record.value.as_deref();
         outgoing.headers = owned_headers(record);
+        // The broker puts its own time in its place, but in a topic that keeps what records bring.
+        outgoing.timestamp = record.timestamp_ms;
         loop {
             match producer.send(outgoing) {
                 Ok(()) => break,

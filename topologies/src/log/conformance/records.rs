@@ -8,8 +8,12 @@ use crate::topics::Topic;
 const LONG_BYTES: usize = 256 * 1024;
 
 fn content(records: &[Record]) -> Vec<Outgoing> {
-    let content =
-        |record: &Record| Outgoing { key: record.key.clone(), value: record.value.clone(), headers: record.headers.clone() };
+    let content = |record: &Record| Outgoing {
+        key: record.key.clone(),
+        value: record.value.clone(),
+        headers: record.headers.clone(),
+        timestamp_ms: None,
+    };
     records.iter().map(content).collect()
 }
 
@@ -40,6 +44,26 @@ pub(super) fn come_back_as_they_are(harness: &mut dyn Harness) {
     assert_eq!(committed, Commit::Committed);
     let from = log.range(Topic::Dlq, 2).expect("a partition").start;
     assert_eq!(content(&read(harness, &*log, (Topic::Dlq, 2), from, 2)), vec![long.clone(), long]);
+}
+
+/// A day in May 2024.
+const THEN_MS: i64 = 1_716_000_000_000;
+
+pub(super) fn keep_their_time(harness: &mut dyn Harness) {
+    let log = harness.open();
+    let times = [Some(THEN_MS + 5), Some(THEN_MS), None];
+    let records = times.map(|timestamp_ms| Outgoing { timestamp_ms, ..text("a letter") }).to_vec();
+    let mut session = log.session("lane/0").expect("a session");
+    let claim = claim(&mut *session, 1);
+    let batches = [Topic::Dlq, Topic::Events].map(|topic| Batch { topic, partition: 1, records: records.clone() });
+    let committed = session.commit(Transaction { batches: batches.to_vec(), ..epoch(1, &[(1, claim)]) });
+    assert_eq!(committed, Commit::Committed);
+    let start = |topic| log.range(topic, 1).expect("a partition").start;
+    let mut found = |topic| read(harness, &*log, (topic, 1), start(topic), 3).iter().map(|record| record.timestamp_ms).collect();
+    let (letters, events): (Vec<i64>, Vec<i64>) = (found(Topic::Dlq), found(Topic::Events));
+    assert_eq!(letters[..2], [THEN_MS + 5, THEN_MS], "a dead letter has the time of its original");
+    assert!(!events.contains(&THEN_MS) && !events.contains(&(THEN_MS + 5)), "everything else has the log's: {events:?}");
+    assert!(letters[2] == events[2] || THEN_MS + 5 < letters[2], "so has what brings none: {letters:?}");
 }
 
 pub(super) fn fetches_move_on(harness: &mut dyn Harness) {

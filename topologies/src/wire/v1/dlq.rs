@@ -1,4 +1,5 @@
-//! Dead letters: the original record, unchanged, with headers that say what is wrong and where it stood.
+//! Dead letters: the original record, its time included, with headers that say what is wrong, where it stood and when it was
+//! given up.
 //!
 //! The names are those that Kafka Streams uses since 4.2 (KIP-1034), and `x-error-code`. What the log takes as a command fits
 //! whole. Only a record that was compressed below the broker's limit can be longer: then it is cut, and its length and SHA-256 are told.
@@ -13,15 +14,15 @@ use crate::topics::{RECORD_BYTES_MAX, Topic};
 
 const PARTITION: &str = "__streams.errors.partition";
 const OFFSET: &str = "__streams.errors.offset";
+/// When the command became a dead letter, in milliseconds since 1970-01-01 UTC.
+const DEAD_LETTERED_AT: &str = "x-dead-lettered-at";
 /// Of a key that is cut, this much stays.
 const KEY_BYTES_MAX: usize = 1024;
 
-/// The dead letter of a command record that was read at `origin`.
-pub fn dead_letter(record: &Record, origin: Coordinates, malformed: &Malformed, prefix: &str) -> Outgoing {
-    let key_bytes = record.key.as_ref().map_or(0, Bytes::len);
+/// The dead letter of a command record that was read at `origin` and given up at `now_ms`.
+pub fn dead_letter(record: &Record, origin: Coordinates, malformed: &Malformed, prefix: &str, now_ms: i64) -> Outgoing {
     let value_bytes = record.value.as_ref().map_or(0, Bytes::len);
-    let bytes = key_bytes.saturating_add(value_bytes).saturating_add(record.headers.as_bytes().len());
-    let is_whole = bytes <= RECORD_BYTES_MAX;
+    let is_whole = record.bytes() <= RECORD_BYTES_MAX;
 
     let mut headers = HeadersBuilder::default();
     let kept = if is_whole { usize::MAX } else { HEADERS_MAX };
@@ -39,7 +40,7 @@ pub fn dead_letter(record: &Record, origin: Coordinates, malformed: &Malformed, 
     headers.push(PARTITION, origin.partition.to_string().as_bytes());
     headers.push(OFFSET, origin.offset.to_string().as_bytes());
     headers.push("x-error-code", malformed.code.as_str().as_bytes());
-    headers.push("x-original-timestamp", record.timestamp_ms.to_string().as_bytes());
+    headers.push(DEAD_LETTERED_AT, now_ms.to_string().as_bytes());
     let (mut key, mut value) = (record.key.clone(), record.value.clone());
     if !is_whole {
         headers.push("x-original-bytes", value_bytes.to_string().as_bytes());
@@ -48,7 +49,7 @@ pub fn dead_letter(record: &Record, origin: Coordinates, malformed: &Malformed, 
         let rest = RECORD_BYTES_MAX.saturating_sub(KEY_BYTES_MAX).saturating_sub(HEADER_BYTES_MAX);
         value = value.map(|value| value.slice(..value.len().min(rest)));
     }
-    Outgoing { key, value, headers: headers.build() }
+    Outgoing { key, value, headers: headers.build(), timestamp_ms: Some(record.timestamp_ms) }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -59,6 +60,13 @@ fn hex(bytes: &[u8]) -> String {
 pub fn origin_of(headers: &Headers) -> Option<Coordinates> {
     let number = |name: &str| std::str::from_utf8(headers.get(name)?).ok();
     Some(Coordinates { partition: number(PARTITION)?.parse().ok()?, offset: number(OFFSET)?.parse().ok()? })
+}
+
+/// When a dead letter was written, in milliseconds since 1970-01-01 UTC; its own time is that of the original.
+pub fn dead_lettered_ms(letter: &Record) -> i64 {
+    let told = letter.headers.get(DEAD_LETTERED_AT).and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
+    // Before it was told, a dead letter had the log's own time.
+    told.unwrap_or(letter.timestamp_ms)
 }
 
 #[cfg(test)]
@@ -77,7 +85,7 @@ mod tests {
             headers: Headers::from_pairs(pairs.iter().map(|(name, value)| (*name, &value[..]))),
         };
         let malformed = Malformed { code: Code::TooLarge, message: "m".repeat(300) };
-        let letter = dead_letter(&record, Coordinates { partition: 3, offset: 9 }, &malformed, "finflow");
+        let letter = dead_letter(&record, Coordinates { partition: 3, offset: 9 }, &malformed, "finflow", 1_700_000_009_000);
         (record, letter)
     }
 
@@ -99,7 +107,8 @@ mod tests {
             assert_eq!((&letter.key, &letter.value), (&record.key, &record.value));
             let kept: Vec<_> = letter.headers.iter().take(headers.len()).collect();
             assert!(kept.into_iter().eq(record.headers.iter()), "every header, in order");
-            assert_eq!(letter.headers.get("x-original-timestamp"), Some(&b"1700000000123"[..]));
+            assert_eq!(letter.timestamp_ms, Some(record.timestamp_ms));
+            assert_eq!(letter.headers.get(DEAD_LETTERED_AT), Some(&b"1700000009000"[..]));
             assert_eq!(letter.headers.get("x-original-bytes"), None);
             assert_eq!(origin_of(&letter.headers), Some(Coordinates { partition: 3, offset: 9 }));
             assert!(bytes(&letter) <= DEAD_LETTER_BYTES_MAX, "{}", bytes(&letter));

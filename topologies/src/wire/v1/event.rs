@@ -151,7 +151,7 @@ impl Event<'_> {
             headers.push("traceparent", traceparent.as_bytes());
         }
         let key = Bytes::copy_from_slice(self.wallet.as_str().as_bytes());
-        Outgoing { key: Some(key), value: Some(Bytes::from(value)), headers: headers.build() }
+        Outgoing { key: Some(key), value: Some(Bytes::from(value)), headers: headers.build(), timestamp_ms: None }
     }
 
     /// A function of payment, event name and the command's coordinates: the same at every replay.

@@ -9,7 +9,7 @@ use finflow_ledger::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::log::{Headers, Outgoing, Record};
+use crate::log::{self, Headers, Outgoing, Record};
 
 const FORMAT: u8 = 1;
 
@@ -69,6 +69,34 @@ pub struct Credit {
     pub traceparent: Option<Arc<str>>,
     pub source: Coordinates,
     pub kind: CommandKind,
+}
+
+impl PostingBody {
+    /// About how many bytes it carries, besides what every posting has.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            PostingBody::Credit(credit) => credit.bytes(),
+            PostingBody::Acknowledge { .. } => 0,
+            PostingBody::Forward { key, value, headers, .. } => log::bytes(key.as_ref(), value.as_ref(), headers),
+        }
+    }
+
+    /// The command that is forwarded, as it was read, and where; `None` for what is no command.
+    pub(crate) fn forwarded(&self) -> Option<(Record, Coordinates)> {
+        let PostingBody::Forward { key, value, headers, timestamp_ms, source } = self else { return None };
+        let (key, value, headers) = (key.clone(), value.clone(), headers.clone());
+        Some((Record { offset: source.offset, timestamp_ms: *timestamp_ms, key, value, headers }, *source))
+    }
+}
+
+impl Credit {
+    fn bytes(&self) -> usize {
+        let optional = |text: &Option<Arc<str>>| text.as_ref().map_or(0, |text| text.len());
+        let ids = self.from.as_str().len() + self.to.as_str().len() + self.tenant.as_str().len() + self.key.as_str().len();
+        let texts =
+            self.reference.as_ref().map_or(0, |text| text.len()) + optional(&self.correlation) + optional(&self.traceparent);
+        ids + texts + self.metadata.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+    }
 }
 
 /// A forwarded command is named by its place, because its bytes may be about a person.
@@ -179,7 +207,7 @@ impl Posting {
             PostingBody::Acknowledge { .. } => None,
             PostingBody::Forward { key, .. } => key.clone(),
         };
-        Outgoing { key, value: Some(Bytes::from(value)), headers: Headers::default() }
+        Outgoing { key, value: Some(Bytes::from(value)), ..Outgoing::default() }
     }
 
     /// The posting that a record holds.

@@ -96,7 +96,7 @@ pub(crate) fn settings(common: &Common) -> Result<Settings, Failure> {
             sweep_interval: config.dedup.sweep_interval,
             retention: config.topics.retention,
         },
-        clock: Clock::system(),
+        clock: Clock::system().behind(config.clock.behind_max),
     })
 }
 
@@ -132,7 +132,15 @@ impl Access {
     pub(crate) async fn start(common: &Common) -> Result<Access, Failure> {
         match Client::connect(&common.data_dir).await {
             Some(client) => Ok(Access::Running(client)),
-            None => Ok(Access::Own(Node::start(settings(common)?).await?)),
+            None => {
+                let node = Node::start(settings(common)?).await?;
+                // A service waits until its clock is right; nobody waits here.
+                if let Some(cause) = node.clock_cause() {
+                    node.stop().await;
+                    return Err(Failure::Temporary(cause));
+                }
+                Ok(Access::Own(node))
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! How a service stops: it drains within its time, it does not wait for ever, and a second signal ends it at once.
 
+use std::process::Command;
 use std::time::Duration;
 
 use finflow_actors::Publish;
@@ -53,4 +54,34 @@ async fn a_second_signal_ends_it_at_once() {
     let client = service.expect_client().await;
     assert_eq!(client.idle(DEADLINE).await, Ok(true), "{}", service.logs());
     assert_eq!(json(dir.path(), &["wallet", "list"]).len(), 500);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_is_still_starting_stops_and_loses_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut service = Service::start(dir.path(), &[]);
+    let client = service.expect_client().await;
+    client.publish(opened(1_000)).await.expect("accepted");
+    service.terminate();
+    assert!(service.ended(STOPPED_WITHIN).await.success(), "{}", service.logs());
+
+    // Restoring looks for a note about damage first. This one is a pipe, so that it waits there for its writer.
+    let note = dir.path().join("data/state/0/DAMAGED");
+    let made = Command::new("mkfifo").arg(&note).status();
+    assert!(made.expect("mkfifo of coreutils").success());
+    let mut service = Service::start(dir.path(), &[]);
+    let (sender, is_read) = std::sync::mpsc::channel();
+    let writer = note.clone();
+    std::thread::spawn(move || sender.send(std::fs::OpenOptions::new().write(true).open(writer)));
+    let pipe = is_read.recv_timeout(DEADLINE).expect("the service restores").expect("a pipe");
+    service.terminate();
+    assert_eq!(service.ended(STOPPED_WITHIN).await.code(), Some(0), "{}", service.logs());
+    assert!(service.logs().contains("before it has started"), "{}", service.logs());
+    drop(pipe);
+    std::fs::remove_file(note).expect("the pipe");
+
+    let mut service = Service::start(dir.path(), &[]);
+    let client = service.expect_client().await;
+    assert_eq!(client.idle(DEADLINE).await, Ok(true), "{}", service.logs());
+    assert_eq!(json(dir.path(), &["wallet", "list"]).len(), 1_000);
 }

@@ -1,8 +1,8 @@
 //! The clock: the one place where the engine learns what time it is. Tests bring their own.
 
 use std::fmt;
-use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// What a clock shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,14 +13,26 @@ pub struct Reading {
     pub monotonic_ms: i64,
 }
 
+/// How far the wall clock may be behind the newest committed block when a node starts.
+const BEHIND_MAX: Duration = Duration::from_secs(5);
+
 /// A wall clock and a monotonic one, read together; clones are the same clock.
 #[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> Reading + Send + Sync>);
+pub struct Clock {
+    read: Arc<dyn Fn() -> Reading + Send + Sync>,
+    behind_ms_max: i64,
+}
 
 impl Clock {
     /// The clock that `read` reads.
     pub fn new(read: impl Fn() -> Reading + Send + Sync + 'static) -> Clock {
-        Clock(Arc::new(read))
+        Clock { read: Arc::new(read), behind_ms_max: whole_ms(BEHIND_MAX.as_millis()) }
+    }
+
+    /// The same clock, believed at the start of a node when it is so far behind the newest committed block; 5 s otherwise.
+    #[must_use]
+    pub fn behind(self, max: Duration) -> Clock {
+        Clock { behind_ms_max: whole_ms(max.as_millis()), ..self }
     }
 
     /// The clock of this machine.
@@ -34,7 +46,7 @@ impl Clock {
 
     /// What it shows.
     pub(crate) fn read(&self) -> Reading {
-        (self.0)()
+        (self.read)()
     }
 
     /// Milliseconds since 1970-01-01 UTC.
@@ -61,76 +73,154 @@ fn whole_ms(millis: u128) -> i64 {
 
 /// How far the wall clock may leave the monotonic one before the epochs stop, in milliseconds.
 const STRAY_MS_MAX: i64 = 5_000;
+/// 2024-01-01: a clock that shows less than that was never set.
+const BORN_MS: i64 = 1_704_067_200_000;
 
-/// Compares the wall clock with the monotonic one, as they stood to each other when the node started.
+/// Tells the time of decisions, or why nothing may be decided: compares the wall clock with the monotonic one, as they stood to each
+/// other since the wall clock was first believed, and before that with what the log holds.
 ///
 /// A wall clock that jumps would date payments wrongly, forget records early and refuse commands as expired. Only a restart takes the
 /// time after a jump for the right one: on Linux a suspended machine's monotonic clock stands still, so waking up is a jump too.
 #[derive(Debug)]
 pub(crate) struct Guard {
     clock: Clock,
-    begun: Reading,
+    /// The time of the newest block that was committed when the node started.
+    newest_ms: i64,
+    /// Since when the two clocks are compared; `None` until the wall clock is believed.
+    begun: Mutex<Option<Reading>>,
 }
 
-/// The wall clock has left the monotonic one.
+/// The wall clock is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the wall clock has jumped by {0} ms; no epoch begins until it is back, or until a restart accepts it")]
-pub(crate) struct Strayed(pub(crate) i64);
+pub(crate) enum Strayed {
+    /// It has left the monotonic one by so many milliseconds.
+    #[error("the wall clock has jumped by {0} ms; no epoch begins until it is back, or until a restart accepts it")]
+    Jumped(i64),
+    /// It shows a time so many milliseconds before that of the newest block.
+    #[error(
+        "the wall clock is {0} ms behind the newest committed block; no epoch begins until it has caught up, \
+         or until a restart with a longer clock.behind_max accepts it"
+    )]
+    Behind(i64),
+    /// It shows a time before this program was written.
+    #[error("the wall clock was never set: it shows a time before 2024; no epoch begins until it is set")]
+    Unset,
+}
 
 impl Guard {
-    pub(crate) fn new(clock: Clock) -> Guard {
-        let begun = clock.read();
-        Guard { clock, begun }
+    /// A guard for a log whose newest block is of this time.
+    pub(crate) fn new(clock: Clock, newest_ms: i64) -> Guard {
+        Guard { clock, newest_ms, begun: Mutex::default() }
     }
 
-    /// The clock itself.
+    /// The clock itself, for what decides nothing.
     pub(crate) fn clock(&self) -> &Clock {
         &self.clock
     }
 
+    /// The time of a decision, in milliseconds since 1970-01-01 UTC, or why nothing may be decided now.
+    pub(crate) fn now(&self) -> Result<i64, Strayed> {
+        let now = self.clock.read();
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        match *begun {
+            None => {
+                self.believes(now)?;
+                *begun = Some(now);
+            }
+            Some(begun) => {
+                let drift_ms = drift_ms(begun, now);
+                if STRAY_MS_MAX < drift_ms.saturating_abs() {
+                    return Err(Strayed::Jumped(drift_ms));
+                }
+            }
+        }
+        Ok(now.wall_ms)
+    }
+
+    fn believes(&self, now: Reading) -> Result<(), Strayed> {
+        let behind_ms = self.newest_ms.saturating_sub(now.wall_ms);
+        if now.wall_ms < BORN_MS {
+            return Err(Strayed::Unset);
+        }
+        if self.clock.behind_ms_max < behind_ms {
+            return Err(Strayed::Behind(behind_ms));
+        }
+        Ok(())
+    }
+
     /// By how much the wall clock is ahead of where the monotonic one says it should be.
     pub(crate) fn drift_ms(&self) -> i64 {
-        let now = self.clock.read();
-        let passed = |to: i64, from: i64| to.saturating_sub(from);
-        passed(now.wall_ms, self.begun.wall_ms).saturating_sub(passed(now.monotonic_ms, self.begun.monotonic_ms))
+        let begun = *self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        begun.map_or(0, |begun| drift_ms(begun, self.clock.read()))
     }
 
     /// Why no epoch may begin now, if so.
     pub(crate) fn strayed(&self) -> Option<Strayed> {
-        let drift_ms = self.drift_ms();
-        (STRAY_MS_MAX < drift_ms.saturating_abs()).then_some(Strayed(drift_ms))
+        self.now().err()
     }
+}
+
+fn drift_ms(begun: Reading, now: Reading) -> i64 {
+    let passed = |to: i64, from: i64| to.saturating_sub(from);
+    passed(now.wall_ms, begun.wall_ms).saturating_sub(passed(now.monotonic_ms, begun.monotonic_ms))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
     use super::*;
 
-    #[test]
-    fn a_wall_clock_that_jumps_strays_until_it_is_back() {
-        let shown = Arc::new(Mutex::new(Reading { wall_ms: 1_700_000_000_000, monotonic_ms: 7 }));
+    const START_MS: i64 = 1_800_000_000_000;
+
+    /// Takes steps from a start that is `ahead_ms` of the newest block: both clocks pass by so much and the wall clock jumps by so
+    /// much besides; what the guard says then.
+    fn check(ahead_ms: i64, behind_max: Duration, steps: &[(i64, i64, Result<(), Strayed>)]) {
+        let shown = Arc::new(Mutex::new(Reading { wall_ms: START_MS, monotonic_ms: 7 }));
         let read = shown.clone();
-        let guard = Guard::new(Clock::new(move || *read.lock().expect("a reading")));
-        // Both pass by so much, and the wall clock jumps by so much besides: does it stray?
-        for (passes, jumps, strays) in [
-            (0, 0, None),
-            (86_400_000, 0, None),
-            (1_000, 5_000, None),
-            (1_000, 1, Some(5_001)),
-            (60_000, 0, Some(5_001)),
-            (1_000, -1, None),
-            (1_000, -10_000, None),
-            (1_000, -1, Some(-5_001)),
-            (1_000, 5_001, None),
-            (0, i64::MAX / 2, Some(i64::MAX / 2)),
-        ] {
+        let clock = Clock::new(move || *read.lock().expect("a reading")).behind(behind_max);
+        let guard = Guard::new(clock, START_MS - ahead_ms);
+        for (passes, jumps, expected) in steps {
             let mut shown = shown.lock().expect("a reading");
             shown.wall_ms += passes + jumps;
             shown.monotonic_ms += passes;
+            let due = expected.map(|()| shown.wall_ms);
             drop(shown);
-            assert_eq!(guard.strayed(), strays.map(Strayed), "{passes} ms passed, {jumps} jumped");
+            assert_eq!(guard.now(), due, "{ahead_ms} ms ahead, {passes} ms passed, {jumps} jumped: {steps:?}");
+            assert_eq!(guard.strayed(), expected.err());
         }
+    }
+
+    #[test]
+    fn a_wall_clock_that_jumps_strays_until_it_is_back() {
+        let steps = [
+            (0, 0, Ok(())),
+            (86_400_000, 0, Ok(())),
+            (1_000, 5_000, Ok(())),
+            (1_000, 1, Err(Strayed::Jumped(5_001))),
+            (60_000, 0, Err(Strayed::Jumped(5_001))),
+            (1_000, -1, Ok(())),
+            (1_000, -10_000, Ok(())),
+            (1_000, -1, Err(Strayed::Jumped(-5_001))),
+            (1_000, 5_001, Ok(())),
+            (0, i64::MAX / 2, Err(Strayed::Jumped(i64::MAX / 2))),
+        ];
+        check(0, BEHIND_MAX, &steps);
+    }
+
+    #[test]
+    fn a_wall_clock_that_is_wrong_from_the_start_is_not_believed() {
+        let hour = Duration::from_secs(3_600);
+        check(-5_000, BEHIND_MAX, &[(0, 0, Ok(()))]);
+        // It catches up, or is set right: that is no jump.
+        check(
+            -5_001,
+            BEHIND_MAX,
+            &[(0, 0, Err(Strayed::Behind(5_001))), (1, 0, Ok(())), (0, 6_000, Err(Strayed::Jumped(6_000)))],
+        );
+        check(-86_400_000, BEHIND_MAX, &[(9, 0, Err(Strayed::Behind(86_399_991))), (0, 86_400_000, Ok(())), (9, 0, Ok(()))]);
+        // An operator may say that the log is wrong.
+        check(-3_600_000, hour, &[(0, 0, Ok(()))]);
+        check(-3_600_001, hour, &[(0, 0, Err(Strayed::Behind(3_600_001)))]);
+        // No battery, no network.
+        check(i64::MAX / 2, hour, &[(0, -START_MS, Err(Strayed::Unset)), (60_000, START_MS, Ok(()))]);
     }
 }

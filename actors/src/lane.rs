@@ -4,16 +4,15 @@
 //! lane dies itself, its node starts a new one, which restores everything from log and stores.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use finflow_ledger::PaymentId;
 use finflow_state::{Store, store};
-use finflow_topologies::lane::{Answer, Failure, Lane, Next, Status};
+use finflow_topologies::lane::{Lane, Status};
 use finflow_topologies::log::{self, Commit, Resolution, Session};
-use finflow_topologies::{Halt, Rules, Topic, Work};
+use finflow_topologies::{Halt, Rules};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::sync::watch;
 use tracing::warn;
@@ -28,16 +27,11 @@ use crate::supervisor::{Kind, Restarts};
 
 mod apply;
 mod assignment;
+mod beside;
+mod commit;
 mod standstill;
+mod turn;
 
-/// Bytes fetched from one partition of one topic at a time.
-const FETCH_BYTES: usize = 512 * 1024;
-/// A partition that has not answered its work by then is taken for lost.
-const DECIDE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Intervals that an epoch may gather while input waits.
-const INTERVALS_MAX: u32 = 4;
-/// How often the lane looks whether commands that are withheld may go on.
-const WITHHELD_DELAY: Duration = Duration::from_millis(1);
 /// How long after the last epoch even a single one is written.
 const APPLY_AFTER: Duration = Duration::from_millis(50);
 /// How long the lane waits before it asks again how a doubtful commit ended, or commits after a refusal.
@@ -78,6 +72,8 @@ pub(crate) enum Message {
     Corrupt(u32, String),
     /// Kills a partition actor, as chaos does.
     Kill(u32),
+    /// The lane dies over it, as chaos does, and so does the answer.
+    Fail(ractor::concurrency::OneshotSender<()>),
     /// Finishes what is in flight, writes the stores, answers and takes no more turns.
     Drain(RpcReplyPort<()>),
 }
@@ -171,6 +167,10 @@ impl Actor for LaneActor {
                     actor.kill();
                 }
             }
+            Message::Fail(answer) => {
+                drop(answer);
+                return Err("killed on request".into());
+            }
             Message::Drain(answer) => {
                 state.draining = Some(answer);
                 myself.cast(Message::Turn)?;
@@ -231,192 +231,6 @@ impl State {
         Ok(())
     }
 
-    /// Fetches, decides every round that is due, closes the epoch when it is time, and begins its commit.
-    async fn turn(&mut self, myself: &ActorRef<Message>) -> Result<(), ActorProcessingErr> {
-        if self.is_over {
-            return Ok(());
-        }
-        self.is_scheduled.store(false, Ordering::Release);
-        if let Some(strayed) = self.args.clock.strayed() {
-            return self.stand_still(myself, strayed);
-        }
-        self.stands_still = false;
-        if self.draining.is_none() && !self.fetch() {
-            myself.send_after(RETRY_DELAY, || Message::Turn);
-        }
-        let is_withheld = loop {
-            let next = self.decide_round().await;
-            self.note_opened();
-            match next {
-                None => break self.lane.has_input(),
-                Some(Next::Dropped) => {
-                    // Whatever was dropped is fetched again, also where nothing else wakes the lane.
-                    myself.send_after(RETRY_DELAY, || Message::Turn);
-                    break false;
-                }
-                Some(Next::Quiet) if self.is_due() => break false,
-                Some(Next::Quiet | Next::Round) => {}
-            }
-        };
-        self.close(myself);
-        if !self.lane.is_committing() && !self.lane.has_open() {
-            self.apply(myself);
-            self.finish_drain();
-        }
-        self.schedule(myself, is_withheld);
-        Ok(())
-    }
-
-    /// Remembers since when there is an open epoch.
-    fn note_opened(&mut self) {
-        self.opened_at = self.lane.has_open().then(|| self.opened_at.unwrap_or_else(Instant::now));
-    }
-
-    /// Lets the partitions decide one round; `None` when none is due.
-    async fn decide_round(&mut self) -> Option<Next> {
-        let work = self.lane.round(self.args.clock.clock().now_ms());
-        if work.is_empty() {
-            return None;
-        }
-        let answers = self.decide(work).await;
-        Some(self.lane.merge(answers))
-    }
-
-    /// Whether the open epoch should be closed now.
-    ///
-    /// A commit costs about the same whatever it holds, so its epoch adapts to the load: the first input after a pause is
-    /// committed at once, a steady stream once an interval, and a backlog in epochs that gather several intervals long.
-    fn is_due(&self) -> bool {
-        let interval = self.args.epoch_interval;
-        let is_quiet = !self.lane.has_input() && interval <= self.closed_at.elapsed();
-        let is_late = |opened_at: Instant| is_quiet || interval * INTERVALS_MAX <= opened_at.elapsed();
-        let is_asked = self.lane.is_full() || self.lane.has_suspect() || self.draining.is_some();
-        is_asked || self.opened_at.is_some_and(is_late)
-    }
-
-    /// `false` if something could not be read and must be asked for again.
-    fn fetch(&mut self) -> bool {
-        let mut is_whole = true;
-        for id in self.lane.partitions().collect::<Vec<_>>() {
-            let wants = self.lane.wants(id);
-            for (topic, from) in [(Topic::Commands, wants.commands), (Topic::Postings, wants.postings)] {
-                let Some(from) = from else { continue };
-                match self.args.log.follow(topic, id, from, FETCH_BYTES) {
-                    Ok(fetched) if fetched.next == from => {}
-                    Ok(fetched) => {
-                        // What is not a record moves the place as well, and nothing else would show it.
-                        let is_empty = fetched.records.is_empty();
-                        self.lane.offer(topic, id, from, fetched);
-                        if is_empty {
-                            self.show(id);
-                        }
-                    }
-                    Err(cause) => {
-                        warn!(partition = id, %topic, from, %cause, "cannot read");
-                        self.lane.unreadable(id, &cause);
-                        is_whole = false;
-                    }
-                }
-            }
-        }
-        is_whole
-    }
-
-    /// Gives each partition its work, all at once, and takes the answers.
-    async fn decide(&self, work: Vec<(u32, Work)>) -> Vec<Answer> {
-        let mut asked = Vec::with_capacity(work.len());
-        for (id, work) in work {
-            let (sender, answer) = ractor::concurrency::oneshot();
-            let message = partition::Message::Decide(Box::new(work), sender.into());
-            let is_sent = self.actors.get(&id).is_some_and(|(actor, _)| actor.cast(message).is_ok());
-            asked.push((id, is_sent.then_some(answer)));
-        }
-        let mut answers = Vec::with_capacity(asked.len());
-        for (id, answer) in asked {
-            let answer = match answer {
-                Some(answer) => tokio::time::timeout(DECIDE_TIMEOUT, answer).await,
-                None => {
-                    answers.push((id, Err(Failure::Lost)));
-                    continue;
-                }
-            };
-            answers.push((
-                id,
-                match answer {
-                    Ok(Ok(Ok(open))) => Ok(open),
-                    Ok(Ok(Err(halt))) => Err(Failure::Halted(halt)),
-                    Ok(Err(_)) | Err(_) => Err(Failure::Lost),
-                },
-            ));
-        }
-        answers
-    }
-
-    fn close(&mut self, myself: &ActorRef<Message>) {
-        if self.lane.is_committing() || !self.is_due() {
-            return;
-        }
-        let Some(transaction) = self.lane.close(self.args.clock.clock().now_ms()) else { return };
-        // A confirmation leaves the open epoch as it is.
-        self.note_opened();
-        self.closed_at = Instant::now();
-        let (session, myself) = (self.session.clone(), myself.clone());
-        tokio::task::spawn_blocking(move || {
-            let commit = || session.lock().unwrap_or_else(PoisonError::into_inner).commit(transaction);
-            let commit = catch_unwind(AssertUnwindSafe(commit));
-            let commit = commit.unwrap_or_else(|_| Commit::InDoubt("the commit panicked".to_owned()));
-            // A lane that is gone has left the outcome in the log.
-            let _ = myself.cast(Message::Answered(commit));
-        });
-    }
-
-    fn answered(&mut self, myself: &ActorRef<Message>, commit: &Commit) -> Result<(), ActorProcessingErr> {
-        match commit {
-            Commit::Committed => self.settle(myself, Resolution::Committed),
-            Commit::Aborted(cause) => {
-                warn!(%cause, "epoch aborted");
-                self.settle(myself, Resolution::Aborted)
-            }
-            Commit::Fenced => Err("fenced by another lane of this name".into()),
-            Commit::InDoubt(cause) => {
-                warn!(%cause, "commit in doubt");
-                self.resolve_later(myself);
-                Ok(())
-            }
-        }
-    }
-
-    fn resolve_later(&self, myself: &ActorRef<Message>) {
-        let (session, myself, stamp) = (self.session.clone(), myself.clone(), self.lane.stamp().clone());
-        tokio::spawn(async move {
-            tokio::time::sleep(RETRY_DELAY).await;
-            let resolve = move || session.lock().unwrap_or_else(PoisonError::into_inner).resolve(&stamp);
-            let asked = tokio::task::spawn_blocking(resolve).await;
-            let asked = asked.unwrap_or_else(|error| Err(log::Error::Unavailable(error.to_string())));
-            // A lane that is gone has left the outcome in the log.
-            let _ = myself.cast(Message::Resolved(asked));
-        });
-    }
-
-    fn settle(&mut self, myself: &ActorRef<Message>, resolution: Resolution) -> Result<(), ActorProcessingErr> {
-        let settled = self.lane.settle(resolution);
-        settled.halted.iter().for_each(|id| self.report_halt(*id));
-        let outcome = if settled.committed { "committed" } else { "aborted" };
-        ::metrics::counter!(metrics::EPOCHS, "outcome" => outcome).increment(1);
-        ::metrics::counter!(metrics::INPUTS).increment(settled.inputs);
-        ::metrics::histogram!(metrics::COMMIT_SECONDS).record(self.closed_at.elapsed());
-        self.lane.partitions().for_each(|id| self.show(id));
-        self.args.waiters.wake(&settled.outcomes);
-        self.apply(myself);
-        self.recall_assignment(myself)?;
-        if settled.committed {
-            myself.cast(Message::Turn)?;
-        } else {
-            myself.send_after(RETRY_DELAY, || Message::Turn);
-        }
-        Ok(())
-    }
-
     fn show(&self, id: u32) {
         let (Some(committed), Some(head)) = (self.args.partitions.get(&id), self.lane.head(id)) else { return };
         let halted = match self.lane.status(id) {
@@ -429,50 +243,5 @@ impl State {
         let lane = Some(self.args.name.clone());
         let condition = Condition { lane, commands_next, postings_next, halted, is_quiet: !is_busy, ..Condition::at(head) };
         committed.show(self.lane.committed_layers(id), condition);
-    }
-
-    /// Writes the stores and answers, beside the actor: a disk may hold a thread for long, and signals are still to be heard.
-    fn finish_drain(&mut self) {
-        let is_written = |id| !self.may_apply(id) || self.has_fault(id);
-        if !self.applying.is_empty() || !self.lane.partitions().all(is_written) {
-            return;
-        }
-        let Some(answer) = self.draining.take() else { return };
-        self.is_over = true;
-        let stores: Vec<_> = self.args.partitions.values().filter_map(|committed| committed.store.clone()).collect();
-        tokio::task::spawn_blocking(move || {
-            for store in stores {
-                if let Err(cause) = store.flush() {
-                    warn!(%cause, "cannot flush a store");
-                }
-            }
-            // A node that waits no longer stops its actors itself.
-            let _ = answer.send(());
-        });
-    }
-
-    /// Another turn as soon as there is input to decide, when the open epoch is due, or when the stores should follow.
-    fn schedule(&mut self, myself: &ActorRef<Message>, is_withheld: bool) {
-        if let Some(alarm) = self.alarm.take() {
-            alarm.abort();
-        }
-        if is_withheld {
-            self.alarm = Some(myself.send_after(WITHHELD_DELAY, || Message::Turn));
-            return;
-        }
-        if self.lane.has_input() {
-            if !self.is_scheduled.swap(true, Ordering::AcqRel) {
-                // A lane that cannot be told has ended.
-                let _ = myself.cast(Message::Turn);
-            }
-            return;
-        }
-        let delay = match self.opened_at {
-            _ if self.lane.is_committing() => return,
-            Some(_) => self.args.epoch_interval,
-            None if self.lane.partitions().any(|id| self.may_apply(id)) => APPLY_AFTER,
-            None => return,
-        };
-        self.alarm = Some(myself.send_after(delay.saturating_sub(self.closed_at.elapsed()), || Message::Turn));
     }
 }

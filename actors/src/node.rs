@@ -346,12 +346,20 @@ impl Node {
         self.tell(partition, Message::Resume(partition));
     }
 
+    /// Kills the lane that runs a partition, and returns when it is dead; another one takes its place.
+    pub async fn kill_lane(&self, partition: u32) {
+        let (sender, dead) = ractor::concurrency::oneshot();
+        self.tell(partition, Message::Fail(sender));
+        // It dies over the message, and the answer with it.
+        let _ = dead.await;
+    }
+
     /// Kills a partition actor.
     pub fn kill_partition(&self, partition: u32) {
         self.tell(partition, Message::Kill(partition));
     }
 
-    /// Why no epoch begins anywhere, if so: the wall clock has jumped.
+    /// Why no epoch begins anywhere, if so: the wall clock is wrong.
     pub fn clock_cause(&self) -> Option<String> {
         self.0.clock.strayed().map(|strayed| strayed.to_string())
     }

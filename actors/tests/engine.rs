@@ -156,8 +156,16 @@ async fn a_posting_that_cannot_be_read_halts_one_partition_and_no_other() {
         node.changed(Duration::from_millis(20)).await;
     }
     assert!(node.status()[0].cause.as_ref().is_some_and(|cause| cause.contains("posting at offset 0 cannot be read")));
-    node.publish(opened(20)).await.expect("a log");
-    assert!(node.idle(DEADLINE).await, "{:?}", node.status());
+    let cause = node.status()[0].cause.clone();
+    // A lane that dies and comes back is no operator: the partition stays halted, and the rest goes on.
+    for round in 0..3 {
+        node.kill_lane(0).await;
+        node.publish(opened(20 + round)).await.expect("a log");
+        assert!(node.idle(DEADLINE).await, "{:?}", node.status());
+        let status = &node.status()[0];
+        assert_eq!((status.state.as_str(), &status.cause, status.block), ("halted", &cause, 0), "round {round}");
+        assert_eq!(node.range(Topic::Events, 0).expect("a log").end, 0, "round {round}: nothing is decided there");
+    }
     for n in 0..20 {
         let id = WalletId::parse(&format!("w{n}")).expect("valid");
         match partition_of_wallet(&id, 4) {
@@ -165,5 +173,41 @@ async fn a_posting_that_cannot_be_read_halts_one_partition_and_no_other() {
             _ => assert!(node.wallet(&id).expect("readable").is_some(), "{id}"),
         }
     }
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_that_keeps_dying_is_given_up_and_its_partitions_say_so() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let node = Node::start(settings(dir.path(), 2)).await.expect("a node");
+    node.publish(opened(20)).await.expect("a log");
+    assert!(node.idle(DEADLINE).await);
+    let lanes: Vec<String> = node.status().into_iter().map(|status| status.lane).collect();
+    let until = Instant::now() + DEADLINE;
+    while node.status()[0].cause.is_none() {
+        assert!(Instant::now() < until, "it is never given up: {:?}", node.status());
+        node.kill_lane(0).await;
+        node.changed(Duration::from_millis(20)).await;
+    }
+    node.publish(opened(40)).await.expect("what is published is in the log");
+    assert!(node.idle(DEADLINE).await, "{:?}", node.status());
+    for (status, lane) in node.status().iter().zip(&lanes) {
+        let id = status.partition;
+        let is_given_up = *lane == lanes[0];
+        let says_so = status.cause.as_ref().is_some_and(|cause| cause.contains("its lane keeps dying"));
+        assert_eq!((says_so, status.state == "halted"), (is_given_up, is_given_up), "{status:?}");
+        assert_eq!(status.commands_lag == 0, !is_given_up, "{status:?}");
+        let wallet = (0..20).map(|n| WalletId::parse(&format!("w{n}")).expect("valid"));
+        for wallet in wallet.filter(|wallet| partition_of_wallet(wallet, 4) == id) {
+            assert_eq!(node.wallet(&wallet).is_err(), is_given_up, "{wallet}");
+        }
+    }
+    assert_eq!(lanes.iter().filter(|lane| **lane == lanes[0]).count(), 2, "the other lane has the others");
+    node.stop().await;
+    drop(node);
+    // A restart of the service begins anew, and nothing is lost.
+    let node = Node::start(settings(dir.path(), 2)).await.expect("a node");
+    assert!(node.idle(DEADLINE).await);
+    check(&node, 40, 0);
     node.stop().await;
 }

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use finflow_actors::log::embedded::EmbeddedLog;
 use finflow_actors::{Clock, Housekeeping, Node, Publish, Settings};
 use finflow_ledger::WalletId;
 use finflow_topologies::Topic;
+use finflow_topologies::log::{Log, Outgoing};
 use finflow_topologies::simulation::audit;
+use finflow_topologies::topics::partition_of_key;
 
 use self::failing::{FailingDisk, Fault};
 
@@ -99,14 +102,15 @@ fn check(node: &Node, transfers: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lanes_go_on_after_every_kind_of_failed_write() {
-    for (fault, seed) in [(Some(Fault::Before), 1), (Some(Fault::After), 2), (Some(Fault::Torn), 3), (None, 4)] {
+    let all = [Some(Fault::Before), Some(Fault::After), Some(Fault::Torn), Some(Fault::Panic), None];
+    for (fault, seed) in all.into_iter().zip(1..) {
         let dir = tempfile::tempdir().expect("a directory");
         let disk = Arc::new(FailingDisk::default());
         let node = Node::start_on(disk.clone(), settings(dir.path())).await.expect("a node");
         insist(&node, opened()).await;
         assert!(node.idle(DEADLINE).await);
         let mut random = fastrand::Rng::with_seed(seed);
-        let kinds = [Fault::Before, Fault::After, Fault::Torn];
+        let kinds = [Fault::Before, Fault::After, Fault::Torn, Fault::Panic];
         let (count, batch) = (600, 20);
         for begin in (0..count).step_by(batch) {
             disk.script([None, None, fault.or_else(|| random.choice(kinds))].into_iter().skip(random.usize(0..2)));
@@ -146,5 +150,42 @@ async fn a_log_without_a_disk_says_so_and_goes_on_by_itself() {
         until("the log opens again by itself", || node.faults().is_empty()).await;
         assert!(node.idle(DEADLINE).await, "{:?}", node.status());
         check(&node, end);
+    }
+}
+
+/// A posting that cannot be read makes a partition suspect at once, while commands for the others are decided: their epoch stays
+/// open until the confirmation is settled, whichever way, and goes on without any other input.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_epoch_that_is_open_beside_a_confirmation_goes_on_however_that_ends() {
+    const HALTED: u32 = 0;
+    for fault in [None, Some(Fault::Before), Some(Fault::After), Some(Fault::Torn), Some(Fault::Panic)] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let settings = Settings { lanes: 1, ..settings(dir.path()) };
+        Node::start(settings.clone()).await.expect("a node").stop().await;
+        let log = EmbeddedLog::open(&dir.path().join("log"), settings.partitions).expect("a log");
+        let garbage = Outgoing { value: Some(Bytes::from_static(b"no posting")), ..Outgoing::default() };
+        log.append(Topic::Postings, HALTED, vec![garbage]).expect("a log");
+        let mut expected = 0;
+        for record in opened() {
+            let key = record.key.expect("a key");
+            let partition = partition_of_key(&key, settings.partitions);
+            expected += usize::from(partition != HALTED);
+            let command = Outgoing { key: Some(key), value: record.value, ..Outgoing::default() };
+            log.append(Topic::Commands, partition, vec![command]).expect("a log");
+        }
+        drop(log);
+
+        let disk = Arc::new(FailingDisk::default());
+        // The first thing that is written is the confirmation, and so are the next two where it is refused.
+        disk.script([fault, fault, fault]);
+        let node = Node::start_on(disk.clone(), settings).await.expect("a node");
+        let told = || (0..4).map(|id| node.range(Topic::Events, id).expect("a range").end as usize).sum::<usize>();
+        until("the others go on", || told() == expected).await;
+        until("the halt is confirmed", || node.status()[HALTED as usize].cause.is_some()).await;
+        assert!(node.idle(DEADLINE).await, "{fault:?}: {:?}", node.status());
+        assert_eq!((told(), node.range(Topic::Events, HALTED).expect("a range").end), (expected, 0), "{fault:?}");
+        let (_, failed) = disk.counts();
+        assert_eq!(failed, if fault.is_some() { 3 } else { 0 }, "{fault:?}");
+        node.stop().await;
     }
 }

@@ -43,6 +43,8 @@ pub struct Config {
     pub epoch: Epoch,
     /// The treasury.
     pub treasury: Treasury,
+    /// The clock.
+    pub clock: Clock,
     /// The memory of commands seen.
     pub dedup: Dedup,
     /// The store.
@@ -130,6 +132,15 @@ pub struct Treasury {
     /// Whether top-ups are allowed.
     #[serde(deserialize_with = "values::truth")]
     pub enabled: bool,
+}
+
+/// `[clock]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Clock {
+    /// How far it may be behind the newest committed block at the start; more than zero.
+    #[serde(with = "values::duration")]
+    pub behind_max: Duration,
 }
 
 /// `[dedup]`

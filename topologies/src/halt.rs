@@ -8,6 +8,9 @@ use finflow_state::store;
 /// The broken invariant, in words an operator can act on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Halt {
+    /// What an earlier life of the lane has found, in its words.
+    #[error("{0}")]
+    Known(String),
     /// Under the protocol this means that the log lost or repeated committed data.
     #[error("posting {found} from partition {from} arrived where {expected} was due")]
     Sequence {

@@ -1,6 +1,5 @@
 //! Writing committed epochs to the stores, beside the lane: it goes on deciding and committing meanwhile.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 
 use finflow_state::store;
@@ -8,6 +7,7 @@ use finflow_topologies::lane::Status;
 use ractor::{ActorProcessingErr, ActorRef};
 use tracing::error;
 
+use super::beside::{beside, died_writing};
 use super::{APPLY_AFTER, Message, RETRY_DELAY, State};
 use crate::partition;
 
@@ -25,13 +25,10 @@ impl State {
             }
             let Some(committed) = self.args.partitions.get(&id).cloned() else { continue };
             self.applying.insert(id);
-            let (blocks, myself) = (self.lane.unapplied(id), myself.clone());
-            tokio::task::spawn_blocking(move || {
-                let result = catch_unwind(AssertUnwindSafe(|| committed.apply(&blocks)));
-                let result = result.unwrap_or_else(|_| Err(store::Error::Io("writing it panicked".to_owned())));
-                // A lane that is gone has left the blocks in the journal.
-                let _ = myself.cast(Message::Applied(id, blocks.len(), result));
-            });
+            let blocks = self.lane.unapplied(id);
+            let count = blocks.len();
+            let apply = move || committed.apply(&blocks);
+            beside(myself, apply, Err(died_writing()), move |result| Message::Applied(id, count, result));
         }
     }
 

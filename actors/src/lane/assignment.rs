@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, PoisonError};
 
-use finflow_topologies::log;
 use finflow_topologies::restore::restore;
+use finflow_topologies::{Halt, log};
 use ractor::{ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
@@ -80,6 +80,7 @@ impl State {
             self.claimed.insert(id);
             return Ok(());
         };
+        let known = committed.condition().halted;
         let (session, log, held) = (self.session.clone(), self.args.log.clone(), committed.clone());
         let restored = tokio::task::spawn_blocking(move || {
             let claim = session.lock().unwrap_or_else(PoisonError::into_inner).claim(id)?;
@@ -96,11 +97,18 @@ impl State {
                 }
                 let actor = self.start(myself, id).await?;
                 self.actors.insert(id, (actor, Restarts::default()));
+                // Only an operator ends a halt, not the death of the lane that found it.
+                if let Some(cause) = known {
+                    warn!(partition = id, cause, "still halted");
+                    self.lane.halt(id, Halt::Known(cause));
+                }
                 self.show(id);
             }
             Err(cause) => {
                 error!(partition = id, %cause, "halted");
-                ::metrics::counter!(metrics::HALTS).increment(1);
+                if known.is_none() {
+                    ::metrics::counter!(metrics::HALTS).increment(1);
+                }
                 let condition = Condition { halted: Some(cause.to_string()), ..Condition::default() };
                 committed.show(Arc::from([]), condition);
             }

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -197,7 +198,9 @@ impl EmbeddedLog {
         if let Err(error) = self.settle() {
             return requests.iter().map(|_| Answer::Refused(error.clone())).collect();
         }
-        let answers = match self.write_rows(&requests) {
+        // A panic on the way to the disk may have written as much as an error.
+        let written = catch_unwind(AssertUnwindSafe(|| self.write_rows(&requests)));
+        let answers = match written.unwrap_or_else(|_| Err(Error::Unavailable("the writer panicked".to_owned()))) {
             Ok(answers) => answers,
             Err(error) => {
                 self.close(&error);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use finflow_state::{Generation, Shared, Snapshots};
+use finflow_state::{Generation, Shared, Snapshots, Store};
 use finflow_topologies::{Rules, restore};
 use tracing::error;
 
@@ -42,7 +42,9 @@ pub(super) fn open(disk: Arc<dyn Disk>, settings: Settings) -> Result<Inner, Sta
     };
     let partitions = restored(&restorer, &log)?;
     let carrier = Arc::new(Carrier::new(restorer.snapshots, generation, scratch, settings.clock.clone()));
-    let clock = Arc::new(Guard::new(settings.clock.clone()));
+    let heads = partitions.values().filter_map(|committed| committed.store.as_ref()?.head());
+    let newest_ms = heads.map(|head| head.at_ms).max().unwrap_or(i64::MIN);
+    let clock = Arc::new(Guard::new(settings.clock.clone(), newest_ms));
     let started_ms = settings.clock.now_ms();
     Ok(Inner { settings, log, partitions, carrier, waiters: Arc::default(), clock, started_ms, root: None })
 }

@@ -21,6 +21,8 @@ pub(crate) enum Fault {
     After,
     /// It reaches the file, but the sync fails, and the second half of it is lost.
     Torn,
+    /// All of it is written and durable; then the thread that wrote it panics.
+    Panic,
 }
 
 #[derive(Default)]
@@ -112,6 +114,10 @@ impl Disk for FailingDisk {
             Some(Fault::Before) => {}
             Some(Fault::After) => SoundDisk.write(db, batch)?,
             Some(Fault::Torn) => self.tear(db, batch)?,
+            Some(Fault::Panic) => {
+                SoundDisk.write(db, batch)?;
+                panic!("a writing thread dies");
+            }
         }
         Err(Error::Unavailable("input/output error".to_owned()))
     }

@@ -1,0 +1,96 @@
+//! The commit of an epoch: it is closed, written beside the lane, and settled once its outcome is certain.
+
+use std::sync::PoisonError;
+use std::time::Instant;
+
+use finflow_state::Store;
+use finflow_topologies::log::{Commit, Resolution};
+use ractor::{ActorProcessingErr, ActorRef};
+use tracing::warn;
+
+use super::beside::{beside, died_asking, died_committing};
+use super::{Message, RETRY_DELAY, State};
+use crate::clock::Strayed;
+use crate::metrics;
+
+impl State {
+    /// Closes the open epoch, if it is due and nothing is in flight, and begins its commit.
+    pub(super) fn close(&mut self, myself: &ActorRef<Message>) -> Result<(), Strayed> {
+        if self.lane.is_committing() || !self.is_due() {
+            return Ok(());
+        }
+        let Some(transaction) = self.lane.close(self.args.clock.now()?) else { return Ok(()) };
+        // A confirmation leaves the open epoch as it is.
+        self.note_opened();
+        self.closed_at = Instant::now();
+        let session = self.session.clone();
+        let commit = move || session.lock().unwrap_or_else(PoisonError::into_inner).commit(transaction);
+        beside(myself, commit, died_committing(), Message::Answered);
+        Ok(())
+    }
+
+    pub(super) fn answered(&mut self, myself: &ActorRef<Message>, commit: &Commit) -> Result<(), ActorProcessingErr> {
+        match commit {
+            Commit::Committed => self.settle(myself, Resolution::Committed),
+            Commit::Aborted(cause) => {
+                warn!(%cause, "epoch aborted");
+                self.settle(myself, Resolution::Aborted)
+            }
+            Commit::Fenced => Err("fenced by another lane of this name".into()),
+            Commit::InDoubt(cause) => {
+                warn!(%cause, "commit in doubt");
+                self.resolve_later(myself);
+                Ok(())
+            }
+        }
+    }
+
+    /// Asks the log how the commit in doubt has ended, after a while.
+    pub(super) fn resolve_later(&self, myself: &ActorRef<Message>) {
+        let (session, myself, stamp) = (self.session.clone(), myself.clone(), self.lane.stamp().clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(RETRY_DELAY).await;
+            let resolve = move || session.lock().unwrap_or_else(PoisonError::into_inner).resolve(&stamp);
+            beside(&myself, resolve, Err(died_asking()), Message::Resolved);
+        });
+    }
+
+    pub(super) fn settle(&mut self, myself: &ActorRef<Message>, resolution: Resolution) -> Result<(), ActorProcessingErr> {
+        let settled = self.lane.settle(resolution);
+        settled.halted.iter().for_each(|id| self.report_halt(*id));
+        let outcome = if settled.committed { "committed" } else { "aborted" };
+        ::metrics::counter!(metrics::EPOCHS, "outcome" => outcome).increment(1);
+        ::metrics::counter!(metrics::INPUTS).increment(settled.inputs);
+        ::metrics::histogram!(metrics::COMMIT_SECONDS).record(self.closed_at.elapsed());
+        self.lane.partitions().for_each(|id| self.show(id));
+        self.args.waiters.wake(&settled.outcomes);
+        self.apply(myself);
+        self.recall_assignment(myself)?;
+        if settled.committed {
+            myself.cast(Message::Turn)?;
+        } else {
+            myself.send_after(RETRY_DELAY, || Message::Turn);
+        }
+        Ok(())
+    }
+
+    /// Writes the stores and answers, beside the actor: a disk may hold a thread for long, and signals are still to be heard.
+    pub(super) fn finish_drain(&mut self) {
+        let is_written = |id| !self.may_apply(id) || self.has_fault(id);
+        if !self.applying.is_empty() || !self.lane.partitions().all(is_written) {
+            return;
+        }
+        let Some(answer) = self.draining.take() else { return };
+        self.is_over = true;
+        let stores: Vec<_> = self.args.partitions.values().filter_map(|committed| committed.store.clone()).collect();
+        tokio::task::spawn_blocking(move || {
+            for store in stores {
+                if let Err(cause) = store.flush() {
+                    warn!(%cause, "cannot flush a store");
+                }
+            }
+            // A node that waits no longer stops its actors itself.
+            let _ = answer.send(());
+        });
+    }
+}

@@ -1,0 +1,176 @@
+//! The lane's turn: fetch, decide, close. What is due is done, and the next turn is ordered for the time when more will be.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use finflow_topologies::lane::{Answer, Failure, Next};
+use finflow_topologies::{Topic, Work};
+use ractor::{ActorProcessingErr, ActorRef};
+use tracing::warn;
+
+use super::{APPLY_AFTER, Message, RETRY_DELAY, State};
+use crate::clock::Strayed;
+use crate::partition;
+
+/// Bytes fetched from one partition of one topic at a time.
+const FETCH_BYTES: usize = 512 * 1024;
+/// A partition that has not answered its work by then is taken for lost.
+const DECIDE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Intervals that an epoch may gather while input waits.
+const INTERVALS_MAX: u32 = 4;
+/// How often the lane looks whether commands that are withheld may go on.
+const WITHHELD_DELAY: Duration = Duration::from_millis(1);
+
+impl State {
+    /// Fetches, decides every round that is due, closes the epoch when it is time, and begins its commit.
+    pub(super) async fn turn(&mut self, myself: &ActorRef<Message>) -> Result<(), ActorProcessingErr> {
+        if self.is_over {
+            return Ok(());
+        }
+        self.is_scheduled.store(false, Ordering::Release);
+        if let Err(strayed) = self.args.clock.now() {
+            return self.stand_still(myself, strayed);
+        }
+        self.stands_still = false;
+        if self.draining.is_none() && !self.fetch() {
+            myself.send_after(RETRY_DELAY, || Message::Turn);
+        }
+        let is_withheld = loop {
+            let next = self.decide_round().await;
+            self.note_opened();
+            let next = match next {
+                Ok(next) => next,
+                Err(strayed) => return self.stand_still(myself, strayed),
+            };
+            match next {
+                None => break self.lane.has_input(),
+                Some(Next::Dropped) => {
+                    // Whatever was dropped is fetched again, also where nothing else wakes the lane.
+                    myself.send_after(RETRY_DELAY, || Message::Turn);
+                    break false;
+                }
+                Some(Next::Quiet) if self.is_due() => break false,
+                Some(Next::Quiet | Next::Round) => {}
+            }
+        };
+        if let Err(strayed) = self.close(myself) {
+            return self.stand_still(myself, strayed);
+        }
+        if !self.lane.is_committing() && !self.lane.has_open() {
+            self.apply(myself);
+            self.finish_drain();
+        }
+        self.schedule(myself, is_withheld);
+        Ok(())
+    }
+
+    /// Remembers since when there is an open epoch.
+    pub(super) fn note_opened(&mut self) {
+        self.opened_at = self.lane.has_open().then(|| self.opened_at.unwrap_or_else(Instant::now));
+    }
+
+    /// Lets the partitions decide one round; `None` when none is due. Nothing is decided by a clock that is wrong.
+    async fn decide_round(&mut self) -> Result<Option<Next>, Strayed> {
+        let work = self.lane.round(self.args.clock.now()?);
+        if work.is_empty() {
+            return Ok(None);
+        }
+        let answers = self.decide(work).await;
+        Ok(Some(self.lane.merge(answers)))
+    }
+
+    /// Whether the open epoch should be closed now.
+    ///
+    /// A commit costs about the same whatever it holds, so its epoch adapts to the load: the first input after a pause is
+    /// committed at once, a steady stream once an interval, and a backlog in epochs that gather several intervals long.
+    pub(super) fn is_due(&self) -> bool {
+        let interval = self.args.epoch_interval;
+        let is_quiet = !self.lane.has_input() && interval <= self.closed_at.elapsed();
+        let is_late = |opened_at: Instant| is_quiet || interval * INTERVALS_MAX <= opened_at.elapsed();
+        let is_asked = self.lane.is_full() || self.lane.has_suspect() || self.draining.is_some();
+        is_asked || self.opened_at.is_some_and(is_late)
+    }
+
+    /// `false` if something could not be read and must be asked for again.
+    fn fetch(&mut self) -> bool {
+        let mut is_whole = true;
+        for id in self.lane.partitions().collect::<Vec<_>>() {
+            let wants = self.lane.wants(id);
+            for (topic, from) in [(Topic::Commands, wants.commands), (Topic::Postings, wants.postings)] {
+                let Some(from) = from else { continue };
+                match self.args.log.follow(topic, id, from, FETCH_BYTES) {
+                    Ok(fetched) if fetched.next == from => {}
+                    Ok(fetched) => {
+                        // What is not a record moves the place as well, and nothing else would show it.
+                        let is_empty = fetched.records.is_empty();
+                        self.lane.offer(topic, id, from, fetched);
+                        if is_empty {
+                            self.show(id);
+                        }
+                    }
+                    Err(cause) => {
+                        warn!(partition = id, %topic, from, %cause, "cannot read");
+                        self.lane.unreadable(id, &cause);
+                        is_whole = false;
+                    }
+                }
+            }
+        }
+        is_whole
+    }
+
+    /// Gives each partition its work, all at once, and takes the answers.
+    async fn decide(&self, work: Vec<(u32, Work)>) -> Vec<Answer> {
+        let mut asked = Vec::with_capacity(work.len());
+        for (id, work) in work {
+            let (sender, answer) = ractor::concurrency::oneshot();
+            let message = partition::Message::Decide(Box::new(work), sender.into());
+            let is_sent = self.actors.get(&id).is_some_and(|(actor, _)| actor.cast(message).is_ok());
+            asked.push((id, is_sent.then_some(answer)));
+        }
+        let mut answers = Vec::with_capacity(asked.len());
+        for (id, answer) in asked {
+            let answer = match answer {
+                Some(answer) => tokio::time::timeout(DECIDE_TIMEOUT, answer).await,
+                None => {
+                    answers.push((id, Err(Failure::Lost)));
+                    continue;
+                }
+            };
+            answers.push((
+                id,
+                match answer {
+                    Ok(Ok(Ok(open))) => Ok(open),
+                    Ok(Ok(Err(halt))) => Err(Failure::Halted(halt)),
+                    Ok(Err(_)) | Err(_) => Err(Failure::Lost),
+                },
+            ));
+        }
+        answers
+    }
+
+    /// Another turn as soon as there is input to decide, when the open epoch is due, or when the stores should follow.
+    pub(super) fn schedule(&mut self, myself: &ActorRef<Message>, is_withheld: bool) {
+        if let Some(alarm) = self.alarm.take() {
+            alarm.abort();
+        }
+        if is_withheld {
+            self.alarm = Some(myself.send_after(WITHHELD_DELAY, || Message::Turn));
+            return;
+        }
+        if self.lane.has_input() {
+            if !self.is_scheduled.swap(true, Ordering::AcqRel) {
+                // A lane that cannot be told has ended.
+                let _ = myself.cast(Message::Turn);
+            }
+            return;
+        }
+        let delay = match self.opened_at {
+            _ if self.lane.is_committing() => return,
+            Some(_) => self.args.epoch_interval,
+            None if self.lane.partitions().any(|id| self.may_apply(id)) => APPLY_AFTER,
+            None => return,
+        };
+        self.alarm = Some(myself.send_after(delay.saturating_sub(self.closed_at.elapsed()), || Message::Turn));
+    }
+}

@@ -3,11 +3,11 @@
 //! `files/{sha256}` holds each file once, named by what it contains: SST files never change, so only new ones move. The manifest
 //! `{generation}/{partition}/{block}-{incarnation}.json` comes last and only if it is not there yet; without it there is no
 //! snapshot. Nothing is believed when it is read back: every file is hashed on its way out, and the opened store must stand at the
-//! block that the manifest names.
+//! block that the manifest names. A file that is not what its name says is moved to `damaged/{sha256}`.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -25,7 +25,13 @@ pub const KEPT: usize = 2;
 /// A file that no manifest names stays so long, because the manifest that will name it may be on its way.
 pub const UNNAMED_AGE_MIN: Duration = Duration::from_secs(3_600);
 
+/// A file that was moved aside stays so long: it may be whole after all, and somebody may want to put it back.
+pub const ASIDE_AGE_MIN: Duration = Duration::from_secs(30 * 86_400);
+
 const FILES: &str = "files";
+const DAMAGED: &str = "damaged";
+/// A file that is not what its name says is read so often before that is believed.
+const READS: u32 = 2;
 const COPY_BYTES: usize = 1 << 20;
 
 /// Why a snapshot could not be written or read.
@@ -40,6 +46,9 @@ pub enum Error {
     /// Where it rests cannot be read or written now.
     #[error("{0}: {1}")]
     Io(String, String),
+    /// Whoever asked for it wants it no longer; nothing of it counts.
+    #[error("the snapshot was given up before its end")]
+    GivenUp,
 }
 
 /// The digests of SST files that were hashed before, by name and length. Valid while one store stays open: only then is a name
@@ -66,17 +75,21 @@ impl Snapshots {
 
     /// Keeps the store that was copied into `checkpoint` at `taken_ms` and stands at `head`, whose block lies at `journal_offset`.
     ///
-    /// The same block of the same life of a lane is kept once.
+    /// The same block of the same life of a lane is kept once. It is given up, between two files, where `goes_on` says no.
     pub fn take(
         &self,
         checkpoint: &Path,
         (head, journal_offset): (Head, u64),
         taken_ms: i64,
         hashed: &mut Hashed,
+        goes_on: &dyn Fn() -> bool,
     ) -> Result<Name, Error> {
         let mut files = Vec::new();
         let mut known = HashMap::new();
         for name in file_names(checkpoint)? {
+            if !goes_on() {
+                return Err(Error::GivenUp);
+            }
             let path = checkpoint.join(&name);
             let bytes = std::fs::metadata(&path).map_err(io_error(&path))?.len();
             let place = (name, bytes);
@@ -131,17 +144,20 @@ impl Snapshots {
         Ok(manifest)
     }
 
-    /// Copies one file. One that is not what its name says can serve nobody, and would be taken for good by the next snapshot that
-    /// holds the same file: it is removed.
+    /// Copies one file. One that is not what its name says, however often it is read, would be taken for good by the next snapshot
+    /// that holds the same file: it is moved aside, not removed, because the disk may have read it wrongly.
     fn copy(&self, entry: &Entry, out: &mut File) -> Result<(), Error> {
         let object = object(&entry.sha256);
-        let mut source = self.directory.get(&object)?;
-        let (bytes, sha256) = hash_through(&mut source, out).map_err(io_error(Path::new(&object)))?;
-        if (bytes, sha256) == (entry.bytes, entry.sha256) {
-            return Ok(());
+        for _ in 0..READS {
+            let mut source = self.directory.get(&object)?;
+            let copied = out.set_len(0).and_then(|()| out.rewind()).and_then(|()| hash_through(&mut source, out));
+            if copied.map_err(io_error(Path::new(&object)))? == (entry.bytes, entry.sha256) {
+                return Ok(());
+            }
         }
-        self.directory.delete(&object)?;
-        Err(Error::Damaged(format!("{} is not what its manifest says", entry.name)))
+        let aside = format!("{DAMAGED}/{}", manifest::hex(&entry.sha256));
+        self.directory.rename(&object, &aside)?;
+        Err(Error::Damaged(format!("{} is not what its manifest says; it lies in {aside} now", entry.name)))
     }
 
     /// Removes all but the newest [`KEPT`] manifests of a partition.
@@ -152,19 +168,20 @@ impl Snapshots {
         Ok(())
     }
 
-    /// Removes the files that no manifest of any generation names and that are older than [`UNNAMED_AGE_MIN`], and says how many.
+    /// Removes the files that no manifest of any generation names and that are older than [`UNNAMED_AGE_MIN`], and those that were
+    /// moved aside [`ASIDE_AGE_MIN`] ago, and says how many.
     ///
     /// A manifest of a newer format may name any of them: then all stay.
     pub fn sweep(&self, now: SystemTime) -> Result<u64, Error> {
-        let candidates = self.directory.list(FILES)?;
+        let (unnamed, aside) = (self.directory.list(FILES)?, self.directory.list(DAMAGED)?);
         let named = self.named_files()?;
+        let is_older = |touched: SystemTime, age_min| now.duration_since(touched).is_ok_and(|age| age_min <= age);
+        let unnamed = unnamed.iter().filter(|(file, touched)| is_older(*touched, UNNAMED_AGE_MIN) && !named.contains(file));
+        let aside = aside.iter().filter(|(_, touched)| is_older(*touched, ASIDE_AGE_MIN));
         let mut removed = 0;
-        for (file, touched) in candidates {
-            let is_old = now.duration_since(touched).is_ok_and(|age| UNNAMED_AGE_MIN <= age);
-            if is_old && !named.contains(&file) {
-                self.directory.delete(&file)?;
-                removed += 1;
-            }
+        for (file, _) in unnamed.chain(aside) {
+            self.directory.delete(file)?;
+            removed += 1;
         }
         Ok(removed)
     }

@@ -7,7 +7,7 @@ use finflow_ledger::{Currency, Money, WalletId};
 use sha2::{Digest, Sha256};
 
 pub use self::memory::MemoryStore;
-pub use self::rocks::{RocksStore, Shared};
+pub use self::rocks::{RocksStore, Shared, is_held};
 use crate::codec;
 use crate::journal::{Broken, EncodedBlock, Head};
 use crate::tables::{Accounts, Holds, Payments, Table, Tag, Wallets};

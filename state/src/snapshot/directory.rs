@@ -1,4 +1,5 @@
-//! Named objects in a local directory: put, create, get, list, delete, and nothing else, so that an object store can do the same.
+//! Named objects in a local directory: put, create, get, list, rename, delete, and nothing else, so that an object store can do the
+//! same.
 //!
 //! An object is whole or not there: it is written under a name that begins with a dot, synced, and only then given its own.
 
@@ -97,6 +98,16 @@ impl Directory {
             }
         }
         Ok(())
+    }
+
+    /// Gives an object another name, at which it counts as written now. What had that name is replaced.
+    pub(super) fn rename(&self, name: &str, to: &str) -> Result<(), Error> {
+        let (path, to) = (self.root.join(name), self.root.join(to));
+        let parent = self.make_parent(&to)?;
+        fs::rename(&path, &to).map_err(io_error(&path))?;
+        let touched = File::options().append(true).open(&to).and_then(|file| file.set_modified(SystemTime::now()));
+        touched.map_err(io_error(&to))?;
+        sync(&parent)
     }
 
     /// Removes an object, if it is there.

@@ -75,7 +75,9 @@ struct ManifestV1 {
     sent: Vec<(u32, u64)>,
     received: Vec<(u32, u64)>,
     journal_offset: u64,
-    taken_ms: i64,
+    /// Not in the first manifests of this format.
+    #[serde(default)]
+    taken_ms: Option<i64>,
     files: Vec<EntryV1>,
 }
 
@@ -103,7 +105,7 @@ impl Manifest {
             sent: head.sent.iter().map(|(to, sequence)| (*to, *sequence)).collect(),
             received: head.received.iter().map(|(from, sequence)| (*from, *sequence)).collect(),
             journal_offset: self.journal_offset,
-            taken_ms: self.taken_ms,
+            taken_ms: Some(self.taken_ms),
             files: files.map(|file| EntryV1 { name: file.name.clone(), bytes: file.bytes, sha256: hex(&file.sha256) }).collect(),
         };
         // Texts, whole numbers and lists of them: JSON can write them all.
@@ -148,7 +150,9 @@ impl TryFrom<ManifestV1> for Manifest {
             is_plain.then_some(Entry { name: file.name, bytes: file.bytes, sha256 }).ok_or("a file")
         });
         let files = files.collect::<Result<_, _>>()?;
-        Ok(Manifest { head, journal_offset: row.journal_offset, taken_ms: row.taken_ms, files })
+        // A snapshot is not older than its block.
+        let taken_ms = row.taken_ms.unwrap_or(row.at_ms);
+        Ok(Manifest { head, journal_offset: row.journal_offset, taken_ms, files })
     }
 }
 

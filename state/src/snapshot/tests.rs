@@ -1,11 +1,12 @@
 //! Snapshots of a real store: what was taken comes back, and no damage is taken for it.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use finflow_ledger::{Currency, SystemAccount};
 
-use super::{Error, Hashed, KEPT, Name, Snapshots, UNNAMED_AGE_MIN};
+use super::{ASIDE_AGE_MIN, Error, Hashed, KEPT, Name, Snapshots, UNNAMED_AGE_MIN};
 use crate::journal::{EncodedBlock, Generation, Head, Header, Positions, Stamp};
 use crate::overlay::Overlay;
 use crate::store::{RocksStore, Shared, Store, digest};
@@ -53,9 +54,10 @@ impl World {
     fn take(&mut self) -> Name {
         let checkpoint = self.dir.path().join("checkpoint");
         let head = self.store.checkpoint(&checkpoint).expect("a disk").expect("a head");
-        let name = self.snapshots.take(&checkpoint, (head.clone(), head.number + 40), 7, &mut self.hashed).expect("a disk");
+        let goes_on = || true;
+        let taken = self.snapshots.take(&checkpoint, (head.clone(), head.number + 40), 7, &mut self.hashed, &goes_on);
         std::fs::remove_dir_all(&checkpoint).expect("a directory");
-        name
+        taken.expect("a disk")
     }
 
     fn copy_out(&self, name: &Name) -> Result<(Head, u64, [u8; 32]), Error> {
@@ -80,8 +82,23 @@ impl World {
         found
     }
 
+    /// The files that were moved aside.
+    fn aside(&self) -> usize {
+        std::fs::read_dir(self.snapshots.root().join("damaged")).map_or(0, |entries| entries.count())
+    }
+
     fn path(&self, name: &Name) -> PathBuf {
         self.snapshots.root().join(name.to_string())
+    }
+
+    /// Replaces a manifest by what `change` makes of it, with a checksum that matches.
+    fn rewrite(&self, name: &Name, change: impl FnOnce(&str) -> String) {
+        let text = std::fs::read_to_string(self.path(name)).expect("a manifest");
+        let inner = text.split_once(r#""manifest":"#).and_then(|(_, rest)| rest.strip_suffix('}')).expect("an envelope");
+        let changed = change(inner);
+        assert_ne!(inner, changed, "nothing was changed");
+        let sha256 = super::manifest::hex(&<sha2::Sha256 as sha2::Digest>::digest(&changed).into());
+        std::fs::write(self.path(name), format!(r#"{{"sha256":"{sha256}","manifest":{changed}}}"#)).expect("a file");
     }
 
     fn list(&self) -> Vec<Name> {
@@ -187,6 +204,7 @@ fn no_damage_is_taken_for_a_snapshot() {
         world.copy_out(&name).expect("it is whole");
         damage(&world, &name);
         assert!(matches!(world.copy_out(&name), Err(Error::Damaged(_))), "{what}");
+        assert_eq!(world.aside(), usize::from(what.ends_with("changed")), "{what}: the file is kept as evidence");
         // The next snapshot is whole again, although it shares files with the damaged one.
         world.advance();
         let name = world.take();
@@ -199,12 +217,56 @@ fn a_newer_format_is_left_alone() {
     let mut world = World::new();
     world.advance();
     let name = world.take();
-    let text = std::fs::read_to_string(world.path(&name)).expect("a manifest");
-    let inner = text.split_once(r#""manifest":"#).and_then(|(_, rest)| rest.strip_suffix('}')).expect("an envelope");
-    let inner = inner.replace(r#""format":1"#, r#""format":2"#);
-    let sha256 = super::manifest::hex(&<sha2::Sha256 as sha2::Digest>::digest(&inner).into());
-    std::fs::write(world.path(&name), format!(r#"{{"sha256":"{sha256}","manifest":{inner}}}"#)).expect("a file");
+    world.rewrite(&name, |inner| inner.replace(r#""format":1"#, r#""format":2"#));
     assert_eq!(world.copy_out(&name), Err(Error::Format(2)));
     let later = SystemTime::now() + UNNAMED_AGE_MIN * 2;
     assert_eq!(world.snapshots.sweep(later), Err(Error::Format(2)), "it may name any file");
+}
+
+#[test]
+fn a_manifest_of_the_first_version_is_read() {
+    let mut world = World::new();
+    world.advance();
+    let name = world.take();
+    world.rewrite(&name, |inner| inner.replace(r#""taken_ms":7,"#, ""));
+    let manifest = world.snapshots.manifest(&name).expect("it is readable");
+    assert_eq!((manifest.taken_ms, manifest.head), (1, world.store.head().expect("a head")), "it is as old as its block");
+}
+
+#[test]
+fn a_file_that_is_not_what_its_name_says_is_moved_aside_and_goes_much_later() {
+    let mut world = World::new();
+    world.advance();
+    let name = world.take();
+    let object = world.objects().pop().expect("a file");
+    let whole = std::fs::read(&object).expect("a file");
+    std::fs::remove_file(&object).expect("a file");
+    std::fs::write(&object, b"something else").expect("a file");
+    assert!(matches!(world.copy_out(&name), Err(Error::Damaged(_))));
+    assert!(!object.exists(), "the next snapshot must not take it for good");
+    let aside = world.snapshots.root().join("damaged").join(object.file_name().expect("a name"));
+    assert_eq!(std::fs::read(&aside).expect("a file"), b"something else");
+    let sweep = |after: Duration| world.snapshots.sweep(SystemTime::now() + after).expect("a directory");
+    assert_eq!(sweep(UNNAMED_AGE_MIN * 2), 0, "somebody may want to put it back");
+    std::fs::write(&object, whole).expect("a file");
+    world.copy_out(&name).expect("what is put back is as good as before");
+    assert_eq!(sweep(ASIDE_AGE_MIN), 1);
+    assert!(!aside.exists() && world.copy_out(&name).is_ok());
+}
+
+#[test]
+fn a_snapshot_that_is_given_up_does_not_count() {
+    let mut world = World::new();
+    world.advance();
+    let checkpoint = world.dir.path().join("checkpoint");
+    let head = world.store.checkpoint(&checkpoint).expect("a disk").expect("a head");
+    for files in 0..4 {
+        let looks = Cell::new(0);
+        let goes_on = || looks.replace(looks.get() + 1) < files;
+        let taken = world.snapshots.take(&checkpoint, (head.clone(), 41), 7, &mut world.hashed, &goes_on);
+        assert_eq!((taken, world.list()), (Err(Error::GivenUp), vec![]), "after {files} files");
+    }
+    std::fs::remove_dir_all(&checkpoint).expect("a directory");
+    let name = world.take();
+    world.copy_out(&name).expect("what came before does no harm");
 }

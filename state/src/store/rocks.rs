@@ -17,6 +17,8 @@ use crate::journal::{EncodedBlock, Head};
 use crate::metrics;
 use crate::tables::Tag;
 
+mod whole;
+
 /// The head row; tag 0 keeps it out of every table.
 const HEAD_KEY: [u8; 1] = [Tag::Store as u8];
 const BLOCK_BYTES: usize = 4 * 1024;
@@ -58,17 +60,10 @@ impl RocksStore {
             return Err(Error::Corrupt("the file CURRENT is missing".to_owned()));
         }
         let db = DB::open(&options(shared), dir).map_err(error)?;
-        let head = match db.get_pinned(HEAD_KEY).map_err(error)? {
-            None => None,
-            Some(bytes) => {
-                let head = EncodedBlock::parse(bytes::Bytes::copy_from_slice(&bytes));
-                let head = head.map_err(|broken| Error::Corrupt(format!("head row: {broken}")))?;
-                Some(Head::from_header(head.header().clone()))
-            }
-        };
+        let head = Mutex::new(head_of(&db)?);
         let mut write = WriteOptions::default();
         write.disable_wal(true);
-        Ok(RocksStore { db, head: Mutex::new(head), write })
+        Ok(RocksStore { db, head, write })
     }
 
     fn lock_head(&self) -> std::sync::MutexGuard<'_, Option<Head>> {
@@ -139,6 +134,13 @@ impl Store for RocksStore {
     }
 }
 
+fn head_of(db: &DB) -> Result<Option<Head>, Error> {
+    let Some(bytes) = db.get_pinned(HEAD_KEY).map_err(error)? else { return Ok(None) };
+    let head = EncodedBlock::parse(bytes::Bytes::copy_from_slice(&bytes));
+    let head = head.map_err(|broken| Error::Corrupt(format!("head row: {broken}")))?;
+    Ok(Some(Head::from_header(head.header().clone())))
+}
+
 /// Whether the directory holds a database that has lost its entry. RocksDB would begin an empty one over it and remove its files.
 fn is_headless(dir: &Path) -> bool {
     let is_empty = std::fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none());
@@ -190,11 +192,17 @@ fn options(shared: &Shared) -> Options {
 /// How RocksDB says that somebody else holds its lock, another process or this one.
 const HELD: [&str; 2] = ["LOCK: Resource temporarily unavailable", "lock hold by current process"];
 
+/// Whether a database is not opened because somebody else has it open.
+pub fn is_held(error: &rocksdb::Error) -> bool {
+    let text = error.to_string();
+    error.kind() == ErrorKind::IOError && HELD.iter().any(|held| text.contains(held))
+}
+
 fn error(error: rocksdb::Error) -> Error {
     let text = error.to_string();
     match error.kind() {
         ErrorKind::Corruption | ErrorKind::InvalidArgument | ErrorKind::NotSupported => Error::Corrupt(text),
-        ErrorKind::IOError if HELD.iter().any(|held| text.contains(held)) => Error::Busy(text),
+        _ if is_held(&error) => Error::Busy(text),
         ErrorKind::IOError if text.contains("No such file") => Error::Corrupt(text),
         _ => Error::Io(text),
     }

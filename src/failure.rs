@@ -48,14 +48,11 @@ impl fmt::Display for Failure {
     }
 }
 
-/// How RocksDB says that somebody else holds its lock, another process or this one.
-const HELD: [&str; 2] = ["LOCK: Resource temporarily unavailable", "lock hold by current process"];
-
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Failure {
         let text = error.to_string();
         match error {
-            StartError::Log(log::Error::Unavailable(cause)) if HELD.iter().any(|held| cause.contains(held)) => {
+            StartError::Log(log::Error::Busy(cause)) => {
                 Failure::Temporary(format!("the data directory is in use by another finflow process: {cause}"))
             }
             StartError::Log(log::Error::Corrupt(cause)) if cause.contains("are configured") => Failure::Configuration(cause),

@@ -274,6 +274,9 @@ pub enum Error {
     /// It cannot answer now; asking again later may help.
     #[error("the log is unavailable: {0}")]
     Unavailable(String),
+    /// Another process holds it.
+    #[error("the log is in use by another process: {0}")]
+    Busy(String),
     /// What it holds is damaged; asking again does not help.
     #[error("the log is corrupt: {0}")]
     Corrupt(String),

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
+use finflow_state::store::is_held;
 use finflow_topologies::log::{Error, Position};
 use finflow_topologies::topics::Topic;
 use rocksdb::{
@@ -239,6 +240,7 @@ fn start_key((topic, partition): Place) -> Vec<u8> {
 pub(super) fn unavailable(error: rocksdb::Error) -> Error {
     match error.kind() {
         ErrorKind::Corruption => Error::Corrupt(error.to_string()),
+        _ if is_held(&error) => Error::Busy(error.to_string()),
         _ => Error::Unavailable(error.to_string()),
     }
 }

@@ -44,6 +44,19 @@ pub enum Error {
     Contradiction(String),
 }
 
+impl Error {
+    /// Whether it says nothing about the state, so that trying again is what helps; anything else is a broken invariant.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Error::Log(log::Error::Corrupt(_)) => false,
+            // A range that was trimmed meanwhile is looked up again.
+            Error::Log(_) | Error::Store(store::Error::Io(_) | store::Error::Busy(_)) => true,
+            Error::Store(store::Error::Corrupt(_) | store::Error::Discontinuous(_)) => false,
+            Error::Behind { .. } | Error::Outrun { .. } | Error::Contradiction(_) => false,
+        }
+    }
+}
+
 impl From<Error> for Halt {
     fn from(error: Error) -> Halt {
         Halt::State(error.to_string())

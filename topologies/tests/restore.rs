@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use finflow_state::{EncodedBlock, Generation, Head, Header, MemoryStore, Overlay, Positions, Stamp, Store};
+use finflow_state::{EncodedBlock, Generation, Head, Header, MemoryStore, Overlay, Positions, Stamp, Store, store};
 use finflow_topologies::Topic;
 use finflow_topologies::log::simulated::SimulatedLog;
 use finflow_topologies::log::{Error, Fetched, Log, Outgoing, Position, Session};
@@ -194,5 +194,27 @@ fn blocks_are_found_by_number_whatever_the_gaps() {
         let end = log.range(Topic::Journal, PARTITION).expect("a log").end;
         let behind = restore::offset_of(log, PARTITION, BLOCKS + 1).expect("a log");
         assert!(log.fetch(Topic::Journal, PARTITION, behind, 1).expect("a log").records.is_empty() && behind <= end);
+    }
+}
+
+/// Only a broken invariant halts a partition; the rest is tried again.
+#[test]
+fn what_may_pass_is_told_apart_from_what_contradicts() {
+    let out_of_range = Error::OutOfRange { topic: Topic::Journal, partition: 0, asked: 1, start: 2, end: 3 };
+    let text = String::new;
+    for (error, may_pass) in [
+        (restore::Error::Log(Error::Unavailable(text())), true),
+        (restore::Error::Log(Error::Busy(text())), true),
+        (restore::Error::Log(Error::Fenced), true),
+        (restore::Error::Log(out_of_range), true),
+        (restore::Error::Log(Error::Corrupt(text())), false),
+        (restore::Error::Store(store::Error::Io(text())), true),
+        (restore::Error::Store(store::Error::Busy(text())), true),
+        (restore::Error::Store(store::Error::Corrupt(text())), false),
+        (restore::Error::Behind { due: 1, start: 2 }, false),
+        (restore::Error::Outrun { committed: 1, found: 2 }, false),
+        (restore::Error::Contradiction(text()), false),
+    ] {
+        assert_eq!(error.may_pass(), may_pass, "{error:?}");
     }
 }

@@ -262,6 +262,43 @@ async fn records_are_forgotten_when_their_retention_has_passed_and_never_before_
     assert_eq!(node.check(false).await[0].differences, Vec::<String>::new());
 }
 
+/// What waits in the partition of a halt, or of another process, comes home with the time at which it was sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_record_is_forgotten_while_a_command_waits_anywhere() {
+    for (has_waited, is_kept) in [(true, true), (false, false)] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let time = Time::default();
+        let mut settings = settings(dir.path(), &time);
+        settings.housekeeping.retention = None;
+        let here = wallets(0, 2);
+        let node = Node::start(settings.clone()).await.expect("a node");
+        publish(&node, opening(&here)).await;
+        let done = transfer(&here[0], "done", &here[1]);
+        publish(&node, vec![done.clone()]).await;
+        node.stop().await;
+        drop(node);
+        poison(dir.path());
+        let node = Node::start(settings).await.expect("a node");
+        until(&node, "the halt", || node.status()[HALTED as usize].cause.is_some()).await;
+        if has_waited {
+            // Sent once more, to a partition that is not its home's.
+            node.publish(vec![Publish { partition: Some(HALTED), ..done }]).await.expect("a log");
+        }
+        time.pass(11 * DAY_MS);
+        // A step that takes a snapshot sweeps as well: after the second one a whole page was looked at.
+        for round in 0..2 {
+            publish(&node, vec![transfer(&here[0], &format!("t-{round}"), &here[1])]).await;
+            time.pass(INTERVAL_MS);
+            until(&node, "the next snapshot", || newest(&node).first() == Some(&blocks(&node)[0])).await;
+        }
+        if !is_kept {
+            until(&node, "the sweep", || payment(&node, &here[0], "done").is_none()).await;
+        }
+        assert_eq!(payment(&node, &here[0], "done").is_some(), is_kept, "a command waits: {has_waited}");
+        node.stop().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_is_trimmed_by_age_and_never_above_what_is_applied() {
     for retention in [Some(Duration::from_millis(7 * DAY_MS as u64)), None] {

@@ -61,7 +61,7 @@ fn the_embedded_log_keeps_the_contract() {
 fn one_process_at_a_time() {
     let dir = tempfile::tempdir().expect("a directory");
     let _log = EmbeddedLog::open(dir.path(), 4).expect("a log");
-    assert!(matches!(EmbeddedLog::open(dir.path(), 4), Err(Error::Unavailable(_))));
+    assert!(matches!(EmbeddedLog::open(dir.path(), 4), Err(Error::Busy(_))));
 }
 
 /// A tail that a crash has cut short was never acknowledged; damage before it would take acknowledged records with it.
@@ -146,7 +146,7 @@ fn settling_doubts_beside_writers_loses_no_acknowledged_record() {
             if appenders.iter().all(|appender| appender.is_finished()) {
                 break;
             }
-            disk.script([None, None, random.choice([Fault::Before, Fault::After, Fault::Torn])]);
+            disk.script([None, None, random.choice([Fault::Before, Fault::After, Fault::Torn, Fault::Panic])]);
             let commit = match session.commit(transaction(counter, &[0], claim)) {
                 Commit::InDoubt(_) => session.resolve(&stamp(counter)).expect("a disk that opens"),
                 other => Option::<Resolution>::from(&other).expect("an answer"),

@@ -189,8 +189,19 @@ impl EmbeddedLog {
         };
         let batches = batches.map(encode).collect::<Result<Vec<_>, Error>>()?;
         let bytes = batches.iter().map(|batch| batch.chunk.stored.len()).sum();
-        let answer = self.0.line.stand(Request { batches, commit }, bytes, |requests| self.write_all(requests));
-        Ok(answer.unwrap_or_else(|| Answer::InDoubt(Error::Unavailable("the writer of this write died".to_owned()))))
+        let answer = self.0.line.stand(Request { batches, commit }, bytes, |requests| self.write_or_close(requests));
+        Ok(answer.unwrap_or_else(|| Answer::InDoubt(died())))
+    }
+
+    /// Writes all requests, or closes the log where that panics: nobody knows then what is on the disk, nor whether it was shown. The
+    /// caller has the pen.
+    fn write_or_close(&self, requests: Vec<Request>) -> Vec<Answer> {
+        let count = requests.len();
+        let written = catch_unwind(AssertUnwindSafe(|| self.write_all(requests)));
+        written.unwrap_or_else(|_| {
+            self.close(&died());
+            (0..count).map(|_| Answer::InDoubt(died())).collect()
+        })
     }
 
     /// Writes all requests that may be written in one synced write and then shows them. The caller has the pen.
@@ -198,9 +209,7 @@ impl EmbeddedLog {
         if let Err(error) = self.settle() {
             return requests.iter().map(|_| Answer::Refused(error.clone())).collect();
         }
-        // A panic on the way to the disk may have written as much as an error.
-        let written = catch_unwind(AssertUnwindSafe(|| self.write_rows(&requests)));
-        let answers = match written.unwrap_or_else(|_| Err(Error::Unavailable("the writer panicked".to_owned()))) {
+        let answers = match self.write_rows(&requests) {
             Ok(answers) => answers,
             Err(error) => {
                 self.close(&error);
@@ -393,7 +402,8 @@ impl Log for EmbeddedLog {
             let kept = disk::last_chunk(db, place, start)?.map_or(start, |(base, _)| base);
             let mut rows = Rows::new(db);
             rows.start(place, start, kept)?;
-            let written = self.0.disk.write(db, rows.into_batch());
+            let written = catch_unwind(AssertUnwindSafe(|| self.0.disk.write(db, rows.into_batch())));
+            let written = written.unwrap_or_else(|_| Err(died()));
             drop(database);
             match &written {
                 Ok(()) => self.0.view.write().unwrap_or_else(PoisonError::into_inner).trim(place, start),
@@ -471,6 +481,10 @@ impl Session for EmbeddedSession {
         self.doubt = None;
         Ok(if is_committed { Resolution::Committed } else { Resolution::Aborted })
     }
+}
+
+fn died() -> Error {
+    Error::Unavailable("the writer of this write died".to_owned())
 }
 
 /// Whether records of a topic are read as soon as they are written, rather than at a restart or by an operator.

@@ -1,9 +1,8 @@
 //! `finflow run`: the engine until it is told to stop.
 
 use std::io::Write;
-use std::time::Duration;
 
-use finflow_actors::{Node, socket};
+use finflow_actors::{Node, STOP_MAX, socket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
@@ -11,9 +10,6 @@ use crate::access::{configuration, settings};
 use crate::admin;
 use crate::cli::Common;
 use crate::failure::Failure;
-
-/// A service that was told to stop has ended by then, whatever its disk does.
-const STOP_MAX: Duration = Duration::from_secs(13);
 
 pub(crate) async fn run(common: &Common) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
@@ -49,7 +45,8 @@ pub(crate) async fn run(common: &Common) -> Result<(), Failure> {
         end(1);
     }
     info!("stopped");
-    Ok(())
+    // Not by returning, which would wait for a snapshot that a disk holds.
+    end(0)
 }
 
 /// Ends the process without waiting for threads that a disk may hold for ever. The log is the truth: nothing is lost by it.

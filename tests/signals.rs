@@ -1,16 +1,23 @@
 //! How a service stops: it drains within its time, it does not wait for ever, and a second signal ends it at once.
 
+<<<<<<< HEAD
 use std::process::Command;
 use std::time::Duration;
+=======
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+>>>>>>> e7e01ef (snapshots: read whole before they count, given up at a stop)
 
-use finflow_actors::Publish;
+use finflow_actors::{Publish, STOP_MAX};
 
-use self::service::{DEADLINE, Service, json, on_a_small_disk, set_room};
+use self::service::{DEADLINE, POLL, Service, finflow, json, on_a_small_disk, set_room};
 
 #[path = "process/service.rs"]
 mod service;
 
-const STOPPED_WITHIN: Duration = Duration::from_secs(15);
+/// The process itself needs a moment besides.
+const STOPPED_WITHIN: Duration = STOP_MAX.saturating_add(Duration::from_secs(1));
 
 fn opened(count: usize) -> Vec<Publish> {
     let one = |n: usize| {
@@ -34,6 +41,46 @@ async fn a_service_drains_what_it_has_begun_and_stops() {
     let client = service.expect_client().await;
     assert_eq!(client.idle(DEADLINE).await, Ok(true), "{}", service.logs());
     assert_eq!(json(dir.path(), &["wallet", "list"]).len(), 3_000);
+}
+
+/// A pipe in the place of a file that snapshots share: whoever opens it to write waits for a reader, for ever.
+fn hold(snapshots: &Path) {
+    for entry in std::fs::read_dir(snapshots.join("files")).expect("snapshots") {
+        let path = entry.expect("an entry").path();
+        // The file `CURRENT`, which is in every snapshot.
+        if std::fs::read(&path).expect("a file").starts_with(b"MANIFEST-") {
+            let pipe = snapshots.join("pipe");
+            assert!(Command::new("mkfifo").arg(&pipe).status().expect("coreutils").success());
+            std::fs::rename(pipe, path).expect("a pipe");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_a_disk_holds_does_not_hold_the_stop() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut service = Service::start(dir.path(), &[]);
+    let client = service.expect_client().await;
+    client.publish(opened(500)).await.expect("accepted");
+    assert_eq!(client.idle(DEADLINE).await, Ok(true), "{}", service.logs());
+    json(dir.path(), &["state", "snapshot"]);
+    hold(&dir.path().join("data/snapshots"));
+    client.publish(opened(1_000)).await.expect("accepted");
+    assert_eq!(client.idle(DEADLINE).await, Ok(true), "{}", service.logs());
+    let data = dir.path().to_owned();
+    let asking = std::thread::spawn(move || finflow(&data, &["state", "snapshot"]));
+    let begun = Instant::now();
+    while std::fs::read_dir(dir.path().join("data/tmp")).expect("a directory").next().is_none() {
+        assert!(begun.elapsed() < DEADLINE, "no snapshot is begun: {}", service.logs());
+        tokio::time::sleep(POLL).await;
+    }
+    service.terminate();
+    assert!(service.ended(STOPPED_WITHIN).await.success(), "{}", service.logs());
+    assert!(!asking.join().expect("it ends with the service").status.success());
+    let mut service = Service::start(dir.path(), &[]);
+    let client = service.expect_client().await;
+    assert_eq!(client.idle(DEADLINE).await, Ok(true), "{}", service.logs());
+    assert_eq!(json(dir.path(), &["wallet", "list"]).len(), 1_000);
 }
 
 #[tokio::test(flavor = "multi_thread")]

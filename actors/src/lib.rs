@@ -1,7 +1,7 @@
 //! The actors: what runs the engine - logs, lanes, partitions and the node that supervises them. Nothing here decides about money.
 
 pub use self::clock::{Clock, Reading};
-pub use self::node::{Checked, Housekeeping, Node, PartitionStatus, Publish, ReadError, Settings, StartError, discard};
+pub use self::node::{Checked, Housekeeping, Node, PartitionStatus, Publish, ReadError, STOP_MAX, Settings, StartError, discard};
 pub use self::snapshots::SnapshotError;
 
 mod checking;

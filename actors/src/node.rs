@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use self::opening::discard;
 use self::opening::{arguments, open};
 use self::root::Root;
+pub use self::stopping::STOP_MAX;
 pub(crate) use self::waiters::Waiters;
 pub use crate::checking::Checked;
 use crate::clock::{Clock, Guard};
@@ -28,13 +29,9 @@ use crate::snapshots::Carrier;
 
 mod opening;
 mod root;
+mod stopping;
 mod upkeep;
 mod waiters;
-
-/// How long a node waits for its lanes and its housekeeper to finish when it stops.
-const STOP_TIMEOUT_MS: u64 = 10_000;
-/// How long actors may take to end once they have finished.
-const ACTORS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a node is started with.
 #[derive(Debug, Clone)]
@@ -199,22 +196,6 @@ impl Node {
     /// Opens the directory for reading: restores every partition, takes no commands. A partition that cannot be restored is halted.
     pub fn open(settings: Settings) -> Result<Node, StartError> {
         Ok(Node(Arc::new(open(Arc::new(LocalDisk), settings)?)))
-    }
-
-    /// Finishes what is in flight, writes the stores and stops the actors; `false` where that was not possible in time. What was
-    /// accepted is in the log all the same, and the next start goes on with it.
-    pub async fn stop(&self) -> bool {
-        let Some(root) = &self.0.root else { return true };
-        let is_drained = ractor::call_t!(root, root::Message::Drain, STOP_TIMEOUT_MS).unwrap_or(false);
-        root.stop_children_and_wait(None, Some(ACTORS_TIMEOUT)).await;
-        let is_stopped = root.stop_and_wait(None, Some(ACTORS_TIMEOUT)).await.is_ok();
-        if is_drained && is_stopped {
-            let node = self.clone();
-            // What is not taken in time is taken by the next process.
-            let taking = tokio::task::spawn_blocking(move || node.last_snapshots());
-            let _ = tokio::time::timeout(upkeep::STOP_SNAPSHOTS, taking).await;
-        }
-        is_drained && is_stopped
     }
 
     /// The partition count.

@@ -145,7 +145,9 @@ impl Restorer {
         Ok(None)
     }
 
-    /// Copies a snapshot to where the partition's state lives and opens it. Nothing is left there unless it is whole.
+    /// Copies a snapshot to where the partition's state lives and opens it. Nothing is left there unless it is whole: a file can be
+    /// what its name says and rotten all the same, so every row is read against its checksums, which takes about as long as hashing
+    /// the files on their way.
     fn unpacked(&self, name: &Name, id: u32) -> Result<RocksStore, String> {
         let scratch = self.scratch.join(format!("restore-{id}"));
         clear(&scratch).map_err(|error| error.to_string())?;
@@ -154,6 +156,7 @@ impl Restorer {
         if checked.head().as_ref() != Some(&manifest.head) {
             return Err("its rows do not stand at the block that its manifest names".to_owned());
         }
+        checked.read_whole(&|| true).map_err(|error| error.to_string())?;
         drop(checked);
         let dir = self.dir(id);
         std::fs::rename(&scratch, &dir).map_err(|error| error.to_string())?;

@@ -1,6 +1,8 @@
 //! The snapshot carrier: copies the stores of a running node into its snapshots, one at a time, while the epochs go on.
 //!
-//! Only the checkpoint (hard links, between two applies) concerns the store; hashing and copying work on what was linked.
+//! Only the checkpoint (hard links, between two applies) concerns the store; reading, hashing and copying work on what was linked.
+//! A snapshot is read whole before it counts, so that one of a store that has rotted never replaces a good one: one sequential read
+//! of the store for each snapshot, and none for a partition that has not moved.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -36,6 +38,9 @@ pub enum SnapshotError {
     /// It does not hold what its manifest says.
     #[error("{0} opens at another block than its manifest names")]
     Head(Name),
+    /// The copy cannot be read, though the store itself can.
+    #[error("the copy cannot be read: {0}")]
+    Copy(store::Error),
 }
 
 /// Takes and checks the snapshots of one application.
@@ -49,11 +54,24 @@ pub(crate) struct Carrier {
     hashed: Mutex<BTreeMap<u32, Hashed>>,
     /// Held while copies are read, whose directories are named by partition.
     reading: Mutex<()>,
+    /// When whatever is being taken is given up; `None` = never.
+    ends_at: Mutex<Option<Instant>>,
 }
 
 impl Carrier {
     pub(crate) fn new(snapshots: Snapshots, generation: Generation, scratch: PathBuf, clock: Clock) -> Carrier {
-        Carrier { snapshots, generation, scratch, clock, hashed: Mutex::default(), reading: Mutex::default() }
+        let (hashed, reading, ends_at) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Carrier { snapshots, generation, scratch, clock, hashed, reading, ends_at }
+    }
+
+    /// Gives up at `end` what is being taken then, and takes nothing more.
+    pub(crate) fn end_by(&self, end: Instant) {
+        *self.ends_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(end);
+    }
+
+    /// Whether there is still time to take something.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.ends_at.lock().unwrap_or_else(PoisonError::into_inner).is_none_or(|end| Instant::now() < end)
     }
 
     /// The newest snapshot's block of a partition.
@@ -109,7 +127,22 @@ impl Carrier {
     ) -> Result<Name, SnapshotError> {
         let head = store.checkpoint(checkpoint)?.ok_or_else(|| store::Error::Corrupt("it has no head".to_owned()))?;
         let offset = restore::offset_of(log, partition, head.number)?;
-        Ok(self.snapshots.take(checkpoint, (head, offset), self.clock.now_ms(), hashed)?)
+        self.read_whole(store, checkpoint)?;
+        Ok(self.snapshots.take(checkpoint, (head, offset), self.clock.now_ms(), hashed, &|| self.goes_on())?)
+    }
+
+    /// Reads every row of a checkpoint. One that is damaged says nothing yet about the store, whose files it links: that is read too.
+    fn read_whole(&self, store: &RocksStore, checkpoint: &Path) -> Result<(), SnapshotError> {
+        let goes_on = || self.goes_on();
+        let read = RocksStore::open_copy(checkpoint, &memory()).and_then(|copy| copy.read_whole(&goes_on));
+        let is_read = match read {
+            Err(damage @ store::Error::Corrupt(_)) => {
+                store.read_whole(&goes_on)?;
+                return Err(SnapshotError::Copy(damage));
+            }
+            other => other?,
+        };
+        if is_read { Ok(()) } else { Err(snapshot::Error::GivenUp.into()) }
     }
 
     /// Removes files that no snapshot names any more; a failure costs only space.

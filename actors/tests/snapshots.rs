@@ -11,6 +11,7 @@ use finflow_actors::log::embedded::EmbeddedLog;
 use finflow_actors::{Clock, Housekeeping, Node, PartitionStatus, Publish, Settings};
 use finflow_topologies::Topic;
 use finflow_topologies::log::Log;
+use sha2::{Digest, Sha256};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const PARTITIONS: u32 = 3;
@@ -213,6 +214,25 @@ fn newest_files(data: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
+/// Lets the rows of the newest snapshot rot as if they had been rotten when they were hashed: every name is right.
+fn rot(data: &Path) {
+    let rows = newest_files(data).into_iter().max_by_key(|path| fs::metadata(path).expect("a file").len()).expect("rows");
+    flip(&rows, fs::metadata(&rows).expect("a file").len() as usize / 3);
+    let name = |path: &Path| path.file_name().expect("a name").to_string_lossy().into_owned();
+    let (before, after) = (name(&rows), sha256(&fs::read(&rows).expect("a file")));
+    fs::rename(&rows, rows.with_file_name(&after)).expect("a file");
+    let newest = &manifests(data)[1];
+    let text = fs::read_to_string(newest).expect("a manifest");
+    let inner = text.split_once(r#""manifest":"#).and_then(|(_, rest)| rest.strip_suffix('}')).expect("an envelope");
+    let inner = inner.replace(&before, &after);
+    let sealed = format!(r#"{{"sha256":"{}","manifest":{inner}}}"#, sha256(inner.as_bytes()));
+    fs::write(newest, sealed).expect("a file");
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn remove(dir: &Path) {
     fs::remove_dir_all(dir).expect("a directory");
 }
@@ -236,6 +256,12 @@ async fn a_lost_or_damaged_directory_is_built_again_to_the_same_rows() {
     base.check("its files are cut", file_cut, "snapshot from older").await;
     let file_gone = |data: &Path, own: &Path| (remove(own), fs::remove_file(&newest_files(data)[0]).expect("a file")).1;
     base.check("a file of it is gone", file_gone, "snapshot from older").await;
+    base.check("its rows had rotted when it was taken", |data, own| (remove(own), rot(data)).1, "snapshot from older").await;
+    let both_rotten = |data: &Path, own: &Path| {
+        rot(data);
+        fs::write(own.join("DAMAGED"), "a bit").expect("a file");
+    };
+    base.check("and the directory is damaged", both_rotten, "snapshot from older | damaged").await;
     let all_cut = |data: &Path, own: &Path| (remove(own), manifests(data).iter().for_each(|path| truncate(path))).1;
     base.check("no snapshot is whole", all_cut, "journal from 0").await;
 
@@ -342,6 +368,35 @@ async fn a_bit_that_flips_under_a_running_node_halts_the_partition_until_it_is_b
     node.stop().await;
     // The commands that were sent once more are duplicates and change no row.
     assert_eq!(node.digest(HIT).expect("readable"), base.digests[&HIT]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_has_rotted_never_replaces_a_good_snapshot() {
+    let base = Base::new().await;
+    let data = base.dir.path().join("data");
+    let rows = files(&data.join("state").join(HIT.to_string()), ".sst");
+    let largest = rows.iter().max_by_key(|path| fs::metadata(path).expect("a file").len()).expect("rows");
+    flip(largest, fs::metadata(largest).expect("a file").len() as usize / 2);
+    let node = Node::start(settings(&data)).await.expect("a node");
+    let before = manifests(&data);
+    assert_eq!(status(&node).cause, None, "nobody has read it yet");
+    let refused = node.snapshot().await.expect_err("it is read before it counts");
+    assert!(refused.to_string().contains("corrupt"), "{refused}");
+    assert_eq!(manifests(&data), before, "both good ones are still there");
+    let begun = Instant::now();
+    while status(&node).cause.is_none() {
+        assert!(begun.elapsed() < DEADLINE, "the partition is not halted");
+        node.changed(Duration::from_millis(10)).await;
+    }
+    node.stop().await;
+    drop(node);
+    let node = Node::start(settings(&data)).await.expect("a node");
+    let told = status(&node);
+    assert_eq!((told.restored_from.as_str(), told.replayed, told.cause), ("snapshot", base.last - base.newer, None));
+    assert_eq!(node.digest(HIT).expect("readable"), base.digests[&HIT]);
+    assert_eq!(node.snapshot().await.expect("a snapshot")[&HIT], base.last, "what was built again can be kept");
+    assert_eq!(listing(&data.join("tmp")), Vec::<String>::new(), "no copy is left");
+    node.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

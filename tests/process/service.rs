@@ -14,7 +14,7 @@ use finflow_actors::socket::Client;
 use serde_json::Value;
 
 /// How often a condition is looked at.
-const POLL: Duration = Duration::from_millis(2);
+pub(crate) const POLL: Duration = Duration::from_millis(2);
 /// How long a test waits for what should take a moment.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use finflow_state::store;
+use finflow_state::{snapshot, store};
 use tracing::warn;
 
 use super::Args;
@@ -28,10 +28,16 @@ impl Schedule {
     /// Takes the snapshot that has been due for longest, if one is due and the partition has moved. Gives what is wrong with the
     /// store, if that was what prevented it.
     pub(super) fn step(&mut self, args: &Args, now_ms: i64) -> Option<(u32, store::Error)> {
+        if !args.carrier.goes_on() {
+            return None;
+        }
         let (id, due_ms) = self.due_ms.iter_mut().min_by_key(|(_, due_ms)| **due_ms).filter(|(_, due_ms)| **due_ms <= now_ms)?;
         *due_ms = now_ms.saturating_add(self.interval_ms);
         let store = args.partitions.get(id)?.running()?;
         let cause = args.carrier.take(*id, store, &args.log).err()?;
+        if matches!(cause, SnapshotError::Snapshot(snapshot::Error::GivenUp)) {
+            return None;
+        }
         ::metrics::counter!(metrics::SNAPSHOT_FAILURES).increment(1);
         warn!(partition = *id, %cause, "no snapshot was taken");
         match cause {

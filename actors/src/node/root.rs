@@ -8,13 +8,12 @@ use std::time::{Duration, Instant};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tracing::{error, warn};
 
+use super::stopping::{DRAIN_MAX, REST_MAX};
 use crate::housekeeper::{self, Housekeeper, Tell};
 use crate::lane::{self, LaneActor};
 use crate::metrics;
 use crate::supervisor::{Kind, Restarts};
 
-/// How long one lane may take to finish.
-const DRAIN_TIMEOUT_MS: u64 = 9_000;
 /// How long to wait before a lane is started again.
 const RESTART_DELAY: Duration = Duration::from_millis(100);
 
@@ -70,17 +69,14 @@ impl Actor for Root {
             Message::Restart(id) => state.restart(&myself, id).await,
             Message::RestartHousekeeper => state.restart_housekeeper(&myself).await,
             Message::Drain(answer) => {
+                let (drain_ms, rest_ms) = (DRAIN_MAX.as_millis() as u64, REST_MAX.as_millis() as u64);
                 let housekeeper = state.housekeeper.0.clone();
-                let rest =
-                    tokio::spawn(
-                        async move { ractor::call_t!(housekeeper, housekeeper::Message::Rest, DRAIN_TIMEOUT_MS).is_ok() },
-                    );
-                let drain = |lane: ActorRef<lane::Message>| async move {
-                    ractor::call_t!(lane, lane::Message::Drain, DRAIN_TIMEOUT_MS).is_ok()
-                };
+                let rest = tokio::spawn(async move { ractor::call_t!(housekeeper, housekeeper::Message::Rest, rest_ms).is_ok() });
+                let drain =
+                    |lane: ActorRef<lane::Message>| async move { ractor::call_t!(lane, lane::Message::Drain, drain_ms).is_ok() };
                 // All at once: each has the whole time.
                 let lanes: Vec<_> = state.lanes.values().map(|(lane, _)| tokio::spawn(drain(lane.clone()))).collect();
-                // A housekeeper that has been given up does not answer, and is not waited for.
+                // One that a disk holds, or that has been given up, has nothing that would have to be finished.
                 let _ = rest.await;
                 let mut are_drained = true;
                 for lane in lanes {

@@ -8,13 +8,12 @@ use tracing::warn;
 
 use super::Node;
 use crate::checking::Checked;
+use crate::lane::Message;
 use crate::snapshots::SnapshotError;
 
 /// How long a snapshot that was asked for waits for the stores to follow.
 const STORED_WITHIN: Duration = Duration::from_secs(2);
 const STORED_LOOK: Duration = Duration::from_millis(10);
-/// No snapshot is begun at a stop after so long.
-pub(super) const STOP_SNAPSHOTS: Duration = Duration::from_secs(2);
 
 impl Node {
     /// Reads every row of every partition and checks the invariants, on a copy that stands still while the engine runs; with
@@ -102,7 +101,11 @@ impl Node {
             .filter(|committed| !self.is_elsewhere(&committed.condition()))
             .and_then(|committed| committed.store.as_ref())
         {
-            carrier.take(partition, store, &self.0.log)?;
+            let taken = carrier.take(partition, store, &self.0.log);
+            if let Err(SnapshotError::Store(store::Error::Corrupt(cause))) = &taken {
+                self.tell(partition, Message::Corrupt(partition, cause.clone()));
+            }
+            taken?;
         }
         carrier.newest(partition)
     }
@@ -131,15 +134,14 @@ impl Node {
         Ok(blocks)
     }
 
-    /// Takes the snapshots that are older than the interval, or missing after so long, as far as there is time.
+    /// Takes the snapshots that are older than the interval, or missing after so long, until the carrier's end.
     pub(super) fn last_snapshots(&self) {
         let (settings, carrier) = (&self.0.settings, &self.0.carrier);
-        let begun = Instant::now();
         let interval_ms = i64::try_from(settings.housekeeping.snapshot_interval.as_millis()).unwrap_or(i64::MAX);
         for (id, committed) in &self.0.partitions {
             let since_ms = carrier.newest_taken_ms(*id).unwrap_or(self.0.started_ms);
             let is_old = interval_ms <= settings.clock.now_ms().saturating_sub(since_ms);
-            if !is_old || committed.running().is_none() || STOP_SNAPSHOTS < begun.elapsed() {
+            if !is_old || committed.running().is_none() || !carrier.goes_on() {
                 continue;
             }
             if let Err(cause) = self.snapshot_partition(*id) {

@@ -152,7 +152,7 @@ impl Restorer {
         let scratch = self.scratch.join(format!("restore-{id}"));
         clear(&scratch).map_err(|error| error.to_string())?;
         let manifest = self.snapshots.copy_out(name, &scratch).map_err(|error: snapshot::Error| error.to_string())?;
-        let checked = RocksStore::open(&scratch, &self.shared).map_err(|error| error.to_string())?;
+        let checked = RocksStore::open_copy(&scratch).map_err(|error| error.to_string())?;
         if checked.head().as_ref() != Some(&manifest.head) {
             return Err("its rows do not stand at the block that its manifest names".to_owned());
         }

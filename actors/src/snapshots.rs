@@ -134,7 +134,7 @@ impl Carrier {
     /// Reads every row of a checkpoint. One that is damaged says nothing yet about the store, whose files it links: that is read too.
     fn read_whole(&self, store: &RocksStore, checkpoint: &Path) -> Result<(), SnapshotError> {
         let goes_on = || self.goes_on();
-        let read = RocksStore::open_copy(checkpoint, &memory()).and_then(|copy| copy.read_whole(&goes_on));
+        let read = RocksStore::open_copy(checkpoint).and_then(|copy| copy.read_whole(&goes_on));
         let is_read = match read {
             Err(damage @ store::Error::Corrupt(_)) => {
                 store.read_whole(&goes_on)?;

@@ -160,8 +160,8 @@ fn every_damage_to_a_block_is_seen() {
 #[test]
 fn every_damage_to_a_row_on_the_disk_is_seen_by_whoever_reads_it_whole() {
     let dir = tempfile::tempdir().expect("a directory");
-    let (shared, copy) = (Shared::new(8 << 20), dir.path().join("copy"));
-    let store = RocksStore::open(&dir.path().join("state"), &shared).expect("a new store");
+    let copy = dir.path().join("copy");
+    let store = RocksStore::open(&dir.path().join("state"), &Shared::new(8 << 20)).expect("a new store");
     let (mut chain, genesis) = Chain::new();
     let first = chain.next(|overlay| {
         for n in 0..2_000 {
@@ -172,10 +172,10 @@ fn every_damage_to_a_row_on_the_disk_is_seen_by_whoever_reads_it_whole() {
     store.apply(&[genesis, first]).expect("a chain");
     let head = store.checkpoint(&copy).expect("a disk");
     drop(store);
-    let read = |goes_on: bool| RocksStore::open_copy(&copy, &shared).and_then(|copy| copy.read_whole(&|| goes_on));
+    let read = |goes_on: bool| RocksStore::open_copy(&copy).and_then(|copy| copy.read_whole(&|| goes_on));
     let before = listing(&copy);
     assert_eq!((read(true), read(false)), (Ok(true), Ok(false)));
-    assert_eq!(RocksStore::open_copy(&copy, &shared).expect("a copy").head(), head);
+    assert_eq!(RocksStore::open_copy(&copy).expect("a copy").head(), head);
     assert_eq!(listing(&copy), before, "a copy is left as it is");
 
     let rows = before.iter().find(|name| name.ends_with(".sst")).map(|name| copy.join(name)).expect("a file of rows");

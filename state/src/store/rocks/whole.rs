@@ -11,18 +11,21 @@ use rocksdb::{DB, IteratorMode, ReadOptions, WriteOptions};
 
 use super::{Error, RocksStore, Shared, error, head_of, is_headless, options};
 
+/// Memory for reading a copy, in bytes.
+const MEMORY_BYTES: usize = 8 << 20;
 /// Bytes read ahead of the rows.
 const READAHEAD_BYTES: usize = 2 << 20;
 /// Rows read between two looks at whether to go on: some milliseconds.
 const ROWS_BETWEEN_LOOKS: usize = 4_096;
 
 impl RocksStore {
-    /// Opens the copy in `dir` for reading, and leaves every file of it as it is.
-    pub fn open_copy(dir: &Path, shared: &Shared) -> Result<RocksStore, Error> {
+    /// Opens the copy in `dir` for reading, and leaves every file of it as it is. With a cache of its own: one that holds blocks of the
+    /// store that was copied would answer for them, because their files have the same identity.
+    pub fn open_copy(dir: &Path) -> Result<RocksStore, Error> {
         if is_headless(dir) {
             return Err(Error::Corrupt("the file CURRENT is missing".to_owned()));
         }
-        let db = DB::open_for_read_only(&options(shared), dir, false).map_err(error)?;
+        let db = DB::open_for_read_only(&options(&Shared::new(MEMORY_BYTES)), dir, false).map_err(error)?;
         let head = Mutex::new(head_of(&db)?);
         Ok(RocksStore { db, head, write: WriteOptions::default() })
     }

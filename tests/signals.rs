@@ -1,13 +1,8 @@
 //! How a service stops: it drains within its time, it does not wait for ever, and a second signal ends it at once.
 
-<<<<<<< HEAD
-use std::process::Command;
-use std::time::Duration;
-=======
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
->>>>>>> e7e01ef (snapshots: read whole before they count, given up at a stop)
 
 use finflow_actors::{Publish, STOP_MAX};
 

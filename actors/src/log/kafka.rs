@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use finflow_topologies::Topic;
 use finflow_topologies::log::{Error, Fetched, Log, Outgoing, Position, Session};
@@ -31,6 +32,9 @@ mod settings;
 mod topics;
 mod transactor;
 
+/// How long the broker keeps a request of those who follow and wait for more, and of those who look at what is there.
+const FOLLOW_WAIT: Duration = Duration::from_millis(100);
+const LOOK_WAIT: Duration = Duration::from_millis(1);
 /// Partitions that are looked up at a time, each with what is fetched ahead of its reader.
 const LOOKS_MAX: usize = 32;
 
@@ -52,8 +56,8 @@ struct Shared {
 impl KafkaLog {
     /// Connects to the cluster, whose topics must be there.
     pub fn open(settings: Settings) -> Result<KafkaLog, Error> {
-        let asker: Asker = Arc::new(settings.reader().create_with_context(Quiet).map_err(unavailable)?);
-        let looks = Reader::new(&settings, asker.clone(), LOOKS_MAX).map_err(unavailable)?;
+        let asker: Asker = Arc::new(settings.reader(LOOK_WAIT).create_with_context(Quiet).map_err(unavailable)?);
+        let looks = Reader::new(&settings, asker.clone(), LOOK_WAIT, LOOKS_MAX).map_err(unavailable)?;
         let mut counts = BTreeMap::new();
         for topic in Topic::ALL {
             let name = topic.name(&settings.prefix);
@@ -69,7 +73,7 @@ impl KafkaLog {
         let shared = Shared {
             partitions,
             looks,
-            lanes: Reader::new(&settings, asker, usize::MAX).map_err(unavailable)?,
+            lanes: Reader::new(&settings, asker, FOLLOW_WAIT, usize::MAX).map_err(unavailable)?,
             appender: Appender::new(&settings).map_err(unavailable)?,
             admin: Admin::new(&settings)?,
             exits: Mutex::default(),

@@ -3,7 +3,7 @@
 //! The library fetches ahead into a partition's queue up to a limit; whoever reads takes from the queue and so bounds it. Control
 //! records and aborted transactions occupy offsets without being seen, so the offset to go on from is the library's position.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +17,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Message, Offset, TopicPartitionList};
 use tokio::sync::watch;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::context::Quiet;
 use super::record::{record, weight};
@@ -28,6 +28,8 @@ use super::{member, native};
 const SERVE_INTERVAL: Duration = Duration::from_millis(250);
 /// How long one look at the broker may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a first look for a topic's leaders may take.
+const LEADER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Between two looks for the leader of a partition.
 const LEADER_PAUSE: Duration = Duration::from_millis(50);
 /// How long to wait for records that are known to be there.
@@ -48,6 +50,8 @@ pub(super) struct Reader {
     consumer: Arc<BaseConsumer<Quiet>>,
     prefix: String,
     feeds: Mutex<HashMap<Place, Arc<Mutex<Option<Feed>>>>>,
+    /// Topics whose leaders the library has been asked to look for.
+    known: Mutex<BTreeSet<Topic>>,
     /// The feeds that are open, oldest first, and how many may be.
     opened: Mutex<VecDeque<Place>>,
     feeds_max: usize,
@@ -66,9 +70,10 @@ struct Feed {
 }
 
 impl Reader {
-    /// A reader of at most `feeds_max` partitions at a time: the one that was opened first gives way.
-    pub(super) fn new(settings: &Settings, asker: Asker, feeds_max: usize) -> Result<Reader, KafkaError> {
-        let consumer: Arc<BaseConsumer<Quiet>> = Arc::new(settings.reader().create_with_context(Quiet)?);
+    /// A reader of at most `feeds_max` partitions at a time: the one that was opened first gives way. `wait` is how long the broker
+    /// keeps a request for records that are not there yet; one for other partitions waits behind it.
+    pub(super) fn new(settings: &Settings, asker: Asker, wait: Duration, feeds_max: usize) -> Result<Reader, KafkaError> {
+        let consumer: Arc<BaseConsumer<Quiet>> = Arc::new(settings.reader(wait).create_with_context(Quiet)?);
         let is_over = Arc::new(AtomicBool::new(false));
         let changed = watch::Sender::new(0);
         let (served, over, tick) = (consumer.clone(), is_over.clone(), changed.clone());
@@ -89,6 +94,7 @@ impl Reader {
             consumer,
             prefix: settings.prefix.clone(),
             feeds: Mutex::default(),
+            known: Mutex::default(),
             opened: Mutex::default(),
             feeds_max,
             changed,
@@ -221,6 +227,7 @@ impl Reader {
         // The queue is split off before the assignment, so that no record reaches the common one.
         let queue = self.consumer.split_partition_queue(&name, partition as i32);
         let mut queue = queue.ok_or(Error::UnknownPartition { topic, partition })?;
+        self.get_to_know(topic, &name);
         let is_touched = Arc::new(AtomicBool::new(true));
         let (touched, changed) = (is_touched.clone(), self.changed.clone());
         queue.set_nonempty_callback(move || {
@@ -233,6 +240,15 @@ impl Reader {
         self.consumer.incremental_assign(&list).map_err(unavailable)?;
         self.make_room((topic, partition));
         Ok(Feed { queue, next: from, is_touched })
+    }
+
+    /// Has the library look for the leaders of a topic that it meets for the first time; by itself it does so once a second.
+    fn get_to_know(&self, topic: Topic, name: &str) {
+        if self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(topic)
+            && let Err(cause) = self.consumer.fetch_metadata(Some(name), LEADER_TIMEOUT)
+        {
+            debug!(%topic, %cause, "the leaders are not known yet");
+        }
     }
 
     /// Takes note that a feed is open, and closes the oldest one if there are too many; one that is in use is left alone.

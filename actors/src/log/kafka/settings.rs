@@ -113,13 +113,13 @@ impl Settings {
     }
 
     /// Reads partitions that it assigns itself.
-    pub(super) fn reader(&self) -> ClientConfig {
+    pub(super) fn reader(&self, wait: Duration) -> ClientConfig {
         let mut config = self.consumer();
         config
             .set("queued.min.messages", "20000")
             .set("queued.max.messages.kbytes", READ_AHEAD_KBYTES)
             .set("fetch.queue.backoff.ms", "10")
-            .set("fetch.wait.max.ms", "100")
+            .set("fetch.wait.max.ms", ms(wait))
             .set("fetch.error.backoff.ms", "50")
             .set("fetch.message.max.bytes", RECORD_BYTES_MAX.to_string());
         config
@@ -165,7 +165,8 @@ impl Settings {
             .set("transactional.id", lane)
             .set("transaction.timeout.ms", ms(TRANSACTION_TIMEOUT))
             .set("message.timeout.ms", ms(self.commit_deadline.min(TRANSACTION_TIMEOUT)))
-            .set("delivery.report.only.error", "true");
+            .set("delivery.report.only.error", "true")
+            .set("statistics.interval.ms", "1000");
         config
     }
 }

@@ -160,6 +160,9 @@ pub(crate) struct Bench {
     /// How long the latency phase is measured; 0 leaves it out
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(0..=3600))]
     pub(crate) seconds: u64,
+    /// The process of the Kafka broker, if it runs on this machine: its CPU time is told too
+    #[arg(long, value_name = "PID")]
+    pub(crate) broker_pid: Option<u32>,
     /// Seventy transfers of a hundred credit one of thirty wallets
     #[arg(long)]
     pub(crate) hot: bool,

@@ -14,7 +14,7 @@ use self::load::Load;
 use self::report::Facts;
 use self::watch::Watch;
 use crate::access::settings;
-use crate::bench::usage;
+use crate::bench::usage::Usage;
 use crate::cli::{self, Common, Format};
 use crate::failure::Failure;
 use crate::output;
@@ -75,10 +75,10 @@ async fn measure(node: &Node, common: &Common, options: &cli::Demo, mut load: Lo
     }
     let opened = open(node, &load).await?;
     let watch = Watch::start(node)?;
-    let (begun, cpu_before) = (Instant::now(), usage::cpu_seconds());
+    let (begun, cpu_before) = (Instant::now(), Usage::own().cpu_seconds());
     let kills = drive(node, options, &mut load, &watch).await?;
     let has_ended = node.idle(IDLE_TIMEOUT).await;
-    let (took, cpu_seconds) = (begun.elapsed(), usage::cpu_seconds() - cpu_before);
+    let (took, cpu_seconds) = (begun.elapsed(), Usage::own().cpu_seconds() - cpu_before);
     Ok(Facts {
         accepted: opened + load.sent,
         transfers: load.transfers,

@@ -1,7 +1,7 @@
 //! `finflow topics`: the topics on Kafka, made as the engine needs them, and checked against that.
 
 use finflow_actors::Clock;
-use finflow_actors::log::kafka::KafkaLog;
+use finflow_actors::log::kafka::{KafkaLog, Settings};
 use finflow_state::Generation;
 use finflow_topologies::restore;
 use serde_json::json;
@@ -17,12 +17,7 @@ pub(crate) async fn topics(common: &Common, command: &TopicsCommand) -> Result<(
     let (partitions, replication) = (config.topics.partitions, config.kafka.replication);
     let is_create = matches!(command, TopicsCommand::Create);
     let work = move || -> Result<_, finflow_topologies::log::Error> {
-        let mut made = Vec::new();
-        if is_create {
-            made = KafkaLog::create_topics(&settings, partitions, replication as i32)?;
-            let generation = Generation(fastrand::u128(..).to_be_bytes());
-            restore::create(&KafkaLog::open(settings.clone())?, generation, Clock::system().now_ms())?;
-        }
+        let made = if is_create { make(&settings, partitions, replication)? } else { Vec::new() };
         Ok((made, KafkaLog::check_topics(&settings, partitions)?))
     };
     let done = tokio::task::spawn_blocking(work).await.map_err(|error| Failure::Failed(error.to_string()))?;
@@ -31,4 +26,16 @@ pub(crate) async fn topics(common: &Common, command: &TopicsCommand) -> Result<(
         print(common, &json!({ "topic": name, "status": "created" }))?;
     }
     if problems.is_empty() { Ok(()) } else { Err(Failure::Failed(problems.join("\n"))) }
+}
+
+/// Makes the topics that are missing, with block 0 of every partition, and names them.
+pub(crate) fn make(
+    settings: &Settings,
+    partitions: u32,
+    replication: u32,
+) -> Result<Vec<String>, finflow_topologies::log::Error> {
+    let made = KafkaLog::create_topics(settings, partitions, replication as i32)?;
+    let generation = Generation(fastrand::u128(..).to_be_bytes());
+    restore::create(&KafkaLog::open(settings.clone())?, generation, Clock::system().now_ms())?;
+    Ok(made)
 }

@@ -24,9 +24,13 @@ pub const SNAPSHOT_TIMESTAMP: &str = "finflow_snapshot_timestamp_seconds";
 pub const CLOCK_DRIFT_SECONDS: &str = "finflow_clock_drift_seconds";
 /// The block of the newest snapshot, by partition.
 pub const SNAPSHOT_BLOCK: &str = "finflow_snapshot_block";
+/// Records that the lanes' producers have sent to Kafka.
+pub const KAFKA_RECORDS: &str = "finflow_kafka_records_sent_total";
+/// Bytes of requests that the lanes' producers have sent to Kafka, compressed.
+pub const KAFKA_BYTES: &str = "finflow_kafka_bytes_sent_total";
 
 /// Every metric: name and help.
-pub const CATALOGUE: [(&str, &str); 12] = [
+pub const CATALOGUE: [(&str, &str); 14] = [
     (INPUTS, "Inputs consumed by committed epochs"),
     (EPOCHS, "Epochs by outcome"),
     (COMMIT_SECONDS, "Seconds from handing a transaction to the log to its outcome"),
@@ -39,4 +43,6 @@ pub const CATALOGUE: [(&str, &str); 12] = [
     (SNAPSHOT_TIMESTAMP, "When the newest snapshot was taken, in seconds since 1970-01-01 UTC"),
     (CLOCK_DRIFT_SECONDS, "By how much the wall clock has left the monotonic one"),
     (SNAPSHOT_BLOCK, "The block of the newest snapshot"),
+    (KAFKA_RECORDS, "Records that the lanes' producers have sent to Kafka"),
+    (KAFKA_BYTES, "Bytes of requests that the lanes' producers have sent to Kafka"),
 ];

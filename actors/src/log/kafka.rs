@@ -87,6 +87,11 @@ impl KafkaLog {
         Admin::new(settings)?.create(partitions, replication)
     }
 
+    /// Removes the application's topics with all that is in them.
+    pub fn delete_topics(settings: &Settings) -> Result<(), Error> {
+        Admin::new(settings)?.delete()
+    }
+
     /// What is wrong with the topics, in words; nothing if all is well.
     pub fn check_topics(settings: &Settings, partitions: u32) -> Result<Vec<String>, Error> {
         Admin::new(settings)?.check(partitions)

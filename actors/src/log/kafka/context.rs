@@ -10,8 +10,10 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::ProducerContext;
 use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{ClientContext, TopicPartitionList};
+use rdkafka::{ClientContext, Statistics, TopicPartitionList};
 use tracing::{debug, info, warn};
+
+use crate::metrics;
 
 /// Passes the library's log lines on.
 pub(super) fn log(level: RDKafkaLogLevel, facility: &str, line: &str) {
@@ -39,10 +41,18 @@ impl ClientContext for Quiet {
 
 impl ConsumerContext for Quiet {}
 
-/// Remembers that a record of the transaction could not be delivered.
+/// Remembers that a record of the transaction could not be delivered, and counts what is sent.
 #[derive(Default)]
 pub(super) struct Deliveries {
     failed: Mutex<Option<KafkaError>>,
+    sent: Mutex<Sent>,
+}
+
+/// What a producer has sent since it was made.
+#[derive(Default)]
+struct Sent {
+    records: u64,
+    bytes: u64,
 }
 
 impl Deliveries {
@@ -60,6 +70,18 @@ impl ClientContext for Deliveries {
     fn error(&self, error: KafkaError, reason: &str) {
         debug!(%error, reason, "the transactional producer reports");
     }
+
+    fn stats(&self, statistics: Statistics) {
+        let now = Sent { records: counted(statistics.txmsgs), bytes: counted(statistics.tx_bytes) };
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        ::metrics::counter!(metrics::KAFKA_RECORDS).increment(now.records.saturating_sub(sent.records));
+        ::metrics::counter!(metrics::KAFKA_BYTES).increment(now.bytes.saturating_sub(sent.bytes));
+        *sent = now;
+    }
+}
+
+fn counted(total: i64) -> u64 {
+    u64::try_from(total).unwrap_or_default()
 }
 
 impl ProducerContext for Deliveries {

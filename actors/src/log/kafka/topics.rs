@@ -90,6 +90,16 @@ impl Admin {
         Ok(made)
     }
 
+    /// Removes the topics with all that is in them.
+    pub(super) fn delete(&self) -> Result<(), Error> {
+        let names: Vec<String> = Topic::ALL.iter().map(|topic| topic.name(&self.prefix)).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        for result in wait(self.client.delete_topics(&names, &options())).map_err(unavailable)? {
+            result.map_err(|(name, code)| Error::Unavailable(format!("cannot remove {name}: {code}")))?;
+        }
+        Ok(())
+    }
+
     /// Everything about the topics that would lose data or break the engine, in words.
     pub(super) fn check(&self, partitions: u32) -> Result<Vec<String>, Error> {
         let metadata = self.client.inner().fetch_metadata(None, ADMIN_TIMEOUT).map_err(unavailable)?;

@@ -1,0 +1,198 @@
+//! The benchmark of the embedded log: engine, load and reader in this process, so the backlog is published while no engine runs.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use finflow_actors::{Node, Settings};
+use finflow_topologies::Topic;
+use hdrhistogram::Histogram;
+use serde_json::json;
+
+use super::load::Load;
+use super::usage::Usage;
+use super::{BATCH, FETCH_BYTES, IDLE_TIMEOUT, MIB, Schedule, TICK, WARM, ended, round, verdict};
+use crate::access::settings;
+use crate::cli::{self, Common};
+use crate::failure::Failure;
+use crate::output::print;
+
+pub(super) async fn bench(common: &Common, options: &cli::Bench) -> Result<(), Failure> {
+    let temporary = tempfile::tempdir()?;
+    let is_given = common.data_dir != Path::new("./finflow-data");
+    let mut settings = settings(common)?;
+    if !is_given {
+        settings.data_dir = temporary.path().to_owned();
+    }
+    if settings.data_dir.join("log").exists() {
+        return Err(Failure::Failed("the directory holds data already; give the benchmark one of its own".to_owned()));
+    }
+    let mut load = Load::new(options.seed, options.wallets, options.hot);
+    open_wallets(common, &settings, options).await?;
+    if 0 < options.warm {
+        throughput(common, &settings, options.warm, &mut load, "warm").await?;
+    }
+    throughput(common, &settings, options.transfers, &mut load, "throughput").await?;
+    if 0 < options.seconds {
+        latency(common, &settings, options, &mut load).await?;
+    }
+    finish(common, settings)
+}
+
+async fn open_wallets(common: &Common, settings: &Settings, options: &cli::Bench) -> Result<(), Failure> {
+    let node = Node::start(settings.clone()).await?;
+    let begun = Instant::now();
+    let mut numbers = 0..options.wallets;
+    loop {
+        let batch: Vec<_> = numbers.by_ref().take(BATCH / 2).flat_map(Load::opening).collect();
+        if batch.is_empty() {
+            break;
+        }
+        node.publish(batch).await?;
+    }
+    idle(&node).await?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let resident = Usage::own().resident_bytes() / MIB;
+    node.stop().await;
+    print(common, &json!({ "phase": "open", "wallets": options.wallets, "seconds": round(seconds), "rss_mib": resident }))
+}
+
+/// Publishes a backlog, starts the engine and measures it until it is idle.
+async fn throughput(common: &Common, settings: &Settings, count: u64, load: &mut Load, phase: &str) -> Result<(), Failure> {
+    let publisher = Node::open(settings.clone())?;
+    let before = load.transfers;
+    let mut left = usize::try_from(count).unwrap_or(usize::MAX);
+    while 0 < left {
+        let batch: Vec<_> = (0..left.min(BATCH)).map(|_| load.next()).collect();
+        left -= batch.len();
+        publisher.publish(batch).await?;
+    }
+    drop(publisher);
+    let transfers = (load.transfers - before) as f64;
+
+    let (cpu, written) = (Usage::own().cpu_seconds(), Usage::own().written_bytes());
+    let watch = Watch::start();
+    let begun = Instant::now();
+    let node = Node::start(settings.clone()).await?;
+    idle(&node).await?;
+    let seconds = begun.elapsed().as_secs_f64();
+    node.stop().await;
+    let (cpu, written) = (Usage::own().cpu_seconds() - cpu, Usage::own().written_bytes() - written);
+    let figures = json!({
+        "phase": phase, "lanes": settings.lanes, "commands": count, "transfers": transfers as u64, "seconds": round(seconds),
+        "transfers_per_second": (transfers / seconds).round(), "cpu_seconds": round(cpu),
+        "transfers_per_cpu_second": (transfers / cpu.max(0.01)).round(),
+        "bytes_written_per_transfer": (written as f64 / transfers).round(), "rss_mib_max": watch.stop() / MIB,
+    });
+    print(common, &figures)
+}
+
+/// Publishes at a fixed rate, whatever the engine does, and measures from the time each transfer was due.
+async fn latency(common: &Common, settings: &Settings, options: &cli::Bench, load: &mut Load) -> Result<(), Failure> {
+    let node = Node::start(settings.clone()).await?;
+    let schedule = Schedule { first: load.transfers, begun: Instant::now(), rate: options.rate };
+    let is_over = Arc::new(AtomicBool::new(false));
+    let reader = tokio::spawn(read_ends(node.clone(), schedule, is_over.clone()));
+    let cpu = Usage::own().cpu_seconds();
+    let total = (options.seconds + WARM.as_secs()) * options.rate;
+    let mut ticks = tokio::time::interval(TICK);
+    let mut published = 0;
+    while published < total {
+        ticks.tick().await;
+        let due = schedule.due_by(Instant::now()).min(total);
+        let mut batch = Vec::new();
+        while published < due {
+            // Repetitions come on top: only what is new has a place in the schedule.
+            let before = load.transfers;
+            batch.push(load.next());
+            published += load.transfers - before;
+        }
+        if !batch.is_empty() {
+            node.publish(batch).await?;
+        }
+    }
+    idle(&node).await?;
+    let (seconds, cpu) = (schedule.begun.elapsed().as_secs_f64(), Usage::own().cpu_seconds() - cpu);
+    is_over.store(true, Ordering::Release);
+    let ends = reader.await.map_err(|error| Failure::Failed(error.to_string()))?;
+    node.stop().await;
+    let at = |quantile: f64| round(ends.value_at_quantile(quantile) as f64 / 1_000.0);
+    let figures = json!({
+        "phase": "latency", "lanes": settings.lanes, "rate": options.rate, "seconds": options.seconds, "measured": ends.len(),
+        "p50_ms": at(0.5), "p95_ms": at(0.95), "p99_ms": at(0.99), "max_ms": round(ends.max() as f64 / 1_000.0),
+        "cpu_percent_with_load_and_reader": round(cpu / seconds * 100.0),
+    });
+    print(common, &figures)
+}
+
+/// Reads the events as a consumer does and measures the end of each transfer, in microseconds from its due time.
+async fn read_ends(node: Node, schedule: Schedule, is_over: Arc<AtomicBool>) -> Histogram<u64> {
+    // The bounds are constants that the histogram accepts.
+    let mut ends = Histogram::new_with_bounds(1, 600_000_000, 3).expect("valid bounds");
+    let mut next: Vec<u64> =
+        (0..node.partitions_count()).map(|id| node.range(Topic::Events, id).map_or(0, |range| range.end)).collect();
+    loop {
+        let is_last = is_over.load(Ordering::Acquire);
+        for (partition, from) in (0_u32..).zip(next.iter_mut()) {
+            let Ok(fetched) = node.fetch(Topic::Events, partition, *from, FETCH_BYTES) else { continue };
+            let now = Instant::now();
+            let keys = fetched.records.iter().filter_map(|record| ended(record.value.as_deref()?));
+            keys.filter_map(|key| schedule.late(key, now)).for_each(|late| ends.saturating_record(late));
+            *from = fetched.next;
+        }
+        if is_last {
+            return ends;
+        }
+        node.changed(Duration::from_millis(20)).await;
+    }
+}
+
+/// Recomputes every balance from the events.
+fn finish(common: &Common, settings: Settings) -> Result<(), Failure> {
+    let node = Node::open(settings)?;
+    let mut events = Vec::new();
+    for partition in 0..node.partitions_count() {
+        let mut from = node.range(Topic::Events, partition)?.start;
+        loop {
+            let fetched = node.fetch(Topic::Events, partition, from, FETCH_BYTES)?;
+            if fetched.records.is_empty() {
+                break;
+            }
+            events.extend(fetched.records.into_iter().filter_map(|record| record.value));
+            from = fetched.next;
+        }
+    }
+    verdict(common, events.iter().map(|event| &**event))
+}
+
+async fn idle(node: &Node) -> Result<(), Failure> {
+    let is_idle = node.idle(IDLE_TIMEOUT).await;
+    is_idle.then_some(()).ok_or_else(|| Failure::Temporary("the engine did not come to rest in time".to_owned()))
+}
+
+/// Watches the resident memory of this process.
+struct Watch {
+    max: Arc<AtomicU64>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Watch {
+    fn start() -> Watch {
+        let max = Arc::new(AtomicU64::new(0));
+        let seen = max.clone();
+        let task = tokio::spawn(async move {
+            loop {
+                seen.fetch_max(Usage::own().resident_bytes(), Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+        Watch { max, task }
+    }
+
+    /// The most that was seen, in bytes.
+    fn stop(self) -> u64 {
+        self.task.abort();
+        self.max.load(Ordering::Relaxed).max(Usage::own().resident_bytes())
+    }
+}

@@ -1,0 +1,337 @@
+//! The benchmark of the Kafka log: the engine runs in a process of its own, and this process loads, paces and reads like anybody
+//! else's producer and consumer. Topics of its own are made for it and removed at the end.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use finflow_actors::Publish;
+use finflow_actors::log::kafka::{KafkaLog, Settings};
+use finflow_actors::metrics::{EPOCHS, KAFKA_BYTES, KAFKA_RECORDS};
+use finflow_state::EncodedBlock;
+use finflow_topologies::Topic;
+use finflow_topologies::log::{Log, Outgoing};
+use finflow_topologies::topics::partition_of_key;
+use hdrhistogram::Histogram;
+use serde_json::json;
+
+use super::engine::Engine;
+use super::load::Load;
+use super::usage::Usage;
+use super::{BATCH, FETCH_BYTES, IDLE_TIMEOUT, MIB, Schedule, TICK, WARM, ended, round, verdict};
+use crate::access::{cluster, configuration};
+use crate::cli::{self, Common};
+use crate::failure::Failure;
+use crate::output::print;
+use crate::topics;
+
+/// How long a reader rests that has found nothing.
+const PAUSE: Duration = Duration::from_micros(500);
+/// The client library tells what it has sent once a second.
+const TOLD: Duration = Duration::from_millis(1_200);
+
+pub(super) async fn bench(common: &Common, options: &cli::Bench) -> Result<(), Failure> {
+    let config = configuration(common)?;
+    let mut settings = cluster(common, &config)?;
+    settings.prefix = format!("{}-bench-{:08x}", config.topics.prefix, fastrand::u32(..));
+    let temporary = tempfile::tempdir()?;
+    let (partitions, replication) = (config.topics.partitions, config.kafka.replication);
+    tokio::task::block_in_place(|| {
+        topics::make(&settings, partitions, replication)?;
+        let measured = Bench::new(common, options, &settings, temporary.path()).and_then(Bench::run);
+        let removed = KafkaLog::delete_topics(&settings);
+        measured.and(removed.map_err(Failure::from))
+    })
+}
+
+struct Bench<'a> {
+    common: &'a Common,
+    options: &'a cli::Bench,
+    prefix: &'a str,
+    dir: &'a Path,
+    log: KafkaLog,
+    load: Load,
+    ends: Ends,
+    broker: Option<Usage>,
+}
+
+/// What engine and broker have used at one moment.
+struct Mark {
+    at: Instant,
+    engine: f64,
+    broker: Option<f64>,
+}
+
+impl<'a> Bench<'a> {
+    fn new(common: &'a Common, options: &'a cli::Bench, settings: &'a Settings, dir: &'a Path) -> Result<Bench<'a>, Failure> {
+        let log = KafkaLog::open(settings.clone())?;
+        let ends = Ends::new(KafkaLog::open(settings.clone())?)?;
+        let load = Load::new(options.seed, options.wallets, options.hot);
+        let broker = options.broker_pid.map(Usage::of);
+        Ok(Bench { common, options, prefix: &settings.prefix, dir, log, load, ends, broker })
+    }
+
+    fn run(mut self) -> Result<(), Failure> {
+        self.open_wallets()?;
+        if 0 < self.options.warm {
+            self.throughput(self.options.warm, "warm")?;
+        }
+        self.throughput(self.options.transfers, "throughput")?;
+        if 0 < self.options.seconds {
+            self.latency()?;
+        }
+        self.restore()?;
+        let events = self.events()?;
+        verdict(self.common, events.iter().map(|event| &**event))
+    }
+
+    fn open_wallets(&mut self) -> Result<(), Failure> {
+        let engine = Engine::start(self.common, self.prefix, self.dir)?;
+        let begun = Instant::now();
+        let mut numbers = 0..self.options.wallets;
+        loop {
+            let batch: Vec<_> = numbers.by_ref().take(BATCH / 2).flat_map(Load::opening).collect();
+            if batch.is_empty() {
+                break;
+            }
+            publish(&self.log, batch)?;
+        }
+        self.ends.wait(|seen| self.options.wallets <= seen.topped_up)?;
+        let seconds = begun.elapsed().as_secs_f64();
+        let resident = engine.usage().resident_bytes() / MIB;
+        engine.stop()?;
+        print(
+            self.common,
+            &json!({ "phase": "open", "wallets": self.options.wallets, "seconds": round(seconds), "rss_mib": resident }),
+        )
+    }
+
+    /// Publishes a backlog, starts the engine, and measures from the first event to the last.
+    fn throughput(&mut self, count: u64, phase: &str) -> Result<(), Failure> {
+        let before = self.load.transfers;
+        let mut left = usize::try_from(count).unwrap_or(usize::MAX);
+        while 0 < left {
+            let batch: Vec<_> = (0..left.min(BATCH)).map(|_| self.load.next()).collect();
+            left -= batch.len();
+            publish(&self.log, batch)?;
+        }
+        let transfers = self.load.transfers - before;
+        let engine = Engine::start(self.common, self.prefix, self.dir)?;
+        let seen = self.ends.seen.transfers;
+        self.ends.wait(|now| seen < now.transfers)?;
+        let begun = self.mark(&engine);
+        self.ends.wait(|now| seen + transfers <= now.transfers)?;
+        let over = self.mark(&engine);
+        std::thread::sleep(TOLD);
+        let each = |total: f64| round(total / transfers as f64);
+        let (cpu, seconds) = (over.engine - begun.engine, (over.at - begun.at).as_secs_f64());
+        let broker = over.broker.zip(begun.broker).map(|(over, begun)| over - begun);
+        let figures = json!({
+            "phase": phase, "log": "kafka", "commands": count, "transfers": transfers, "seconds": round(seconds),
+            "transfers_per_second": (transfers as f64 / seconds).round(), "cpu_seconds": round(cpu),
+            "transfers_per_cpu_second": (transfers as f64 / cpu.max(0.01)).round(),
+            "broker_cpu_seconds": broker.map(round),
+            "records_per_transfer": each(engine.metric(KAFKA_RECORDS, "")),
+            "bytes_per_transfer": each(engine.metric(KAFKA_BYTES, "")),
+            "transactions": engine.metric(EPOCHS, "committed"),
+            "rss_mib_max": engine.usage().resident_bytes_max() / MIB,
+        });
+        engine.stop()?;
+        print(self.common, &figures)
+    }
+
+    /// Publishes at a fixed rate, whatever the engine does, and measures from the time each transfer was due.
+    fn latency(&mut self) -> Result<(), Failure> {
+        let engine = Engine::start(self.common, self.prefix, self.dir)?;
+        engine.ready()?;
+        let schedule = Schedule { first: self.load.transfers, begun: Instant::now(), rate: self.options.rate };
+        let total = (self.options.seconds + WARM.as_secs()) * self.options.rate;
+        let is_over = AtomicBool::new(false);
+        let begun = self.mark(&engine);
+        let (log, load, ends) = (&self.log, &mut self.load, &mut self.ends);
+        let late = std::thread::scope(|threads| {
+            let reader = threads.spawn(|| ends.measure(schedule, total, &is_over));
+            let paced = pace(log, load, schedule, total);
+            if paced.is_err() {
+                is_over.store(true, Ordering::Release);
+            }
+            let late = reader.join().map_err(|_| Failure::Failed("the reader died".to_owned()))?;
+            paced.and(late)
+        })?;
+        let over = self.mark(&engine);
+        engine.stop()?;
+        let at = |quantile: f64| round(late.value_at_quantile(quantile) as f64 / 1_000.0);
+        let seconds = (over.at - begun.at).as_secs_f64();
+        let percent = |cpu: f64| round(cpu / seconds * 100.0);
+        let figures = json!({
+            "phase": "latency", "log": "kafka", "rate": self.options.rate, "seconds": self.options.seconds, "measured": late.len(),
+            "p50_ms": at(0.5), "p95_ms": at(0.95), "p99_ms": at(0.99), "max_ms": round(late.max() as f64 / 1_000.0),
+            "cpu_percent": percent(over.engine - begun.engine),
+            "broker_cpu_percent": over.broker.zip(begun.broker).map(|(over, begun)| percent(over - begun)),
+        });
+        print(self.common, &figures)
+    }
+
+    /// Takes the engine's directory away and measures how long it takes to be ready again from the journal alone.
+    fn restore(&mut self) -> Result<(), Failure> {
+        for entry in std::fs::read_dir(self.dir)? {
+            let path = entry?.path();
+            if path.is_dir() { std::fs::remove_dir_all(path)? } else { std::fs::remove_file(path)? }
+        }
+        let (mut blocks, mut rows) = (0_u64, 0_u64);
+        for partition in 0..self.log.partitions() {
+            each_value(&self.log, Topic::Journal, partition, |value| {
+                let block = EncodedBlock::parse(value).map_err(|error| Failure::Failed(error.to_string()))?;
+                (blocks, rows) = (blocks + 1, rows + block.rows().count() as u64);
+                Ok(())
+            })?;
+        }
+        let engine = Engine::start(self.common, self.prefix, self.dir)?;
+        let took = engine.ready()?.as_secs_f64();
+        let figures = json!({
+            "phase": "restore", "log": "kafka", "blocks": blocks, "rows": rows, "seconds_from_start": round(took),
+            "rows_per_second": (rows as f64 / took).round(), "cpu_seconds": round(engine.usage().cpu_seconds()),
+        });
+        engine.stop()?;
+        print(self.common, &figures)
+    }
+
+    fn events(&self) -> Result<Vec<bytes::Bytes>, Failure> {
+        let mut events = Vec::new();
+        for partition in 0..self.log.partitions() {
+            each_value(&self.log, Topic::Events, partition, |value| {
+                events.push(value);
+                Ok(())
+            })?;
+        }
+        Ok(events)
+    }
+
+    fn mark(&self, engine: &Engine) -> Mark {
+        let broker = self.broker.as_ref().map(Usage::cpu_seconds);
+        Mark { at: Instant::now(), engine: engine.usage().cpu_seconds(), broker }
+    }
+}
+
+/// Publishes what is due, tick by tick.
+fn pace(log: &KafkaLog, load: &mut Load, schedule: Schedule, total: u64) -> Result<(), Failure> {
+    let mut published = 0;
+    while published < total {
+        let due = schedule.due_by(Instant::now()).min(total);
+        let mut batch = Vec::new();
+        while published < due {
+            // Repetitions come on top: only what is new has a place in the schedule.
+            let before = load.transfers;
+            batch.push(load.next());
+            published += load.transfers - before;
+        }
+        if batch.is_empty() {
+            std::thread::sleep(TICK);
+        } else {
+            publish(log, batch)?;
+        }
+    }
+    Ok(())
+}
+
+fn publish(log: &KafkaLog, records: Vec<Publish>) -> Result<(), Failure> {
+    let mut batches: BTreeMap<u32, Vec<Outgoing>> = BTreeMap::new();
+    for Publish { key, value, headers, .. } in records {
+        let partition = partition_of_key(key.as_deref().unwrap_or_default(), log.partitions());
+        batches.entry(partition).or_default().push(Outgoing { key, value, headers, timestamp_ms: None });
+    }
+    log.append_all(batches.into_iter().collect())?;
+    Ok(())
+}
+
+/// Calls `visit` with every committed value of a partition of a topic.
+fn each_value(
+    log: &KafkaLog,
+    topic: Topic,
+    partition: u32,
+    mut visit: impl FnMut(bytes::Bytes) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let Range { start: mut from, end } = log.range(topic, partition)?;
+    while from < end {
+        let fetched = log.fetch(topic, partition, from, FETCH_BYTES)?;
+        fetched.records.into_iter().filter_map(|record| record.value).try_for_each(&mut visit)?;
+        from = fetched.next;
+    }
+    Ok(())
+}
+
+/// What a reader of committed events has seen.
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen {
+    topped_up: u64,
+    transfers: u64,
+}
+
+/// A reader of committed events, from the first to the newest.
+struct Ends {
+    log: KafkaLog,
+    next: Vec<u64>,
+    seen: Seen,
+}
+
+impl Ends {
+    fn new(log: KafkaLog) -> Result<Ends, Failure> {
+        let starts = (0..log.partitions()).map(|partition| Ok(log.range(Topic::Events, partition)?.start));
+        let next = starts.collect::<Result<_, finflow_topologies::log::Error>>()?;
+        Ok(Ends { log, next, seen: Seen::default() })
+    }
+
+    /// Reads until `is_enough`.
+    fn wait(&mut self, is_enough: impl Fn(Seen) -> bool) -> Result<(), Failure> {
+        let begun = Instant::now();
+        while !is_enough(self.seen) {
+            if IDLE_TIMEOUT < begun.elapsed() {
+                return Err(Failure::Temporary("the engine did not come to rest in time".to_owned()));
+            }
+            if !self.step(|_| ())? {
+                std::thread::sleep(PAUSE);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads until the ends of `total` transfers have come, and tells how late each was, in microseconds.
+    fn measure(&mut self, schedule: Schedule, total: u64, is_over: &AtomicBool) -> Result<Histogram<u64>, Failure> {
+        let mut late = Histogram::new_with_bounds(1, 600_000_000, 3).map_err(|error| Failure::Failed(error.to_string()))?;
+        let (begun, before) = (Instant::now(), self.seen.transfers);
+        while self.seen.transfers < before + total && !is_over.load(Ordering::Acquire) && begun.elapsed() < IDLE_TIMEOUT {
+            let is_found = self.step(|key| {
+                if let Some(micros) = schedule.late(key, Instant::now()) {
+                    late.saturating_record(micros);
+                }
+            })?;
+            if !is_found {
+                std::thread::sleep(PAUSE);
+            }
+        }
+        Ok(late)
+    }
+
+    /// Reads what has come; `false` if nothing has.
+    fn step(&mut self, mut visit: impl FnMut(u64)) -> Result<bool, Failure> {
+        let mut is_found = false;
+        for (partition, next) in (0_u32..).zip(self.next.iter_mut()) {
+            let fetched = self.log.poll(Topic::Events, partition, *next, FETCH_BYTES)?;
+            is_found |= !fetched.records.is_empty();
+            for value in fetched.records.iter().filter_map(|record| record.value.as_deref()) {
+                match ended(value) {
+                    Some(key) => {
+                        self.seen.transfers += 1;
+                        visit(key);
+                    }
+                    None if value.starts_with(b"{\"event\":\"payment.settled\"") => self.seen.topped_up += 1,
+                    None => {}
+                }
+            }
+            *next = fetched.next;
+        }
+        Ok(is_found)
+    }
+}

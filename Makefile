@@ -1,5 +1,5 @@
-# The front doors: `make demo` runs the main job, `make test` checks everything, `make kafka` starts a broker. All set up what is
-# missing first.
+# The front doors: `make demo` runs the main job, `make test` checks everything, `make kafka` starts a broker, `make bench` measures
+# FinFlow beside its peers. All set up what is missing first.
 # Build outputs stay outside the clone, so that RocksDB is compiled once per machine.
 
 export CARGO_TARGET_DIR ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/finflow/target
@@ -19,11 +19,16 @@ MISSING := $(strip \
   $(if $(shell which mvn),,maven) \
   $(if $(shell java -version 2>&1 | grep -E 'version "(1[7-9]|[2-9][0-9])'),,openjdk-17-jre-headless))
 
+# What the peers need besides.
+PEERS_MISSING := $(strip \
+  $(if $(shell which python3),,python3) \
+  $(if $(shell which pgbench),,postgresql))
+
 # Where `make kafka` keeps its broker's data.
 KAFKA_DIR ?= $(if $(XDG_STATE_HOME),$(XDG_STATE_HOME),$(HOME)/.local/state)/finflow/kafka
 KAFKA_PORT ?= 9092
 
-.PHONY: setup demo test kafka
+.PHONY: setup demo test kafka bench
 
 setup:
 ifneq ($(MISSING),)
@@ -49,3 +54,14 @@ test: setup
 kafka: setup
 	config/ops/kafka/kafka start $(KAFKA_PORT) "$(KAFKA_DIR)"
 	@echo 'stop it with: config/ops/kafka/kafka stop "$(KAFKA_DIR)"'
+
+bench: setup
+ifneq ($(PEERS_MISSING),)
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(PEERS_MISSING); \
+	else \
+	  echo "the peers need these packages, please install them: $(PEERS_MISSING)" >&2; exit 1; \
+	fi
+endif
+	cargo build --locked --bin finflow
+	benches/peers/compare $(BENCH)

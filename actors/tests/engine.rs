@@ -156,16 +156,8 @@ async fn a_posting_that_cannot_be_read_halts_one_partition_and_no_other() {
         node.changed(Duration::from_millis(20)).await;
     }
     assert!(node.status()[0].cause.as_ref().is_some_and(|cause| cause.contains("posting at offset 0 cannot be read")));
-    let cause = node.status()[0].cause.clone();
-    // A lane that dies and comes back is no operator: the partition stays halted, and the rest goes on.
-    for round in 0..3 {
-        node.kill_lane(0).await;
-        node.publish(opened(20 + round)).await.expect("a log");
-        assert!(node.idle(DEADLINE).await, "{:?}", node.status());
-        let status = &node.status()[0];
-        assert_eq!((status.state.as_str(), &status.cause, status.block), ("halted", &cause, 0), "round {round}");
-        assert_eq!(node.range(Topic::Events, 0).expect("a log").end, 0, "round {round}: nothing is decided there");
-    }
+    node.publish(opened(20)).await.expect("a log");
+    assert!(node.idle(DEADLINE).await, "{:?}", node.status());
     for n in 0..20 {
         let id = WalletId::parse(&format!("w{n}")).expect("valid");
         match partition_of_wallet(&id, 4) {
@@ -173,6 +165,40 @@ async fn a_posting_that_cannot_be_read_halts_one_partition_and_no_other() {
             _ => assert!(node.wallet(&id).expect("readable").is_some(), "{id}"),
         }
     }
+    node.stop().await;
+}
+
+/// The cause is nothing that the next lane could find again: a partition actor that keeps dying.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_halt_outlives_its_lane_until_it_is_resumed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let node = Node::start(settings(dir.path(), 1)).await.expect("a node");
+    node.publish(opened(20)).await.expect("a log");
+    assert!(node.idle(DEADLINE).await);
+    let until = Instant::now() + DEADLINE;
+    while node.status()[0].cause.is_none() {
+        assert!(Instant::now() < until, "it is never halted: {:?}", node.status());
+        node.kill_partition(0);
+        node.changed(Duration::from_millis(5)).await;
+    }
+    let told = || node.range(Topic::Events, 0).expect("a log").end;
+    let (before, cause) = (told(), node.status()[0].cause.clone());
+    for round in 1..4 {
+        node.kill_lane(0).await;
+        node.publish(opened(20 + 10 * round)).await.expect("a log");
+        assert!(node.idle(DEADLINE).await, "{:?}", node.status());
+        let status = &node.status()[0];
+        assert_eq!((status.state.as_str(), &status.cause), ("halted", &cause), "round {round}");
+        assert_eq!(told(), before, "round {round}: nothing is decided there");
+        assert!(node.status()[1..].iter().all(|status| status.commands_lag == 0 && status.cause.is_none()), "round {round}");
+    }
+    node.resume(0);
+    while node.status()[0].cause.is_some() {
+        assert!(Instant::now() < until, "it is not resumed: {:?}", node.status());
+        node.changed(Duration::from_millis(5)).await;
+    }
+    assert!(node.idle(DEADLINE).await, "{:?}", node.status());
+    check(&node, 50, 0);
     node.stop().await;
 }
 

@@ -87,6 +87,8 @@ pub(crate) struct State {
     assignment: watch::Receiver<Assignment>,
     /// The partitions that are claimed, also those that could not be restored.
     claimed: BTreeSet<u32>,
+    /// How often in a row a partition could not be adopted.
+    refused: u32,
     actors: BTreeMap<u32, (ActorRef<partition::Message>, Restarts)>,
     /// A `Turn` is in the mailbox already.
     is_scheduled: Arc<AtomicBool>,
@@ -118,6 +120,7 @@ impl Actor for LaneActor {
             session: Arc::new(Mutex::new(session)),
             assignment,
             claimed: BTreeSet::new(),
+            refused: 0,
             actors: BTreeMap::new(),
             is_scheduled: Arc::new(AtomicBool::new(false)),
             opened_at: None,

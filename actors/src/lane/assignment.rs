@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use finflow_topologies::restore::restore;
+use finflow_topologies::restore::{self, restore};
 use finflow_topologies::{Halt, log};
 use ractor::{ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
@@ -13,6 +13,15 @@ use crate::committed::Condition;
 use crate::log::Assignment;
 use crate::metrics;
 use crate::supervisor::Restarts;
+
+/// How often the time between two attempts to adopt is doubled, so that they end up some seconds apart.
+const DOUBLINGS_MAX: u32 = 5;
+
+/// Whether a partition that could not be adopted is tried again; anything else ends the lane, which is started anew.
+fn may_pass(cause: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    let is_unavailable = matches!(cause.downcast_ref(), Some(log::Error::Unavailable(_) | log::Error::Busy(_)));
+    is_unavailable || cause.downcast_ref().is_some_and(restore::Error::may_pass)
+}
 
 /// Tells the lane when its assignment changes; ends with the lane or its session.
 pub(super) fn watch_assignment(mut assignment: watch::Receiver<Assignment>, myself: &ActorRef<Message>) {
@@ -35,11 +44,16 @@ impl State {
                 continue;
             }
             match self.adopt(myself, id).await {
-                Err(cause) if matches!(cause.downcast_ref(), Some(log::Error::Unavailable(_))) => {
-                    warn!(partition = id, %cause, "cannot be claimed yet");
-                    myself.send_after(RETRY_DELAY, || Message::Assigned);
+                Err(cause) if may_pass(&*cause) => {
+                    let delay = RETRY_DELAY * 2_u32.pow(self.refused.min(DOUBLINGS_MAX));
+                    self.refused = self.refused.saturating_add(1);
+                    warn!(partition = id, %cause, ?delay, "cannot be adopted yet");
+                    myself.send_after(delay, || Message::Assigned);
                 }
-                other => other?,
+                other => {
+                    other?;
+                    self.refused = 0;
+                }
             }
         }
         myself.cast(Message::Turn)?;
@@ -88,6 +102,13 @@ impl State {
             Ok::<_, log::Error>((claim, head))
         });
         let (claim, restored) = restored.await??;
+        if let Err(cause) = restored.as_ref().map_err(restore::Error::clone)
+            && cause.may_pass()
+        {
+            committed.set_fault(Some(cause.to_string()));
+            return Err(cause.into());
+        }
+        committed.set_fault(None);
         self.claimed.insert(id);
         match restored {
             Ok(head) => {

@@ -1,22 +1,17 @@
 //! The admin listener of a running service: what `/metrics` says is what the catalogues say, metric by metric.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
 
-use finflow_actors::Publish;
-
+use self::commands::open;
+use self::http::get;
 use self::service::{DEADLINE, Service, json};
 
+#[path = "../actors/tests/support/commands.rs"]
+mod commands;
+#[path = "support/http.rs"]
+mod http;
 #[path = "process/service.rs"]
 mod service;
-
-fn get(address: &str, path: &str) -> String {
-    let mut stream = std::net::TcpStream::connect(address).expect("a listener");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: finflow\r\nConnection: close\r\n\r\n").expect("a connection");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
-    answer
-}
 
 /// What the lines of one kind (`HELP`, `TYPE`) say of each of our metrics.
 fn told(exposed: &str, kind: &str) -> BTreeMap<String, String> {
@@ -31,9 +26,7 @@ async fn every_metric_is_what_the_catalogues_say() {
     let mut service = Service::start(dir.path(), &[]);
     let client = service.expect_client().await;
     let address = service.admin_address().await;
-    let open = r#"{"type":"open_wallet","tenant":"acme","idempotency_key":"open","wallet":"w","currency":"AED","country":"AE","kind":"personal","holder":"H"}"#;
-    let open = Publish { partition: None, key: Some("w".into()), value: Some(open.into()), ..Publish::default() };
-    client.publish(vec![open]).await.expect("accepted");
+    client.publish(vec![open("w")]).await.expect("accepted");
     assert_eq!(client.idle(DEADLINE).await, Ok(true), "{}", service.logs());
     json(dir.path(), &["state", "snapshot"]);
     let exposed = get(&address, "/metrics");

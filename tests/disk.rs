@@ -3,7 +3,6 @@
 //!
 //! A full disk is made with the limit on file sizes of one process, which any user may lower and lift again while it runs.
 
-use std::io::{Read, Write};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -13,32 +12,18 @@ use finflow_actors::socket::Client;
 use finflow_topologies::Topic;
 use finflow_topologies::simulation::audit;
 
+use self::commands::{opened, transfers};
+use self::http::get;
 use self::service::{DEADLINE, Service, finflow, json, on_a_small_disk, set_room};
 
+#[path = "../actors/tests/support/commands.rs"]
+mod commands;
+#[path = "support/http.rs"]
+mod http;
 #[path = "process/service.rs"]
 mod service;
 
 const WALLETS: usize = 16;
-
-fn command(wallet: usize, key: &str, rest: &str) -> Publish {
-    let wallet = format!("w{wallet}");
-    let value = format!(r#"{{"tenant":"acme","wallet":"{wallet}","idempotency_key":"{key}",{rest}}}"#);
-    Publish { partition: None, key: Some(wallet.into()), value: Some(value.into()), ..Publish::default() }
-}
-
-fn opened() -> Vec<Publish> {
-    let open = r#""type":"open_wallet","currency":"AED","country":"AE","kind":"personal","holder":"H""#;
-    let top_up = r#""type":"top_up","amount":"100","currency":"AED","source":{"account":"till"}"#;
-    (0..WALLETS).flat_map(|n| [command(n, "open", open), command(n, "top", top_up)]).collect()
-}
-
-fn transfers(numbers: std::ops::Range<usize>) -> Vec<Publish> {
-    let one = |n: usize| {
-        let to = (n * 7 + 1) % WALLETS;
-        command(n % WALLETS, &format!("t{n}"), &format!(r#""type":"transfer","to":"w{to}","amount":"0.05","currency":"AED""#))
-    };
-    numbers.map(one).collect()
-}
 
 /// Publishes until it is acknowledged, as every producer must.
 async fn insist(client: &Client, records: Vec<Publish>) {
@@ -51,7 +36,7 @@ async fn insist(client: &Client, records: Vec<Publish>) {
 
 /// Opens the wallets, and returns when all of them can be paid.
 async fn open_wallets(client: &Client) {
-    insist(client, opened()).await;
+    insist(client, opened(WALLETS, "100")).await;
     assert_eq!(client.idle(DEADLINE).await, Ok(true));
 }
 
@@ -61,14 +46,6 @@ async fn until(what: &str, service: &Service, condition: impl Fn() -> bool) {
         assert!(begun.elapsed() < DEADLINE, "{what}: {}", service.logs());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-}
-
-fn get(address: &str, path: &str) -> String {
-    let mut stream = std::net::TcpStream::connect(address).expect("a listener");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: finflow\r\nConnection: close\r\n\r\n").expect("a connection");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
-    answer
 }
 
 /// So many transfers have ended, each once, and every cent is there.
@@ -93,9 +70,9 @@ async fn a_service_on_a_full_disk_says_so_and_goes_on_when_there_is_room() {
     open_wallets(&client).await;
     for round in 0..3 {
         let (begin, end) = (round * 200, round * 200 + 200);
-        insist(&client, transfers(begin..end)).await;
+        insist(&client, transfers(WALLETS, begin..end)).await;
         set_room(&service, "0");
-        assert!(client.publish(transfers(end..end + 1)).await.is_err(), "nothing is acknowledged on a full disk");
+        assert!(client.publish(transfers(WALLETS, end..end + 1)).await.is_err(), "nothing is acknowledged on a full disk");
         let ready = get(&address, "/readyz");
         assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("[-]log ") && ready.contains("File too large"), "{ready}");
         assert!(get(&address, "/livez").starts_with("HTTP/1.1 200"));
@@ -116,10 +93,10 @@ async fn what_was_accepted_before_the_disk_was_full_is_there_after_a_restart() {
     let mut service = Service::start_by(on_a_small_disk("unlimited"), dir.path(), &[]);
     let client = service.expect_client().await;
     open_wallets(&client).await;
-    insist(&client, transfers(0..300)).await;
+    insist(&client, transfers(WALLETS, 0..300)).await;
     set_room(&service, "0");
     // Whatever is in flight cannot be written: it does not drain, and ends all the same.
-    assert!(client.publish(transfers(300..301)).await.is_err());
+    assert!(client.publish(transfers(WALLETS, 300..301)).await.is_err());
     service.terminate();
     service.ended(Duration::from_secs(15)).await;
     drop(service);
@@ -146,13 +123,13 @@ async fn stores_that_cannot_be_written_are_never_served_wrong() {
     open_wallets(&client).await;
     let mut end = 0;
     for _ in 0..3 {
-        insist(&client, transfers(end..end + 2_000)).await;
+        insist(&client, transfers(WALLETS, end..end + 2_000)).await;
         end += 2_000;
         set_room(&service, "0");
-        assert!(client.publish(transfers(end..end + 1)).await.is_err());
+        assert!(client.publish(transfers(WALLETS, end..end + 1)).await.is_err());
         set_room(&service, "unlimited");
     }
-    insist(&client, transfers(end..end + 500)).await;
+    insist(&client, transfers(WALLETS, end..end + 500)).await;
     end += 500;
     service.kill();
     let mut service = Service::start(dir.path(), &small);

@@ -1,15 +1,18 @@
 //! Nothing about a person leaves the service by accident: at the loudest level of logging, with everything going wrong, no log line,
 //! metric or error quotes what a command says.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use serde_json::Value;
 
+use self::http::get;
 use self::program::{Service, command, fed, json};
 
+#[path = "support/http.rs"]
+mod http;
 #[path = "support/program.rs"]
 mod program;
 
@@ -33,14 +36,6 @@ fn commands() -> String {
         "CANARY is no JSON",
     ];
     lines.join("\n").replace("CANARY", CANARY)
-}
-
-fn get(address: &str, path: &str) -> String {
-    let mut stream = std::net::TcpStream::connect(address).expect("a listener");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: finflow\r\nConnection: close\r\n\r\n").expect("a connection");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
-    answer
 }
 
 #[test]

@@ -6,8 +6,11 @@ use std::time::{Duration, Instant};
 
 use finflow_actors::{Publish, STOP_MAX};
 
+use self::commands::open;
 use self::service::{DEADLINE, POLL, Service, finflow, json, on_a_small_disk, set_room};
 
+#[path = "../actors/tests/support/commands.rs"]
+mod commands;
 #[path = "process/service.rs"]
 mod service;
 
@@ -15,12 +18,7 @@ mod service;
 const STOPPED_WITHIN: Duration = STOP_MAX.saturating_add(Duration::from_secs(1));
 
 fn opened(count: usize) -> Vec<Publish> {
-    let one = |n: usize| {
-        let rest = r#""type":"open_wallet","currency":"AED","country":"AE","kind":"personal","holder":"H""#;
-        let value = format!(r#"{{"tenant":"acme","wallet":"w{n}","idempotency_key":"open",{rest}}}"#);
-        Publish { partition: None, key: Some(format!("w{n}").into()), value: Some(value.into()), ..Publish::default() }
-    };
-    (0..count).map(one).collect()
+    (0..count).map(|n| open(&format!("w{n}"))).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

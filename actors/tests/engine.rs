@@ -6,83 +6,28 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use finflow_actors::log::embedded::EmbeddedLog;
-use finflow_actors::{Clock, Housekeeping, Node, Publish, ReadError, Settings};
+use finflow_actors::{Node, ReadError, Settings};
 use finflow_ledger::WalletId;
 use finflow_topologies::Topic;
 use finflow_topologies::log::{Log, Outgoing};
-use finflow_topologies::simulation::{Audit, audit};
 use finflow_topologies::topics::partition_of_wallet;
 
-const DEADLINE: Duration = Duration::from_secs(60);
+use self::commands::{opened, transfers};
+use self::engine::{DEADLINE, audited};
+
+#[path = "support/commands.rs"]
+mod commands;
+#[path = "support/engine.rs"]
+mod engine;
 
 fn settings(dir: &Path, lanes: u32) -> Settings {
-    Settings {
-        data_dir: dir.to_owned(),
-        prefix: "finflow".to_owned(),
-        kafka: None,
-        partitions: 4,
-        lanes,
-        node_id: "test".to_owned(),
-        epoch_interval: Duration::from_millis(1),
-        treasury_enabled: true,
-        dedup_retention: Duration::from_secs(35 * 86_400),
-        dedup_margin: Duration::from_secs(3_600),
-        store_memory_bytes: 16 << 20,
-        hot_wallets: 100,
-        housekeeping: Housekeeping::default(),
-        clock: Clock::system(),
-    }
-}
-
-fn command(wallet: &str, key: &str, rest: &str) -> Publish {
-    let value = format!(r#"{{"tenant":"acme","wallet":"{wallet}","idempotency_key":"{key}",{rest}}}"#);
-    let key = Some(Bytes::copy_from_slice(wallet.as_bytes()));
-    Publish { partition: None, key, value: Some(Bytes::from(value)), ..Publish::default() }
-}
-
-fn opened(count: usize) -> Vec<Publish> {
-    let open = r#""type":"open_wallet","currency":"AED","country":"AE","kind":"personal","holder":"H""#;
-    let top_up = r#""type":"top_up","amount":"10","currency":"AED","source":{"account":"x"}"#;
-    (0..count).flat_map(|n| [command(&format!("w{n}"), "open", open), command(&format!("w{n}"), "top", top_up)]).collect()
-}
-
-fn transfers(wallets: usize, from: usize, to: usize) -> Vec<Publish> {
-    let one = |n: usize| {
-        let rest =
-            format!(r#""type":"transfer","to":"w{}","amount":"0.{:02}","currency":"AED""#, (n * 7 + 1) % wallets, n % 90 + 1);
-        command(&format!("w{}", n % wallets), &format!("t{n}"), &rest)
-    };
-    (from..to).map(one).collect()
-}
-
-fn audited(node: &Node) -> Audit {
-    let mut events = Vec::new();
-    for partition in 0..node.partitions_count() {
-        let mut from = 0;
-        loop {
-            let fetched = node.fetch(Topic::Events, partition, from, 1 << 20).expect("a log");
-            if fetched.records.is_empty() {
-                break;
-            }
-            events.extend(fetched.records.into_iter().filter_map(|record| record.value));
-            from = fetched.next;
-        }
-    }
-    audit(events.iter().map(|event| &**event))
+    Settings { lanes, ..engine::settings(dir) }
 }
 
 fn check(node: &Node, wallets: usize, transfers: u64) {
-    let audit = audited(node);
-    assert_eq!(audit.faults, vec![]);
-    let ended = audit.outcomes.get("payment.settled").copied().unwrap_or_default()
-        + audit.outcomes.get("payment.rejected").copied().unwrap_or_default();
-    assert_eq!(ended, transfers + wallets as u64);
-    for n in 0..wallets {
-        let id = format!("w{n}");
-        let wallet = node.wallet(&WalletId::parse(&id).expect("valid")).expect("readable").expect("opened");
-        assert_eq!(Some(wallet.ledger().minor()), audit.balances.get(&id).map(|(_, minor)| *minor), "{id}");
-        assert!(wallet.held().is_zero());
-    }
+    let audit = audited(node, wallets);
+    let ended = ["payment.settled", "payment.rejected"].map(|name| audit.outcomes.get(name).copied().unwrap_or_default());
+    assert_eq!(ended.iter().sum::<u64>(), transfers + wallets as u64);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -92,14 +37,14 @@ async fn money_moves_while_partition_actors_die_and_survives_a_restart() {
     for lanes in [1, 2] {
         let dir = dir.path().join(lanes.to_string());
         let node = Node::start(settings(&dir, lanes)).await.expect("a node");
-        node.publish(opened(wallets)).await.expect("a log");
+        node.publish(opened(wallets, "10")).await.expect("a log");
         for batch in 0..20 {
-            node.publish(transfers(wallets, batch * count / 20, (batch + 1) * count / 20)).await.expect("a log");
+            node.publish(transfers(wallets, batch * count / 20..(batch + 1) * count / 20)).await.expect("a log");
             node.kill_partition(batch as u32 % 4);
         }
         assert!(node.idle(DEADLINE).await, "{:?}", node.status());
         check(&node, wallets, count as u64);
-        node.publish(transfers(wallets, 0, count)).await.expect("a log");
+        node.publish(transfers(wallets, 0..count)).await.expect("a log");
         assert!(node.idle(DEADLINE).await);
         check(&node, wallets, count as u64);
         node.stop().await;
@@ -123,7 +68,7 @@ async fn money_moves_while_partition_actors_die_and_survives_a_restart() {
 async fn swapped_directories_halt_and_another_partition_count_is_refused() {
     let dir = tempfile::tempdir().expect("a directory");
     let node = Node::start(settings(dir.path(), 1)).await.expect("a node");
-    node.publish(opened(20)).await.expect("a log");
+    node.publish(opened(20, "10")).await.expect("a log");
     assert!(node.idle(DEADLINE).await);
     node.stop().await;
     drop(node);
@@ -156,7 +101,7 @@ async fn a_posting_that_cannot_be_read_halts_one_partition_and_no_other() {
         node.changed(Duration::from_millis(20)).await;
     }
     assert!(node.status()[0].cause.as_ref().is_some_and(|cause| cause.contains("posting at offset 0 cannot be read")));
-    node.publish(opened(20)).await.expect("a log");
+    node.publish(opened(20, "10")).await.expect("a log");
     assert!(node.idle(DEADLINE).await, "{:?}", node.status());
     for n in 0..20 {
         let id = WalletId::parse(&format!("w{n}")).expect("valid");
@@ -173,7 +118,7 @@ async fn a_posting_that_cannot_be_read_halts_one_partition_and_no_other() {
 async fn a_halt_outlives_its_lane_until_it_is_resumed() {
     let dir = tempfile::tempdir().expect("a directory");
     let node = Node::start(settings(dir.path(), 1)).await.expect("a node");
-    node.publish(opened(20)).await.expect("a log");
+    node.publish(opened(20, "10")).await.expect("a log");
     assert!(node.idle(DEADLINE).await);
     let until = Instant::now() + DEADLINE;
     while node.status()[0].cause.is_none() {
@@ -185,7 +130,7 @@ async fn a_halt_outlives_its_lane_until_it_is_resumed() {
     let (before, cause) = (told(), node.status()[0].cause.clone());
     for round in 1..4 {
         node.kill_lane(0).await;
-        node.publish(opened(20 + 10 * round)).await.expect("a log");
+        node.publish(opened(20 + 10 * round, "10")).await.expect("a log");
         assert!(node.idle(DEADLINE).await, "{:?}", node.status());
         let status = &node.status()[0];
         assert_eq!((status.state.as_str(), &status.cause), ("halted", &cause), "round {round}");
@@ -206,7 +151,7 @@ async fn a_halt_outlives_its_lane_until_it_is_resumed() {
 async fn a_lane_that_keeps_dying_is_given_up_and_its_partitions_say_so() {
     let dir = tempfile::tempdir().expect("a directory");
     let node = Node::start(settings(dir.path(), 2)).await.expect("a node");
-    node.publish(opened(20)).await.expect("a log");
+    node.publish(opened(20, "10")).await.expect("a log");
     assert!(node.idle(DEADLINE).await);
     let lanes: Vec<String> = node.status().into_iter().map(|status| status.lane).collect();
     let until = Instant::now() + DEADLINE;
@@ -215,7 +160,7 @@ async fn a_lane_that_keeps_dying_is_given_up_and_its_partitions_say_so() {
         node.kill_lane(0).await;
         node.changed(Duration::from_millis(20)).await;
     }
-    node.publish(opened(40)).await.expect("what is published is in the log");
+    node.publish(opened(40, "10")).await.expect("what is published is in the log");
     assert!(node.idle(DEADLINE).await, "{:?}", node.status());
     for (status, lane) in node.status().iter().zip(&lanes) {
         let id = status.partition;

@@ -14,7 +14,14 @@ use finflow_topologies::Topic;
 use finflow_topologies::log::{Error, Log, Outgoing};
 use finflow_topologies::topics::{partition_of_wallet, payment_id};
 
-const DEADLINE: Duration = Duration::from_secs(60);
+use self::commands::{command, open, top_up};
+use self::engine::DEADLINE;
+
+#[path = "support/commands.rs"]
+mod commands;
+#[path = "support/engine.rs"]
+mod engine;
+
 const PARTITIONS: u32 = 3;
 /// The partition that some tests halt.
 const HALTED: u32 = 2;
@@ -51,17 +58,9 @@ impl Time {
 
 fn settings(dir: &Path, time: &Time) -> Settings {
     Settings {
-        data_dir: dir.to_owned(),
-        prefix: "finflow".to_owned(),
         partitions: PARTITIONS,
         lanes: 1,
-        node_id: "test".to_owned(),
-        epoch_interval: Duration::from_millis(1),
-        treasury_enabled: true,
         dedup_retention: Duration::from_millis(10 * DAY_MS as u64),
-        dedup_margin: Duration::from_secs(3_600),
-        store_memory_bytes: 16 << 20,
-        hot_wallets: 100,
         housekeeping: Housekeeping {
             snapshots_dir: None,
             snapshot_interval: Duration::from_millis(INTERVAL_MS as u64),
@@ -69,14 +68,8 @@ fn settings(dir: &Path, time: &Time) -> Settings {
             retention: Some(Duration::from_millis(7 * DAY_MS as u64)),
         },
         clock: time.clock(),
-        kafka: None,
+        ..engine::settings(dir)
     }
-}
-
-fn command(wallet: &str, key: &str, rest: &str) -> Publish {
-    let value = format!(r#"{{"tenant":"acme","wallet":"{wallet}","idempotency_key":"{key}",{rest}}}"#);
-    let key = Some(Bytes::copy_from_slice(wallet.as_bytes()));
-    Publish { partition: None, key, value: Some(Bytes::from(value)), ..Publish::default() }
 }
 
 /// The first wallets that live in a partition.
@@ -86,13 +79,11 @@ fn wallets(partition: u32, count: usize) -> Vec<String> {
 }
 
 fn opening(wallets: &[String]) -> Vec<Publish> {
-    let open = r#""type":"open_wallet","currency":"AED","country":"AE","kind":"personal","holder":"H""#;
-    let top_up = r#""type":"top_up","amount":"10","currency":"AED","source":{"account":"x"}"#;
-    wallets.iter().flat_map(|wallet| [command(wallet, "open", open), command(wallet, "top", top_up)]).collect()
+    wallets.iter().flat_map(|wallet| [open(wallet), top_up(wallet, "top", "10")]).collect()
 }
 
 fn transfer(from: &str, key: &str, to: &str) -> Publish {
-    command(from, key, &format!(r#""type":"transfer","to":"{to}","amount":"1","currency":"AED""#))
+    commands::transfer(from, key, to, "1")
 }
 
 async fn publish(node: &Node, records: Vec<Publish>) {
@@ -115,24 +106,7 @@ async fn until(node: &Node, what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 fn events(node: &Node) -> Vec<String> {
-    let mut found = Vec::new();
-    for partition in 0..PARTITIONS {
-        let mut from = node.range(Topic::Events, partition).expect("a log").start;
-        loop {
-            let fetched = node.fetch(Topic::Events, partition, from, 1 << 20).expect("a log");
-            if fetched.records.is_empty() {
-                break;
-            }
-            found.extend(
-                fetched
-                    .records
-                    .iter()
-                    .map(|record| String::from_utf8_lossy(record.value.as_deref().unwrap_or_default()).into_owned()),
-            );
-            from = fetched.next;
-        }
-    }
-    found
+    engine::events(node).iter().map(|event| String::from_utf8_lossy(event).into_owned()).collect()
 }
 
 /// Lets a partition halt as soon as it runs: a posting that cannot be read.

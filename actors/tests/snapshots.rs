@@ -6,52 +6,33 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use finflow_actors::log::embedded::EmbeddedLog;
-use finflow_actors::{Clock, Housekeeping, Node, PartitionStatus, Publish, Settings};
+use finflow_actors::{Node, PartitionStatus, Publish, Settings};
 use finflow_topologies::Topic;
 use finflow_topologies::log::Log;
 use sha2::{Digest, Sha256};
 
-const DEADLINE: Duration = Duration::from_secs(60);
+use self::engine::DEADLINE;
+use self::orders::{open, top_up};
+
+#[path = "support/engine.rs"]
+mod engine;
+#[path = "support/commands.rs"]
+mod orders;
+
 const PARTITIONS: u32 = 3;
 /// The partition that things happen to.
 const HIT: u32 = 1;
 const WALLETS: usize = 150;
 
 fn settings(dir: &Path) -> Settings {
-    Settings {
-        data_dir: dir.to_owned(),
-        prefix: "finflow".to_owned(),
-        kafka: None,
-        partitions: PARTITIONS,
-        lanes: 1,
-        node_id: "test".to_owned(),
-        epoch_interval: Duration::from_millis(1),
-        treasury_enabled: true,
-        dedup_retention: Duration::from_secs(35 * 86_400),
-        dedup_margin: Duration::from_secs(3_600),
-        store_memory_bytes: 16 << 20,
-        hot_wallets: 100,
-        housekeeping: Housekeeping::default(),
-        clock: Clock::system(),
-    }
+    Settings { partitions: PARTITIONS, lanes: 1, ..engine::settings(dir) }
 }
 
 /// Opens the wallets and brings them money, `round` times over.
 fn commands(round: usize) -> Vec<Publish> {
-    let one = |n: usize| {
-        let wallet = format!("w{n}");
-        let open = r#""type":"open_wallet","currency":"AED","country":"AE","kind":"personal","holder":"H""#;
-        let top_up = r#""type":"top_up","amount":"10","currency":"AED","source":{"account":"x"}"#;
-        [("open".to_owned(), open), (format!("top-{round}"), top_up)].map(|(key, rest)| Publish {
-            partition: None,
-            key: Some(Bytes::copy_from_slice(wallet.as_bytes())),
-            value: Some(format!(r#"{{"tenant":"acme","wallet":"{wallet}","idempotency_key":"{key}",{rest}}}"#).into()),
-            ..Publish::default()
-        })
-    };
-    (0..WALLETS).flat_map(one).collect()
+    let names = (0..WALLETS).map(|n| format!("w{n}"));
+    names.flat_map(|name| [open(&name), top_up(&name, &format!("top-{round}"), "10")]).collect()
 }
 
 async fn run(dir: &Path, rounds: std::ops::Range<usize>) -> Node {

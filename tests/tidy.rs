@@ -330,3 +330,104 @@ fn sizes_are_reported() {
     }
     assert!(functions.iter().any(|(_, name)| name.ends_with(": sizes_are_reported")), "functions are found");
 }
+
+const MAP: &str = include_str!("../ARCHITECTURE.md");
+
+/// The code spans of a text, each with the prose between it and the next one.
+fn spans(text: &str) -> Vec<(&str, String)> {
+    let parts: Vec<&str> = text.split('`').collect();
+    let prose = |index: usize| parts.get(index).unwrap_or(&"").split_whitespace().collect::<Vec<_>>().join(" ");
+    (1..parts.len()).step_by(2).map(|index| (parts[index], prose(index + 1))).collect()
+}
+
+fn is_name(span: &str) -> bool {
+    let is_word = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    span.split("::").all(is_word)
+}
+
+/// Paths of source files that a text names, each with the names that it says are there: `path.rs`, `a` and `b`; or `a` in `path.rs`.
+fn places(text: &str) -> Vec<(String, Vec<String>)> {
+    let spans = spans(text);
+    let mut found = Vec::new();
+    for (index, (path, _)) in spans.iter().enumerate().filter(|(_, (span, _))| span.ends_with(".rs")) {
+        let mut names = Vec::new();
+        if let Some((name, _)) =
+            index.checked_sub(1).map(|before| &spans[before]).filter(|(name, prose)| prose == "in" && is_name(name))
+        {
+            names.push((*name).to_owned());
+        }
+        let joined = |index: usize| matches!(spans[index].1.as_str(), "," | "and" | "or" | "(");
+        let behind = (index + 1..spans.len()).take_while(|index| joined(index - 1) && is_name(spans[*index].0));
+        names.extend(behind.map(|index| spans[index].0.to_owned()));
+        found.push(((*path).to_owned(), names));
+    }
+    found
+}
+
+/// Whether a source defines this function, type, constant or, for `Type::name`, both of them.
+fn defines(source: &str, name: &str) -> bool {
+    let is_defined = |word: &str| {
+        let kinds = ["fn ", "struct ", "enum ", "trait ", "type ", "const ", "impl ", "for "];
+        let is_whole = |rest: &str| !rest.starts_with(|next: char| next.is_ascii_alphanumeric() || next == '_');
+        kinds.iter().any(|kind| source.split(&format!("{kind}{word}")).skip(1).any(is_whole))
+    };
+    name.split("::").all(is_defined)
+}
+
+#[test]
+fn places_on_a_map_are_read() {
+    let text =
+        "See `a/b.rs`,\n  `Lane::offer` and `round` (`c.rs`, `x`, `d/e.rs`). It is `f` in `g.rs`, which `h` uses; `i.rs` is `j`.";
+    let rows: [(&str, &[&str]); 5] =
+        [("a/b.rs", &["Lane::offer", "round"]), ("c.rs", &["x"]), ("d/e.rs", &[]), ("g.rs", &["f"]), ("i.rs", &[])];
+    let expected = rows.map(|(path, names)| (path.to_owned(), names.iter().map(|name| (*name).to_owned()).collect()));
+    assert_eq!(places(text), expected);
+    for (source, name, expected) in [
+        ("pub fn offer(", "offer", true),
+        ("fn offers(", "offer", false),
+        ("impl Lane {\n fn offer<T>(", "Lane::offer", true),
+        ("impl State {\n fn offer(", "Lane::offer", false),
+        ("self.offer()", "offer", false),
+    ] {
+        assert_eq!(defines(source, name), expected, "{source}: {name}");
+    }
+}
+
+#[test]
+fn every_place_on_the_map_exists() {
+    let sources: Vec<_> = texts().into_iter().filter(|(path, _)| path.ends_with(".rs")).collect();
+    let places = places(MAP);
+    assert!(60 < places.len() && places.iter().filter(|(_, names)| !names.is_empty()).count() > 20, "{places:?}");
+    let mut flaws = Vec::new();
+    for (place, names) in places {
+        let is_meant = |path: &str| path == place || path.ends_with(&format!("/{place}"));
+        // A path from the root is meant exactly, however many others end in it.
+        let exact = sources.iter().filter(|(path, _)| *path == place);
+        let meant: Vec<_> = if exact.clone().count() == 1 {
+            exact.collect()
+        } else {
+            sources.iter().filter(|(path, _)| is_meant(path)).collect()
+        };
+        match meant[..] {
+            [(path, source)] => {
+                flaws.extend(names.iter().filter(|name| !defines(source, name)).map(|name| format!("{path} has no {name}")))
+            }
+            [] => flaws.push(format!("{place} does not exist")),
+            _ => flaws.push(format!("{place} may be any of {:?}", meant.iter().map(|(path, _)| path).collect::<Vec<_>>())),
+        }
+    }
+    let roots = ["actors/", "benches/", "config/", "src/", "state/", "tests/", "topologies/"];
+    let below = spans(MAP)
+        .into_iter()
+        .map(|(span, _)| span)
+        .filter(|span| !span.contains(' ') && roots.iter().any(|root| span.starts_with(root)));
+    flaws.extend(below.filter(|span| !root().join(span).exists()).map(|span| format!("{span} does not exist")));
+    // The walk through the code is exact: whatever it names is written somewhere.
+    let walk = MAP.split("## ").nth(1).expect("a first section");
+    let words: std::collections::BTreeSet<&str> =
+        sources.iter().flat_map(|(_, text)| text.split(|next: char| !(next.is_ascii_alphanumeric() || next == '_'))).collect();
+    let names = spans(walk).into_iter().map(|(span, _)| span).filter(|span| is_name(span));
+    flaws
+        .extend(names.filter(|name| !name.split("::").all(|word| words.contains(word))).map(|name| format!("{name} is nowhere")));
+    assert!(flaws.is_empty(), "{}", flaws.join("\n"));
+}

@@ -145,7 +145,7 @@ impl Actor for LaneActor {
             Message::Assigned => state.follow_assignment(&myself).await?,
             Message::Answered(commit) => state.answered(&myself, &commit)?,
             Message::Applied(partition, epochs, result) => state.applied(&myself, partition, epochs, result)?,
-            Message::Resolved(Ok(resolution)) => state.settle(&myself, resolution)?,
+            Message::Resolved(Ok(resolution)) => state.take_resolution(&myself, resolution)?,
             Message::Resolved(Err(cause @ log::Error::Fenced)) => return Err(cause.into()),
             Message::Resolved(Err(cause)) => {
                 warn!(%cause, "the doubt is not settled yet");

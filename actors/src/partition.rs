@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use finflow_state::{Overlay, Store};
-use finflow_topologies::{Halt, Open, Partition, Rules, Work};
+use finflow_topologies::{Halt, OpenEpoch, Partition, Rules, Work};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
 pub(crate) struct PartitionActor;
@@ -17,7 +17,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) enum Message {
-    Decide(Box<Work>, RpcReplyPort<Result<Open, Halt>>),
+    Decide(Box<Work>, RpcReplyPort<Result<OpenEpoch, Halt>>),
     Retire(Vec<Arc<Overlay>>),
 }
 

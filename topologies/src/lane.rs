@@ -4,6 +4,9 @@
 //! step what is to be done: which records to fetch, what the partitions are to decide, which transaction to commit, which blocks
 //! to store. Whoever drives it (the lane actor, the simulator) does exactly that and reports back. It has no clock and does no I/O.
 //!
+//! What travels: [`Fetched`] records, [`Work`] for a partition with the [`OpenEpoch`] lent to it, the [`Transaction`] of all open
+//! epochs; from `close` to `settle` each partition's part is in flight, then unapplied until its store has it.
+//!
 //! One commit is in flight at most; the next epoch may decide meanwhile, and nothing of it leaves before the outcome is known.
 
 use std::collections::BTreeMap;
@@ -15,7 +18,7 @@ use self::hosted::{Flight, Hosted};
 pub use self::hosted::{Status, Suspicion, Wants};
 use crate::halt::Halt;
 use crate::log::{Commit, Fetched, Resolution, Transaction};
-use crate::partition::{Layers, Open, Outcome, Work};
+use crate::partition::{Layers, OpenEpoch, Outcome, Work};
 use crate::sizes::EPOCH_BYTES_SOFT;
 use crate::topics::Topic;
 use crate::wire::v1::Posting;
@@ -103,7 +106,7 @@ impl Lane {
         if self.has_flight(head.partition) {
             return false;
         }
-        self.acquit();
+        self.drop_open_and_suspicions();
         self.now_ms = self.now_ms.max(head.at_ms);
         self.hosted.insert(head.partition, Hosted::new(claim, head));
         true
@@ -119,7 +122,7 @@ impl Lane {
         if self.has_flight(partition) {
             return false;
         }
-        self.acquit();
+        self.drop_open_and_suspicions();
         self.hosted.remove(&partition);
         true
     }
@@ -211,7 +214,7 @@ impl Lane {
     /// Whether the open epoch is as much as one transaction should hold.
     fn is_epoch_full(&self) -> bool {
         let open = self.hosted.values().filter_map(|hosted| hosted.open.as_ref());
-        EPOCH_BYTES_SOFT <= open.map(Open::bytes).sum()
+        EPOCH_BYTES_SOFT <= open.map(OpenEpoch::bytes).sum()
     }
 
     /// The work of the next round: round 0 takes input, round k the hand-overs of round k-1. Empty when nothing is due.
@@ -267,10 +270,11 @@ impl Lane {
             return settled;
         }
         if !settled.committed {
+            // The epoch that is open was decided on top of the one that was aborted: both are decided again, in order.
             for hosted in self.hosted.values_mut() {
                 hosted.flight = None;
             }
-            self.acquit();
+            self.drop_open_and_suspicions();
             return settled;
         }
         for hosted in self.hosted.values_mut() {
@@ -331,4 +335,4 @@ impl From<&Commit> for Option<Resolution> {
 }
 
 /// An answer to one piece of work.
-pub type Answer = (u32, Result<Open, Failure>);
+pub type Answer = (u32, Result<OpenEpoch, Failure>);

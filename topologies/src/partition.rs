@@ -12,9 +12,10 @@ use finflow_state::{Overlay, Store};
 use self::command::Deciding;
 use self::effects::Effects;
 pub use self::effects::Outcome;
+pub(crate) use self::epoch::held;
+pub use self::epoch::{OpenEpoch, Work};
 use self::hot::Hot;
-pub(crate) use self::open::held;
-pub use self::open::{Open, Rules, Work};
+pub use self::rules::Rules;
 pub use self::sight::Layers;
 use self::sight::Sight;
 use crate::halt::Halt;
@@ -23,8 +24,9 @@ use crate::wire::v1::{Code, Malformed, Posting, PostingBody, TimeText, dead_lett
 
 mod command;
 mod effects;
+mod epoch;
 mod hot;
-mod open;
+mod rules;
 mod sight;
 mod top_up;
 mod transfer;
@@ -80,7 +82,7 @@ impl Partition {
     /// A command that panics, or would cause more than one input may, is dead-lettered; one that was forwarded, here. Whatever else
     /// goes wrong is a [`Halt`]: the epoch is lost with the error, and the lane drops it whole. Once the epoch is full, it takes
     /// nothing more from the log.
-    pub fn decide(&mut self, work: Work) -> Result<Open, Halt> {
+    pub fn decide(&mut self, work: Work) -> Result<OpenEpoch, Halt> {
         let Work { now_ms, inputs, mut open, layers } = work;
         self.hot.read_ahead(&*self.store)?;
         let now = (now_ms, TimeText::new(now_ms));
@@ -90,7 +92,7 @@ impl Partition {
                 continue;
             }
             self.effects.clear();
-            let decided = catch_unwind(AssertUnwindSafe(|| self.one(&input, &open, &layers, now)));
+            let decided = catch_unwind(AssertUnwindSafe(|| self.decide_one(&input, &open, &layers, now)));
             let decided = decided.unwrap_or_else(|panic| Err(Halt::Panic(panic_text(&*panic))));
             match decided.and_then(|()| self.effects.check()) {
                 Ok(()) => {}
@@ -107,7 +109,13 @@ impl Partition {
         self.hot.retire(overlay);
     }
 
-    fn one(&mut self, input: &Input, open: &Open, layers: &Layers, (now_ms, at): (i64, TimeText)) -> Result<(), Halt> {
+    fn decide_one(
+        &mut self,
+        input: &Input,
+        open: &OpenEpoch,
+        layers: &Layers,
+        (now_ms, at): (i64, TimeText),
+    ) -> Result<(), Halt> {
         let sight = Sight { open: &open.overlay, layers, hot: &mut self.hot, store: &*self.store, key: &mut self.key };
         let mut deciding = Deciding { partition: self.id, rules: &self.rules, now_ms, at, sight, effects: &mut self.effects };
         match input {

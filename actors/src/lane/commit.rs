@@ -29,12 +29,13 @@ impl State {
         Ok(())
     }
 
+    /// Takes the log's answer to the commit in flight; a doubt has to be resolved first.
     pub(super) fn answered(&mut self, myself: &ActorRef<Message>, commit: &Commit) -> Result<(), ActorProcessingErr> {
         match commit {
-            Commit::Committed => self.settle(myself, Resolution::Committed),
+            Commit::Committed => self.take_resolution(myself, Resolution::Committed),
             Commit::Aborted(cause) => {
                 warn!(%cause, "epoch aborted");
-                self.settle(myself, Resolution::Aborted)
+                self.take_resolution(myself, Resolution::Aborted)
             }
             Commit::Fenced => Err("fenced by another lane of this name".into()),
             Commit::InDoubt(cause) => {
@@ -55,7 +56,12 @@ impl State {
         });
     }
 
-    pub(super) fn settle(&mut self, myself: &ActorRef<Message>, resolution: Resolution) -> Result<(), ActorProcessingErr> {
+    /// The outcome is certain: readers see the epoch, then waiters wake and the stores follow; or it is decided again.
+    pub(super) fn take_resolution(
+        &mut self,
+        myself: &ActorRef<Message>,
+        resolution: Resolution,
+    ) -> Result<(), ActorProcessingErr> {
         let settled = self.lane.settle(resolution);
         settled.halted.iter().for_each(|id| self.report_halt(*id));
         let outcome = if settled.committed { "committed" } else { "aborted" };

@@ -43,6 +43,7 @@ impl State {
                 Err(strayed) => return self.stand_still(myself, strayed),
             };
             match next {
+                // Input that no round takes is withheld: commands of a pair whose postings must become level first.
                 None => break self.lane.has_input(),
                 Some(Next::Dropped) => {
                     // Whatever was dropped is fetched again, also where nothing else wakes the lane.

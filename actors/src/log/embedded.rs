@@ -88,7 +88,7 @@ impl EmbeddedLog {
     /// The committed position of every partition.
     pub fn committed_positions(&self) -> Result<BTreeMap<u32, Option<Position>>, Error> {
         self.0.line.alone(|| {
-            self.settle()?;
+            self.ensure_open()?;
             let owners = self.owners();
             Ok((0..self.0.partitions).map(|partition| (partition, owners.positions.get(&partition).cloned())).collect())
         })
@@ -190,7 +190,7 @@ impl Log for EmbeddedLog {
     fn trim(&self, topic: Topic, partition: u32, before: u64) -> Result<(), Error> {
         let place = (topic, partition);
         let kept = self.0.line.alone(|| {
-            self.settle()?;
+            self.ensure_open()?;
             let Range { start, end } = self.range(topic, partition)?;
             let start = before.clamp(start, end);
             let database = self.database();

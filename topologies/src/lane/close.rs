@@ -7,7 +7,7 @@ use finflow_state::{EncodedBlock, Head, Header, Stamp};
 
 use super::hosted::{Flight, Hosted};
 use crate::log::{Batch, Claimed, Outgoing, Position, Transaction};
-use crate::partition::Open;
+use crate::partition::OpenEpoch;
 use crate::topics::Topic;
 
 /// Turns every open epoch that consumed input into its part of one transaction, and puts it in flight.
@@ -49,7 +49,7 @@ fn position(head: &Head) -> Position {
     Position { partition: *partition, commands: positions.commands, block: *number, stamp: stamp.clone() }
 }
 
-fn fly(open: Open, stamp: &Stamp, now_ms: i64) -> Flight {
+fn fly(open: OpenEpoch, stamp: &Stamp, now_ms: i64) -> Flight {
     let base = &open.base;
     let header = Header {
         generation: base.generation,

@@ -2,7 +2,7 @@
 
 use finflow_state::{Payments, Table};
 
-use crate::partition::Open;
+use crate::partition::OpenEpoch;
 use crate::wire::v1::PostingBody;
 
 /// The longest row of a wallet in a block, in bytes: two ids and a holder of 140 characters.
@@ -23,7 +23,7 @@ pub(super) struct Growth {
 
 impl Growth {
     /// What a posting adds to its destination's open epoch.
-    pub(super) fn of(open: Option<&Open>, body: &PostingBody) -> Growth {
+    pub(super) fn of(open: Option<&OpenEpoch>, body: &PostingBody) -> Growth {
         match body {
             PostingBody::Credit(credit) => {
                 let is_changed = open.is_some_and(|open| open.overlay.wallets.get(&credit.to).is_some());

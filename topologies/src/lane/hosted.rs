@@ -9,7 +9,7 @@ use finflow_state::{EncodedBlock, Head, Overlay, Positions};
 use super::queue::{Queue, Weighed};
 use crate::halt::Halt;
 use crate::log::{Fetched, Record};
-use crate::partition::{Input, Layers, Open, Outcome, Work};
+use crate::partition::{Input, Layers, OpenEpoch, Outcome, Work};
 use crate::sizes::{UNAPPLIED_EPOCHS_MAX, WAVE_BYTES_MAX, WAVE_RECORDS_MAX};
 use crate::wire::v1::Posting;
 
@@ -62,7 +62,7 @@ pub(super) struct Hosted {
     /// The head of the last committed block.
     pub(super) base: Arc<Head>,
     pub(super) flight: Option<Flight>,
-    pub(super) open: Option<Open>,
+    pub(super) open: Option<OpenEpoch>,
     /// Committed, not yet in the store, oldest first.
     pub(super) unapplied: VecDeque<(EncodedBlock, Arc<Overlay>)>,
     commands: Queue<Record>,
@@ -180,11 +180,11 @@ impl Hosted {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.open.as_ref().is_some_and(Open::is_full)
+        self.open.as_ref().is_some_and(OpenEpoch::is_full)
     }
 
     /// Takes an answer to work: the open epoch, and at the head of their queues the inputs that had no room in it.
-    pub(super) fn take_answer(&mut self, mut open: Open) {
+    pub(super) fn take_answer(&mut self, mut open: OpenEpoch) {
         while let Some(input) = open.untaken.pop() {
             match input {
                 Input::Command(record) => self.commands.put_back(record),
@@ -203,8 +203,8 @@ impl Hosted {
     }
 
     /// Takes the open epoch, or begins one.
-    pub(super) fn take_open(&mut self) -> Open {
-        self.open.take().unwrap_or_else(|| Open::new(self.newest().clone()))
+    pub(super) fn take_open(&mut self) -> OpenEpoch {
+        self.open.take().unwrap_or_else(|| OpenEpoch::new(self.newest().clone()))
     }
 
     /// The work of round 0: postings first, then commands; each has its own share.

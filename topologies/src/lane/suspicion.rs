@@ -43,7 +43,7 @@ impl Lane {
 
     /// Drops the open epoch and, with the ground they stood on, all suspicions: an epoch that was in flight when they arose was
     /// aborted, or the lane hosts other partitions than those that a confirmation could speak for.
-    pub(super) fn acquit(&mut self) {
+    pub(super) fn drop_open_and_suspicions(&mut self) {
         self.hosted.values_mut().for_each(|hosted| hosted.acquit());
         self.drop_open();
     }

@@ -11,7 +11,7 @@ use finflow_ledger::{
 use tracing::debug;
 
 use super::effects::{Change, Effects, Outcome};
-use super::open::Rules;
+use super::rules::Rules;
 use super::sight::Sight;
 use crate::halt::Halt;
 use crate::log::Record;
@@ -141,7 +141,7 @@ impl Deciding<'_> {
     pub(crate) fn reject(&mut self, request: &Request, wallet: Option<Wallet>, reason: Rejection) -> Result<(), Halt> {
         let kind = request.command.kind();
         let name = if kind.is_payment() { EventName::PaymentRejected } else { EventName::CommandRejected };
-        let mut payment = self.record(request);
+        let mut payment = self.new_payment(request);
         payment.reason = Some(reason);
         self.finish(payment, Step::Reject)?;
         let event = Event { reason: Some(reason.code()), ..self.event(request, name) };
@@ -149,7 +149,7 @@ impl Deciding<'_> {
     }
 
     /// The record of a command as it is received.
-    pub(crate) fn record(&self, request: &Request) -> Payment {
+    pub(crate) fn new_payment(&self, request: &Request) -> Payment {
         let command = request.command;
         let amount = command
             .amount()

@@ -45,7 +45,7 @@ impl Deciding<'_> {
 
         self.effects.moved(payer_before, payer.ledger())?;
         self.effects.moved(receiver_before, receiver.ledger())?;
-        self.finish(self.record(request), Step::Settle)?;
+        self.finish(self.new_payment(request), Step::Settle)?;
         let settled = Event { amount: AmountEcho::Money(amount), ..self.event(request, EventName::PaymentSettled) };
         let credited = Event {
             name: EventName::WalletCredited,
@@ -74,7 +74,7 @@ impl Deciding<'_> {
         };
 
         self.effects.moved(before, payer.ledger())?;
-        let payment = self.record(request);
+        let payment = self.new_payment(request);
         let credit = Credit {
             payment: request.id,
             from: payment.wallet.clone(),
@@ -160,14 +160,14 @@ impl Deciding<'_> {
             }
         };
         self.effects.moved(before, payer.ledger())?;
-        let event = answered(&payment, name, hold.amount, self.at);
+        let event = terminal_event(&payment, name, hold.amount, self.at);
         self.tell(event, Some(payer))?;
         self.advance(payment, step)
     }
 }
 
 /// The home wallet's terminal event, told from the record; a rejection echoes the amount as it was given.
-fn answered(payment: &Payment, name: EventName, amount: Money, at: TimeText) -> Event<'_> {
+fn terminal_event(payment: &Payment, name: EventName, amount: Money, at: TimeText) -> Event<'_> {
     let amount = match (name, &payment.amount_given) {
         (EventName::PaymentRejected, Some(given)) => AmountEcho::Text { amount: given, currency: amount.currency().code() },
         _ => AmountEcho::Money(amount),

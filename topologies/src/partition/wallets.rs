@@ -52,7 +52,7 @@ impl Deciding<'_> {
     }
 
     fn applied(&mut self, request: &Request, wallet: Wallet, name: EventName, reason: Option<&str>) -> Result<(), Halt> {
-        self.finish(self.record(request), Step::Apply)?;
+        self.finish(self.new_payment(request), Step::Apply)?;
         let amount = AmountEcho::Currency(wallet.currency());
         let event = Event { reason, amount, ..self.event(request, name) };
         self.tell(event, Some(wallet))

@@ -9,7 +9,7 @@ use crate::halt::Halt;
 use crate::lane::{Failure, Lane, Next, Settled};
 use crate::log::simulated::SimulatedLog;
 use crate::log::{self, Claim, Commit, Log, Resolution, Session, Transaction};
-use crate::partition::{Open, Partition, Rules, Work};
+use crate::partition::{OpenEpoch, Partition, Rules, Work};
 use crate::restore::{self, restore};
 use crate::topics::Topic;
 
@@ -111,7 +111,7 @@ impl Node {
         Some(self.lane.merge(answers))
     }
 
-    fn decide(&mut self, id: u32, work: Work, is_lost: bool) -> Result<Open, Failure> {
+    fn decide(&mut self, id: u32, work: Work, is_lost: bool) -> Result<OpenEpoch, Failure> {
         let Some((partition, store)) = self.partitions.get_mut(&id) else { return Err(Failure::Lost) };
         if is_lost {
             *partition = Partition::new(id, self.rules.clone(), store.clone());

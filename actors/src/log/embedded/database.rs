@@ -37,7 +37,7 @@ impl EmbeddedLog {
         let shared = Arc::downgrade(&self.0);
         let reopen = move || {
             while let Some(log) = shared.upgrade().map(EmbeddedLog) {
-                if log.0.line.alone(|| log.settle()).is_ok() {
+                if log.0.line.alone(|| log.ensure_open()).is_ok() {
                     break;
                 }
                 drop(log);
@@ -51,7 +51,7 @@ impl EmbeddedLog {
 
     /// Opens a closed log again, so that nobody builds on a guess. The caller has the pen: an end that is read beside a write would
     /// hide that write, and the next one would overwrite it.
-    pub(super) fn settle(&self) -> Result<(), Error> {
+    pub(super) fn ensure_open(&self) -> Result<(), Error> {
         if self.fault().is_none() {
             return Ok(());
         }

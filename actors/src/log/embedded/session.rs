@@ -52,7 +52,7 @@ impl Session for EmbeddedSession {
     fn claim(&mut self, partition: u32) -> Result<Claim, Error> {
         self.log.range(Topic::Commands, partition)?;
         self.log.0.line.alone(|| {
-            self.log.settle()?;
+            self.log.ensure_open()?;
             let mut owners = self.log.owners();
             if owners.is_over(&self.lane, self.id) {
                 return Err(Error::Fenced);
@@ -95,7 +95,7 @@ impl Session for EmbeddedSession {
     fn resolve(&mut self, stamp: &Stamp) -> Result<Resolution, Error> {
         // Whatever a doubt is about was followed by a closed log: once that is open, the positions are what is on disk.
         let is_committed = self.log.0.line.alone(|| {
-            self.log.settle()?;
+            self.log.ensure_open()?;
             let owners = self.log.owners();
             let is_committed = owners.positions.values().any(|position| position.stamp == *stamp);
             // Whoever has claimed all of it since may have written other positions over the ones that would tell.

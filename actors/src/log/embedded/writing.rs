@@ -71,7 +71,7 @@ impl EmbeddedLog {
 
     /// Writes all requests that may be written in one synced write and then shows them. The caller has the pen.
     pub(super) fn write_all(&self, requests: Vec<Request>) -> Vec<Answer> {
-        if let Err(error) = self.settle() {
+        if let Err(error) = self.ensure_open() {
             return requests.iter().map(|_| Answer::Refused(error.clone())).collect();
         }
         let answers = match self.write_rows(&requests) {

@@ -34,7 +34,7 @@ struct Appended {
 }
 
 impl Append {
-    fn settle(&self, result: Result<u64, KafkaError>) {
+    fn acknowledge(&self, result: Result<u64, KafkaError>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.waiting = state.waiting.saturating_sub(1);
         match result {
@@ -71,7 +71,7 @@ impl ProducerContext for Appends {
     type DeliveryOpaque = Arc<Append>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, append: Arc<Append>) {
-        append.settle(match result {
+        append.acknowledge(match result {
             Ok(message) => Ok(u64::try_from(message.offset()).unwrap_or_default()),
             Err((error, _)) => Err(error.clone()),
         });

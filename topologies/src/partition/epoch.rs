@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use finflow_ledger::Payment;
 use finflow_state::{Head, Overlay, Positions};
 
 use super::effects::{Change, Effects, Outcome};
@@ -13,32 +12,6 @@ use crate::log::Outgoing;
 use crate::sizes::{BLOCK_BYTES_SOFT, OVERHEAD_BYTES, RECORDS_BYTES_SOFT};
 use crate::wire::v1::Posting;
 
-/// What decisions depend on besides the state: the application's constants.
-#[derive(Debug, Clone)]
-pub struct Rules {
-    /// The partition count of the application.
-    pub partitions: u32,
-    /// The prefix of the topic names.
-    pub prefix: Arc<str>,
-    /// Whether a `top_up` from the treasury is allowed.
-    pub treasury_enabled: bool,
-    /// How long the record of a finished command answers for its duplicates, in milliseconds.
-    pub dedup_retention_ms: i64,
-    /// A command this much younger than the retention is refused as `expired` already, so that clocks may disagree.
-    pub dedup_margin_ms: i64,
-    /// How many wallets a partition keeps in memory.
-    pub hot_wallets_max: usize,
-}
-
-impl Rules {
-    /// Whether the record of a command may be forgotten: it has ended, and its retention has passed since then and since the log
-    /// took the command.
-    pub fn may_forget(&self, payment: &Payment, now_ms: i64) -> bool {
-        let before_ms = now_ms.saturating_sub(self.dedup_retention_ms);
-        payment.state.is_terminal() && payment.updated_ms < before_ms && payment.received_ms < before_ms
-    }
-}
-
 /// A batch for one partition, with what it may see.
 pub struct Work {
     /// The time of the decision, in milliseconds since 1970-01-01 UTC; never before the partition's last block.
@@ -46,14 +19,14 @@ pub struct Work {
     /// The inputs, in order.
     pub inputs: Vec<Input>,
     /// The open epoch.
-    pub open: Open,
+    pub open: OpenEpoch,
     /// The overlays below it, newest first.
     pub layers: Layers,
 }
 
 /// Everything a partition has decided in the open epoch.
 #[derive(Debug)]
-pub struct Open {
+pub struct OpenEpoch {
     pub(crate) base: Arc<Head>,
     pub(crate) overlay: Overlay,
     pub(crate) events: Vec<Outgoing>,
@@ -72,10 +45,10 @@ pub struct Open {
     pub(crate) untaken: Vec<Input>,
 }
 
-impl Open {
+impl OpenEpoch {
     /// An epoch in which nothing was decided yet, on top of `base`.
-    pub(crate) fn new(base: Arc<Head>) -> Open {
-        Open {
+    pub(crate) fn new(base: Arc<Head>) -> OpenEpoch {
+        OpenEpoch {
             positions: base.positions,
             base,
             overlay: Overlay::default(),

@@ -1,0 +1,31 @@
+//! The application's constants that decisions depend on, the same for every partition.
+
+use std::sync::Arc;
+
+use finflow_ledger::Payment;
+
+/// What decisions depend on besides the state: the application's constants.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// The partition count of the application.
+    pub partitions: u32,
+    /// The prefix of the topic names.
+    pub prefix: Arc<str>,
+    /// Whether a `top_up` from the treasury is allowed.
+    pub treasury_enabled: bool,
+    /// How long the record of a finished command answers for its duplicates, in milliseconds.
+    pub dedup_retention_ms: i64,
+    /// A command this much younger than the retention is refused as `expired` already, so that clocks may disagree.
+    pub dedup_margin_ms: i64,
+    /// How many wallets a partition keeps in memory.
+    pub hot_wallets_max: usize,
+}
+
+impl Rules {
+    /// Whether the record of a command may be forgotten: it has ended, and its retention has passed since then and since the log
+    /// took the command.
+    pub fn may_forget(&self, payment: &Payment, now_ms: i64) -> bool {
+        let before_ms = now_ms.saturating_sub(self.dedup_retention_ms);
+        payment.state.is_terminal() && payment.updated_ms < before_ms && payment.received_ms < before_ms
+    }
+}

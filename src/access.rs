@@ -1,11 +1,12 @@
-//! The way to the engine of a data directory: the service that runs there, else the directory itself.
+//! The way to the engine: the service that runs in the data directory, else any process of the application on Kafka, else the directory
+//! itself.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use finflow_actors::log::kafka;
+use finflow_actors::log::kafka::{self, Lookup};
 use finflow_actors::socket::Client;
 use finflow_actors::{Checked, Clock, Housekeeping, Node, PartitionStatus, Publish, Settings};
 use finflow_config::{Config, Problems};
@@ -21,6 +22,10 @@ pub(crate) enum Access {
     Running(Client),
     Own(Node),
 }
+
+/// How long a command looks for a process of the application that answers: as long as it takes until one that has died is missed.
+const SEARCH_TIMEOUT: Duration = Duration::from_secs(10);
+const SEARCH_PAUSE: Duration = Duration::from_millis(250);
 
 /// Defaults, files, variables and settings together, or every problem of them.
 pub(crate) fn configuration(common: &Common) -> Result<Config, Failure> {
@@ -61,6 +66,7 @@ pub(crate) fn cluster(common: &Common, config: &Config) -> Result<kafka::Setting
         settings.properties.insert(name.trim().to_owned(), value.to_owned());
     }
     let refused = kafka::refused(settings.properties.keys().map(String::as_str));
+    settings.secret.clone_from(&config.internal.secret);
     if refused.is_empty() {
         return Ok(settings);
     }
@@ -119,6 +125,9 @@ impl Access {
             return Ok(Access::Running(client));
         }
         let settings = settings(common)?;
+        if let Some(client) = somewhere(settings.kafka.as_ref()).await? {
+            return Ok(Access::Running(client));
+        }
         if settings.kafka.is_none() && !common.data_dir.join("log").is_dir() {
             return Err(Failure::Failed(format!(
                 "{} holds no finflow data; publish something first, for example: finflow publish payments.jsonl",
@@ -130,10 +139,14 @@ impl Access {
 
     /// For publishing: without a running service the engine runs in this process.
     pub(crate) async fn start(common: &Common) -> Result<Access, Failure> {
-        match Client::connect(&common.data_dir).await {
+        if let Some(client) = Client::connect(&common.data_dir).await {
+            return Ok(Access::Running(client));
+        }
+        let settings = settings(common)?;
+        match somewhere(settings.kafka.as_ref()).await? {
             Some(client) => Ok(Access::Running(client)),
             None => {
-                let node = Node::start(settings(common)?).await?;
+                let node = Node::start(settings).await?;
                 // A service waits until its clock is right; nobody waits here.
                 if let Some(cause) = node.clock_cause() {
                     node.stop().await;
@@ -146,7 +159,10 @@ impl Access {
 
     /// Stops what [`Access::start`] started; a service of another process runs on.
     pub(crate) async fn stop(&self) {
-        if let Access::Own(node) = self {
+        // An engine that ran for one command does not come back for its partitions.
+        if let Access::Own(node) = self
+            && node.leave().await.is_err()
+        {
             node.stop().await;
         }
     }
@@ -251,7 +267,43 @@ impl Access {
     pub(crate) async fn resume(&self, partition: u32) -> Result<(), Failure> {
         match self {
             Access::Running(client) => Ok(client.resume(partition).await?),
-            Access::Own(_) => Err(Failure::Failed("no service runs here; a partition is resumed where it runs".to_owned())),
+            Access::Own(_) => Err(Failure::Failed("no service runs; a partition is resumed where it runs".to_owned())),
         }
+    }
+}
+
+/// Any process of the application on Kafka, for what this machine has no part in; `None` where none runs.
+async fn somewhere(kafka: Option<&kafka::Settings>) -> Result<Option<Client>, Failure> {
+    let Some(kafka) = kafka else { return Ok(None) };
+    let begun = Instant::now();
+    let mut lookup = Lookup::new(kafka).map_err(|error| Failure::Failed(error.to_string()))?;
+    loop {
+        let looked = tokio::task::spawn_blocking(move || {
+            let found = lookup.addresses();
+            (lookup, found)
+        });
+        let (again, asked) = looked.await.map_err(|error| Failure::Failed(error.to_string()))?;
+        lookup = again;
+        let mut causes = Vec::new();
+        let (addresses, are_there_others) = match asked {
+            Ok((addresses, false)) if addresses.is_empty() => return Ok(None),
+            Ok(found) => found,
+            Err(error) => {
+                causes.push(error.to_string());
+                (Vec::new(), false)
+            }
+        };
+        for address in addresses {
+            match Client::connect_to(&address, &kafka.secret).await {
+                Ok(client) => return Ok(Some(client)),
+                Err(cause) => causes.push(format!("{address}: {cause}")),
+            }
+        }
+        if SEARCH_TIMEOUT < begun.elapsed() {
+            causes.extend(are_there_others.then(|| "one has not said where it is asked".to_owned()));
+            let causes = causes.join("; ");
+            return Err(Failure::Temporary(format!("no process of the application answers, retry: {causes}")));
+        }
+        tokio::time::sleep(SEARCH_PAUSE).await;
     }
 }

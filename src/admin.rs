@@ -7,7 +7,7 @@ use axum::Router;
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::routing::get;
-use finflow_actors::Node;
+use finflow_actors::{Node, PartitionStatus};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -68,12 +68,14 @@ pub(crate) async fn serve(node: Node, listen: SocketAddr, metrics: PrometheusHan
 }
 
 async fn ready(State(shown): State<Shown>, RawQuery(query): RawQuery) -> (StatusCode, String) {
-    let (status, faults) = (shown.node.status(), shown.node.faults());
-    let is_ready = faults.is_empty() && status.iter().all(|partition| partition.cause.is_none());
+    let (status, faults) = (shown.node.conditions(), shown.node.faults());
+    let is_restoring = |partition: &PartitionStatus| partition.state == "restoring";
+    let is_ready = faults.is_empty() && !status.iter().any(|partition| partition.cause.is_some() || is_restoring(partition));
     let is_verbose = query.is_some_and(|query| query.split('&').any(|word| word == "verbose"));
     let faults = faults.into_iter().map(|(what, cause)| format!("[-]{what} {cause}\n"));
     let partitions =
         status.iter().filter(|partition| is_verbose || partition.cause.is_some()).map(|partition| match &partition.cause {
+            None if is_restoring(partition) => format!("[-]partition {} restoring\n", partition.partition),
             None => format!("[+]partition {} ok\n", partition.partition),
             Some(cause) => format!("[-]partition {} {cause}\n", partition.partition),
         });

@@ -79,7 +79,9 @@ pub(crate) enum LogFormat {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run the engine until SIGTERM or Ctrl-C
-    Run,
+    Run(Run),
+    /// Have the service of this directory hand its partitions over to the others at once, and stop
+    Leave,
     /// Run a generated load, kill actors meanwhile, and audit every cent
     Demo(Demo),
     /// Measure throughput, latency and bytes written, and audit what was done
@@ -125,6 +127,13 @@ pub(crate) enum Command {
         /// The command
         command: Option<String>,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// Hand the partitions over to the other processes at the end, instead of keeping them for the next start
+    #[arg(long)]
+    pub(crate) leave_on_exit: bool,
 }
 
 #[derive(Debug, Args)]

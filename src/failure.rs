@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use finflow_actors::{ReadError, StartError};
+use finflow_actors::{ReadError, StartError, socket};
 use finflow_topologies::log;
 
 /// A failure with its exit code.
@@ -63,7 +63,10 @@ impl From<StartError> for Failure {
 
 impl From<ReadError> for Failure {
     fn from(error: ReadError) -> Failure {
-        Failure::Failed(error.to_string())
+        match error {
+            ReadError::Elsewhere(_) => Failure::Temporary(error.to_string()),
+            ReadError::Store(_) | ReadError::Halted(..) => Failure::Failed(error.to_string()),
+        }
     }
 }
 
@@ -80,8 +83,11 @@ impl From<std::io::Error> for Failure {
 }
 
 /// What a running service answered.
-impl From<String> for Failure {
-    fn from(cause: String) -> Failure {
-        Failure::Failed(cause)
+impl From<socket::Error> for Failure {
+    fn from(error: socket::Error) -> Failure {
+        match error {
+            socket::Error::Failed(cause) => Failure::Failed(cause),
+            socket::Error::Unavailable(cause) => Failure::Temporary(cause),
+        }
     }
 }

@@ -73,7 +73,8 @@ fn parse() -> Result<Cli, clap::Error> {
 async fn carry_out(cli: Cli) -> Result<(), Failure> {
     let Cli { common, command } = cli;
     match command {
-        Command::Run => run::run(&common).await,
+        Command::Run(options) => run::run(&common, &options).await,
+        Command::Leave => run::leave(&common).await,
         Command::Demo(options) => demo::demo(&common, &options).await,
         Command::Bench(options) => bench::bench(&common, &options).await,
         Command::Publish(options) => publish::publish(&common, &options).await,
@@ -102,7 +103,7 @@ async fn carry_out(cli: Cli) -> Result<(), Failure> {
 /// Logs go to stderr; data goes to stdout.
 fn start_logs(cli: &Cli) -> Result<(), Failure> {
     let default = match cli.command {
-        Command::Run => "info",
+        Command::Run(_) => "info",
         // It kills its own actors, and says so in its report.
         Command::Demo(_) => "off",
         _ => "warn",

@@ -1,22 +1,31 @@
-//! `finflow run`: the engine until it is told to stop.
+//! `finflow run`: the engine until it is told to stop; and `finflow leave`, which tells it to stop for good.
 
 use std::io::Write;
+use std::time::Duration;
 
-use finflow_actors::{Node, STOP_MAX, socket};
+use finflow_actors::socket::{self, Client, Door};
+use finflow_actors::{Node, STOP_MAX, Settings};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
 use crate::access::{configuration, settings};
 use crate::admin;
-use crate::cli::Common;
+use crate::cli::{self, Common};
 use crate::failure::Failure;
 
-pub(crate) async fn run(common: &Common) -> Result<(), Failure> {
+/// How long leaving takes at most: as long as stopping, and until the group has seen it.
+const LEAVE_MAX: Duration = STOP_MAX.saturating_add(Duration::from_secs(5));
+/// How a process ends that should be started again.
+const TEMPORARY: i32 = 75;
+
+pub(crate) async fn run(common: &Common, options: &cli::Run) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
-    let listen = configuration(common)?.admin.listen;
+    let config = configuration(common)?;
     let metrics = admin::recorder()?;
+    let mut settings = settings(common)?;
+    let door = door(&mut settings, &config.internal).await?;
     // A task of its own, because opening and restoring do not wait for anybody.
-    let starting = tokio::spawn(Node::start(settings(common)?));
+    let starting = tokio::spawn(Node::start(settings));
     let node = tokio::select! {
         started = starting => started.map_err(|error| Failure::Failed(format!("the engine died: {error}")))??,
         name = signals.next() => {
@@ -24,29 +33,76 @@ pub(crate) async fn run(common: &Common) -> Result<(), Failure> {
             end(0);
         }
     };
-    let admin = admin::serve(node.clone(), listen, metrics).await?;
+    let admin = admin::serve(node.clone(), config.admin.listen, metrics).await?;
     let server = socket::serve(node.clone(), &common.data_dir)?;
+    let door = door.map(|door| door.serve(node.clone(), config.internal.secret.clone()));
     info!(data_dir = %common.data_dir.display(), "running");
-    let name = signals.next().await;
+    let name = tokio::select! {
+        name = signals.next() => name,
+        () = node.gone() => {
+            // Everything is finished, and whoever asked for it has been told.
+            let _ = std::fs::remove_file(socket::path(&common.data_dir));
+            info!("left");
+            end(0);
+        }
+        cause = node.ended() => fall(&cause),
+    };
     info!("stopping on {name}");
     server.abort();
     admin.abort();
-    let is_drained = tokio::select! {
-        is_drained = tokio::time::timeout(STOP_MAX, node.stop()) => is_drained.unwrap_or(false),
+    let is_done = tokio::select! {
+        is_done = stop(&node, options.leave_on_exit) => is_done,
         name = signals.next() => {
             warn!("ending at once on {name}");
             false
         }
+        cause = node.ended() => fall(&cause),
     };
+    door.into_iter().for_each(|door| door.abort());
     // A socket that is left behind is replaced by the next service.
     let _ = std::fs::remove_file(socket::path(&common.data_dir));
-    if !is_drained {
+    if !is_done {
         let _ = writeln!(std::io::stderr(), "finflow: ended before all work was finished; what was accepted is in the log");
         end(1);
     }
     info!("stopped");
     // Not by returning, which would wait for a snapshot that a disk holds.
     end(0)
+}
+
+/// Has the service that runs in the directory leave, and waits until it has.
+pub(crate) async fn leave(common: &Common) -> Result<(), Failure> {
+    let client = Client::connect(&common.data_dir).await;
+    let client = client.ok_or_else(|| Failure::Failed(format!("no service runs in {}", common.data_dir.display())))?;
+    if client.leave(LEAVE_MAX).await? {
+        return Ok(());
+    }
+    let late = "it has stopped, and the others may take over what it had only when they miss it";
+    Err(Failure::Temporary(late.to_owned()))
+}
+
+async fn stop(node: &Node, leaves: bool) -> bool {
+    if leaves && node.is_shared() {
+        let left = tokio::time::timeout(LEAVE_MAX, node.leave()).await;
+        return left.is_ok_and(|left| left == Ok(true));
+    }
+    tokio::time::timeout(STOP_MAX, node.stop()).await.unwrap_or(false)
+}
+
+/// Where other processes will ask this one, which the group is told when it is joined; none on the embedded log.
+async fn door(settings: &mut Settings, internal: &finflow_config::Internal) -> Result<Option<Door>, Failure> {
+    let Some(kafka) = &mut settings.kafka else { return Ok(None) };
+    let listen = internal.listen;
+    let door = Door::open(listen).await.map_err(|error| Failure::Failed(format!("internal.listen {listen}: {error}")))?;
+    let address = door.address()?.to_string();
+    kafka.advertised = Some(if internal.advertise.is_empty() { address } else { internal.advertise.clone() });
+    Ok(Some(door))
+}
+
+/// Ends a process that must not go on, not even to finish: whatever it holds is another's by now. A supervisor starts it again.
+fn fall(cause: &str) -> ! {
+    let _ = writeln!(std::io::stderr(), "finflow: {cause}; start it again");
+    end(TEMPORARY)
 }
 
 /// Ends the process without waiting for threads that a disk may hold for ever. The log is the truth: nothing is lost by it.

@@ -9,6 +9,7 @@ use crate::cli::Cli;
 const EXAMPLES: &[(&str, &str)] = &[
     ("demo", "finflow demo --seconds 5"),
     ("run", "finflow run --data-dir ./finflow-data"),
+    ("leave", "finflow leave --data-dir ./finflow-data"),
     ("publish", "finflow publish payments.jsonl --wait"),
     ("tail", "finflow tail events --from beginning --exit-at-end"),
     ("wallet", "finflow wallet show alice"),

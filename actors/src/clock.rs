@@ -1,6 +1,7 @@
 //! The clock: the one place where the engine learns what time it is. Tests bring their own.
 
 use std::fmt;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -84,8 +85,8 @@ const BORN_MS: i64 = 1_704_067_200_000;
 #[derive(Debug)]
 pub(crate) struct Guard {
     clock: Clock,
-    /// The time of the newest block that was committed when the node started.
-    newest_ms: i64,
+    /// The time of the newest committed block that is known.
+    newest_ms: AtomicI64,
     /// Since when the two clocks are compared; `None` until the wall clock is believed.
     begun: Mutex<Option<Reading>>,
 }
@@ -110,7 +111,17 @@ pub(crate) enum Strayed {
 impl Guard {
     /// A guard for a log whose newest block is of this time.
     pub(crate) fn new(clock: Clock, newest_ms: i64) -> Guard {
-        Guard { clock, newest_ms, begun: Mutex::default() }
+        Guard { clock, newest_ms: AtomicI64::new(newest_ms), begun: Mutex::default() }
+    }
+
+    /// Takes note of the time of a block that another node may have committed: a wall clock that it shows to be wrong is not believed
+    /// any more.
+    pub(crate) fn meet(&self, at_ms: i64) {
+        self.newest_ms.fetch_max(at_ms, Ordering::AcqRel);
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        if begun.is_some() && self.believes(self.clock.read()).is_err() {
+            *begun = None;
+        }
     }
 
     /// The clock itself, for what decides nothing.
@@ -138,7 +149,7 @@ impl Guard {
     }
 
     fn believes(&self, now: Reading) -> Result<(), Strayed> {
-        let behind_ms = self.newest_ms.saturating_sub(now.wall_ms);
+        let behind_ms = self.newest_ms.load(Ordering::Acquire).saturating_sub(now.wall_ms);
         if now.wall_ms < BORN_MS {
             return Err(Strayed::Unset);
         }

@@ -1,15 +1,23 @@
 //! What readers may see of a partition: its store and the committed epochs that are not yet in it. Never anything uncommitted.
+//!
+//! The store is open only while the partition is at home here: where several nodes share the log it is opened when the partition is
+//! assigned, restored exactly as at a start, and closed when it goes.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::time::{Duration, Instant};
 
 use finflow_ledger::{Payment, PaymentId, Wallet, WalletId};
 use finflow_state::{EncodedBlock, Head, Overlay, Payments, RocksStore, Store, Table, Tag, Wallets, store};
+use finflow_topologies::log::{self, Log, Position};
 use finflow_topologies::partition::Layers;
 use finflow_topologies::restore;
 
-use crate::restoring::{self, Origin, Restored};
+use crate::restoring::{Origin, Restored, Restorer};
+
+/// How long opening a partition again waits for those who still read its former store.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+const CLOSE_PAUSE: Duration = Duration::from_millis(2);
 
 /// How a partition is, for operators.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +29,8 @@ pub(crate) struct Condition {
     pub(crate) postings_next: u64,
     pub(crate) halted: Option<String>,
     pub(crate) is_quiet: bool,
+    /// It has been assigned to this node and is on its way.
+    pub(crate) is_restoring: bool,
 }
 
 impl Condition {
@@ -33,16 +43,16 @@ impl Condition {
             postings_next: head.positions.postings,
             halted: None,
             is_quiet: true,
+            is_restoring: false,
         }
     }
 }
 
 /// The committed state of one partition, shared by its lane and all readers.
 pub(crate) struct Committed {
-    dir: PathBuf,
-    /// `None` where it could not be restored: then it is halted from the start.
-    pub(crate) store: Option<Arc<RocksStore>>,
-    pub(crate) origin: Origin,
+    id: u32,
+    restorer: Arc<Restorer>,
+    held: RwLock<Held>,
     /// Held by whoever writes the store: a lane that died may have left a write behind, which its successor must not meet.
     writer: Mutex<()>,
     layers: RwLock<Layers>,
@@ -50,26 +60,109 @@ pub(crate) struct Committed {
     fault: Mutex<Option<String>>,
 }
 
+/// The store of a partition that is at home here.
+#[derive(Default)]
+struct Held {
+    /// `None` where it could not be restored, which halts it, or where the partition is not at home.
+    store: Option<Arc<RocksStore>>,
+    origin: Origin,
+    /// It could not be restored when the node was opened, and that is settled.
+    is_broken: bool,
+    /// The store that was opened last: readers may keep it open for a while, and its directory shut.
+    last: Weak<()>,
+}
+
+impl Held {
+    fn of(restored: Restored) -> (Held, Head) {
+        let Restored { store, head, origin } = restored;
+        (Held { last: store.presence(), store: Some(Arc::new(store)), origin, is_broken: false }, head)
+    }
+}
+
 impl Committed {
-    /// What came of restoring the partition whose state lives in `dir`.
-    pub(crate) fn new(dir: PathBuf, restored: Result<Restored, restore::Error>) -> Committed {
-        let (store, origin, condition) = match restored {
-            Ok(Restored { store, head, origin }) => (Some(Arc::new(store)), origin, Condition::at(&head)),
-            Err(cause) => (None, Origin::default(), Condition { halted: Some(cause.to_string()), ..Condition::default() }),
+    /// A partition that is not at home yet.
+    pub(crate) fn absent(id: u32, restorer: Arc<Restorer>) -> Committed {
+        let (held, writer, layers) = (RwLock::default(), Mutex::default(), RwLock::new(Arc::from([])));
+        Committed { id, restorer, held, writer, layers, condition: Mutex::default(), fault: Mutex::default() }
+    }
+
+    /// What came of restoring the partition.
+    pub(crate) fn new(id: u32, restorer: Arc<Restorer>, restored: Result<Restored, restore::Error>) -> Committed {
+        let (held, condition) = match restored {
+            Ok(restored) => {
+                let (held, head) = Held::of(restored);
+                (held, Condition::at(&head))
+            }
+            Err(cause) => (
+                Held { is_broken: true, ..Held::default() },
+                Condition { halted: Some(cause.to_string()), ..Condition::default() },
+            ),
         };
-        let (writer, layers) = (Mutex::default(), RwLock::new(Arc::from([])));
-        Committed { dir, store, origin, writer, layers, condition: Mutex::new(condition), fault: Mutex::default() }
+        let absent = Committed::absent(id, restorer);
+        Committed { held: RwLock::new(held), condition: Mutex::new(condition), ..absent }
+    }
+
+    /// The store, if it is open. Whoever keeps it for long keeps the partition from coming back to this node.
+    pub(crate) fn store(&self) -> Option<Arc<RocksStore>> {
+        self.held.read().unwrap_or_else(PoisonError::into_inner).store.clone()
+    }
+
+    /// What the store was restored from.
+    pub(crate) fn origin(&self) -> Origin {
+        self.held.read().unwrap_or_else(PoisonError::into_inner).origin
     }
 
     /// The store, if the partition runs on a lane of this node and is not halted: only then is what it holds to be spread.
-    pub(crate) fn running(&self) -> Option<&Arc<RocksStore>> {
+    pub(crate) fn running(&self) -> Option<Arc<RocksStore>> {
         let condition = self.condition();
-        self.store.as_ref().filter(|_| condition.lane.is_some() && condition.halted.is_none())
+        self.store().filter(|_| condition.lane.is_some() && condition.halted.is_none())
     }
 
-    /// Notes that the store is corrupt, so that the next start builds it again.
+    /// Whether it could not be restored when the node was opened.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.held.read().unwrap_or_else(PoisonError::into_inner).is_broken
+    }
+
+    /// Notes that the store is corrupt, so that whoever opens it next builds it again.
     pub(crate) fn mark_damaged(&self, cause: &str) {
-        restoring::mark_damaged(&self.dir, cause);
+        self.restorer.mark_damaged(self.id, cause);
+    }
+
+    /// Brings the state to the committed position while nobody else writes it: on from the store that is open, or else exactly as at a
+    /// start, from the directory, the newest snapshot or the journal alone.
+    pub(crate) fn restore(&self, log: &dyn Log, position: Option<&Position>) -> Result<Head, restore::Error> {
+        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(store) = self.store() {
+            match restore::restore(log, &*store, self.id, position) {
+                // Who opens the directory anew finds that too, and another way.
+                Err(restore::Error::Behind { .. } | restore::Error::Store(store::Error::Corrupt(_))) => {}
+                other => return other,
+            }
+        }
+        drop(self.close());
+        self.wait_until_closed()?;
+        let (held, head) = Held::of(self.restorer.restore(log, self.id, position)?);
+        *self.held.write().unwrap_or_else(PoisonError::into_inner) = held;
+        Ok(head)
+    }
+
+    /// Takes the store away; it is closed when the last who reads it lets go, which may take the disk a while.
+    pub(crate) fn close(&self) -> Option<Arc<RocksStore>> {
+        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        held.origin = Origin::default();
+        held.store.take()
+    }
+
+    fn wait_until_closed(&self) -> Result<(), log::Error> {
+        let deadline = Instant::now() + CLOSE_TIMEOUT;
+        let last = self.held.read().unwrap_or_else(PoisonError::into_inner).last.clone();
+        while 0 < last.strong_count() {
+            if deadline < Instant::now() {
+                return Err(log::Error::Unavailable(format!("the former store of partition {} is still in use", self.id)));
+            }
+            std::thread::sleep(CLOSE_PAUSE);
+        }
+        Ok(())
     }
 
     /// Writes blocks to the store; those that it holds already are refused.
@@ -78,14 +171,8 @@ impl Committed {
         self.open_store()?.apply(blocks)
     }
 
-    /// Lets `restore` bring the store up to the log while nobody else writes it.
-    pub(crate) fn restored<T>(&self, restore: impl FnOnce() -> T) -> T {
-        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        restore()
-    }
-
-    fn open_store(&self) -> Result<&RocksStore, store::Error> {
-        self.store.as_deref().ok_or_else(|| store::Error::Io("it is not open".to_owned()))
+    fn open_store(&self) -> Result<Arc<RocksStore>, store::Error> {
+        self.store().ok_or_else(|| store::Error::Io("it is not open".to_owned()))
     }
 
     pub(crate) fn show(&self, layers: Layers, condition: Condition) {

@@ -14,9 +14,10 @@ use finflow_topologies::lane::{Lane, Status};
 use finflow_topologies::log::{self, Commit, Resolution, Session};
 use finflow_topologies::{Halt, Rules};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tracing::warn;
 
+use self::assignment::Adopted;
 use crate::clock::Guard;
 use crate::committed::{Committed, Condition};
 use crate::log::{Assignment, NodeLog};
@@ -34,6 +35,8 @@ mod turn;
 
 /// How long after the last epoch even a single one is written.
 const APPLY_AFTER: Duration = Duration::from_millis(50);
+/// Partitions that a lane restores at the same time.
+const RESTORES_MAX: usize = 8;
 /// How long the lane waits before it asks again how a doubtful commit ended, or commits after a refusal.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
 
@@ -58,6 +61,10 @@ pub(crate) enum Message {
     Turn,
     /// The partitions that the lane may claim may have changed.
     Assigned,
+    /// A partition was claimed and restored, or could not be.
+    Adopted(u32, Box<Adopted>),
+    /// A partition was given back.
+    Released(u32),
     /// The commit in flight was answered.
     Answered(Commit),
     /// The store of a partition has taken so many epochs, or failed.
@@ -89,6 +96,12 @@ pub(crate) struct State {
     claimed: BTreeSet<u32>,
     /// How often in a row a partition could not be adopted.
     refused: u32,
+    /// Those that are being claimed and restored, and whether they are still wanted.
+    adopting: BTreeMap<u32, bool>,
+    /// Those that are being given back.
+    releasing: BTreeSet<u32>,
+    /// So many are restored at a time.
+    restores: Arc<Semaphore>,
     actors: BTreeMap<u32, (ActorRef<partition::Message>, Restarts)>,
     /// A `Turn` is in the mailbox already.
     is_scheduled: Arc<AtomicBool>,
@@ -121,6 +134,9 @@ impl Actor for LaneActor {
             assignment,
             claimed: BTreeSet::new(),
             refused: 0,
+            adopting: BTreeMap::new(),
+            releasing: BTreeSet::new(),
+            restores: Arc::new(Semaphore::new(RESTORES_MAX)),
             actors: BTreeMap::new(),
             is_scheduled: Arc::new(AtomicBool::new(false)),
             opened_at: None,
@@ -132,7 +148,12 @@ impl Actor for LaneActor {
             stands_still: false,
             args,
         };
-        state.follow_assignment(&myself).await?;
+        if state.args.log.is_shared() {
+            state.follow_assignment(&myself)?;
+        } else {
+            // Nothing is taken away: who started the node finds all of it running.
+            state.adopt_all(&myself).await?;
+        }
         assignment::watch_assignment(state.assignment.clone(), &myself);
         watch_log(&state.args.log, &myself, &state.is_scheduled);
         myself.cast(Message::Turn)?;
@@ -142,7 +163,9 @@ impl Actor for LaneActor {
     async fn handle(&self, myself: ActorRef<Message>, message: Message, state: &mut State) -> Result<(), ActorProcessingErr> {
         match message {
             Message::Turn => state.turn(&myself).await?,
-            Message::Assigned => state.follow_assignment(&myself).await?,
+            Message::Assigned => state.follow_assignment(&myself)?,
+            Message::Adopted(partition, adopted) => state.adopted(&myself, partition, *adopted).await?,
+            Message::Released(partition) => state.released(&myself, partition)?,
             Message::Answered(commit) => state.answered(&myself, &commit)?,
             Message::Applied(partition, epochs, result) => state.applied(&myself, partition, epochs, result)?,
             Message::Resolved(Ok(resolution)) => state.take_resolution(&myself, resolution)?,
@@ -176,6 +199,7 @@ impl Actor for LaneActor {
             }
             Message::Drain(answer) => {
                 state.draining = Some(answer);
+                state.adopting.values_mut().for_each(|is_wanted| *is_wanted = false);
                 myself.cast(Message::Turn)?;
             }
         }
@@ -213,7 +237,7 @@ fn watch_log(log: &NodeLog, myself: &ActorRef<Message>, is_scheduled: &Arc<Atomi
 impl State {
     async fn start(&self, myself: &ActorRef<Message>, id: u32) -> Result<ActorRef<partition::Message>, ActorProcessingErr> {
         let committed = self.args.partitions.get(&id).ok_or("a partition of another lane")?;
-        let store: Arc<dyn Store> = committed.store.clone().ok_or("a partition that was not restored")?;
+        let store: Arc<dyn Store> = committed.store().ok_or("a partition that was not restored")?;
         let args = partition::Args { id, rules: self.args.rules.clone(), store };
         let (actor, _) = PartitionActor::spawn_linked(None, PartitionActor, args, myself.get_cell()).await?;
         Ok(actor)

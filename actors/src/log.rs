@@ -9,7 +9,7 @@ use finflow_topologies::log::{Error, Fetched, Log, Outgoing, Position, Session};
 use tokio::sync::watch;
 
 use self::embedded::{Disk, EmbeddedLog};
-use self::kafka::KafkaLog;
+use self::kafka::{KafkaLog, Owner};
 use crate::node::Settings;
 
 pub mod embedded;
@@ -89,6 +89,14 @@ impl NodeLog {
         }
     }
 
+    /// Returns once no transaction on the position of a partition is open, so that a claim of it is answered at once.
+    pub(crate) fn wait_for_position(&self, partition: u32) -> Result<(), Error> {
+        match self {
+            NodeLog::Embedded(_) => Ok(()),
+            NodeLog::Kafka(log) => log.committed(&[partition]).map(|_| ()),
+        }
+    }
+
     /// Appends records to several partitions of `commands`, and gives the offset of the first in each.
     pub fn append_all(&self, batches: Vec<(u32, Vec<Outgoing>)>) -> Result<Vec<u64>, Error> {
         match self {
@@ -130,8 +138,47 @@ impl NodeLog {
     pub fn fault(&self) -> Option<String> {
         match self {
             NodeLog::Embedded(log) => log.fault(),
-            // The cluster's own health is told by the client's lines and by commits that fail.
-            NodeLog::Kafka(_) => None,
+            NodeLog::Kafka(log) => log.fault(),
+        }
+    }
+
+    /// Who runs a partition, where several nodes share the log.
+    pub fn owner(&self, partition: u32) -> Option<Owner> {
+        match self {
+            NodeLog::Embedded(_) => None,
+            NodeLog::Kafka(log) => log.owner(partition),
+        }
+    }
+
+    /// Whether no other node can have had the partitions of this lane until now.
+    pub fn has_lease(&self, lane: &str) -> bool {
+        match self {
+            NodeLog::Embedded(_) => true,
+            NodeLog::Kafka(log) => log.has_lease(lane),
+        }
+    }
+
+    /// Gives all partitions of this node to the others at once; `false` where nobody is known to have them.
+    pub fn leave(&self) -> bool {
+        match self {
+            NodeLog::Embedded(_) => false,
+            NodeLog::Kafka(log) => log.leave_all(),
+        }
+    }
+
+    /// Why this process has to end, once it has to, and where others may say so. Nothing ends one that is alone with its log.
+    pub fn ends(&self) -> watch::Sender<Option<String>> {
+        match self {
+            NodeLog::Embedded(_) => watch::Sender::new(None),
+            NodeLog::Kafka(log) => log.ends(),
+        }
+    }
+
+    /// What processes that ask each other have in common; `None` where this one is alone.
+    pub(crate) fn secret(&self) -> Option<&str> {
+        match self {
+            NodeLog::Embedded(_) => None,
+            NodeLog::Kafka(log) => Some(&log.settings().secret),
         }
     }
 

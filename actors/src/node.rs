@@ -13,9 +13,10 @@ use finflow_topologies::log::{self, Fetched, Headers, Log, Outgoing};
 use finflow_topologies::topics::{RECORD_BYTES_MAX, partition_of_key, partition_of_payment, partition_of_wallet};
 use ractor::{Actor, ActorRef};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 pub use self::opening::discard;
-use self::opening::{arguments, open};
+use self::opening::{Purpose, arguments, open};
 use self::root::Root;
 pub use self::stopping::STOP_MAX;
 pub(crate) use self::waiters::Waiters;
@@ -26,6 +27,7 @@ use crate::lane::Message;
 use crate::log::embedded::{Disk, LocalDisk};
 use crate::log::{NodeLog, kafka};
 use crate::snapshots::Carrier;
+use crate::socket::Peers;
 
 mod opening;
 mod root;
@@ -110,8 +112,8 @@ pub enum ReadError {
     /// The store cannot be read.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// No lane of this node runs the partition at present.
-    #[error("partition {0} is not available here now; ask again, or ask another process")]
+    /// No lane of this node runs the partition at present, or its owner cannot be sure to have it still.
+    #[error("partition {0} is not available now, retry")]
     Elsewhere(u32),
     /// The partition is halted; nothing it says can be trusted.
     #[error("partition {0} is halted: {1}")]
@@ -145,7 +147,7 @@ pub struct PartitionStatus {
     pub partition: u32,
     /// The lane it runs on.
     pub lane: String,
-    /// `running`, `halted`, `stopped`, or `elsewhere` where no lane of this node has it.
+    /// `running`, `restoring`, `halted`, `stopped`, or `elsewhere` where no lane of this node has it.
     pub state: String,
     /// Why it is halted.
     pub cause: Option<String>,
@@ -157,7 +159,7 @@ pub struct PartitionStatus {
     pub commands_lag: u64,
     /// Postings not consumed yet.
     pub postings_lag: u64,
-    /// What it was restored from at start: `directory`, `snapshot` or `journal`; empty where it could not be.
+    /// What it was restored from: `directory`, `snapshot` or `journal`; empty where it could not be.
     pub restored_from: String,
     /// Journal blocks applied on top of that.
     pub replayed: u64,
@@ -173,13 +175,17 @@ struct Inner {
     partitions: BTreeMap<u32, Arc<Committed>>,
     carrier: Arc<Carrier>,
     waiters: Arc<Waiters>,
+    peers: Peers,
+    /// It has left its group for good.
+    is_gone: watch::Sender<bool>,
     clock: Arc<Guard>,
     started_ms: i64,
     root: Option<ActorRef<root::Message>>,
 }
 
 impl Node {
-    /// Starts the engine: restores every partition and begins to take commands. A partition that cannot be restored is halted.
+    /// Starts the engine: restores its partitions and begins to take commands. A partition that cannot be restored is halted. Where
+    /// others share the log, partitions come and go while it runs.
     pub async fn start(settings: Settings) -> Result<Node, StartError> {
         Node::start_on(Arc::new(LocalDisk), settings).await
     }
@@ -187,7 +193,7 @@ impl Node {
     /// Starts the engine with its log on a disk of a test's own making.
     #[doc(hidden)]
     pub async fn start_on(disk: Arc<dyn Disk>, settings: Settings) -> Result<Node, StartError> {
-        let mut inner = open(disk, settings)?;
+        let mut inner = open(disk, settings, Purpose::Run)?;
         let (root, _) = Actor::spawn(None, Root, arguments(&inner)).await?;
         inner.root = Some(root);
         Ok(Node(Arc::new(inner)))
@@ -195,7 +201,31 @@ impl Node {
 
     /// Opens the directory for reading: restores every partition, takes no commands. A partition that cannot be restored is halted.
     pub fn open(settings: Settings) -> Result<Node, StartError> {
-        Ok(Node(Arc::new(open(Arc::new(LocalDisk), settings)?)))
+        Ok(Node(Arc::new(open(Arc::new(LocalDisk), settings, Purpose::Read)?)))
+    }
+
+    /// Whether other nodes share the log.
+    pub fn is_shared(&self) -> bool {
+        self.0.log.is_shared()
+    }
+
+    /// Takes note that it has left and that whoever asked for it knows.
+    pub(crate) fn note_gone(&self) {
+        self.0.is_gone.send_replace(true);
+    }
+
+    /// Returns when the node has left because somebody asked it to.
+    pub async fn gone(&self) {
+        // The sender lives as long as the node.
+        let _ = self.0.is_gone.subscribe().wait_for(|is_gone| *is_gone).await;
+    }
+
+    /// Returns when the process has to end, with the reason: it was replaced, or its log's client hangs. What it holds is not to be
+    /// trusted any more; what was accepted is in the log, and another start goes on with it.
+    pub async fn ended(&self) -> String {
+        let ends = self.0.log.ends();
+        let cause = ends.subscribe().wait_for(Option::is_some).await.map(|cause| cause.clone());
+        cause.ok().flatten().unwrap_or_default()
     }
 
     /// The partition count.
@@ -278,13 +308,29 @@ impl Node {
         self.payment(id)
     }
 
-    /// How every partition is.
+    /// How every partition is. What runs elsewhere, and all of it while the log does not answer, is told without its lag.
     pub fn status(&self) -> Vec<PartitionStatus> {
-        let lag = |topic, partition, next| self.range(topic, partition).map_or(0, |range| range.end.saturating_sub(next));
+        let is_answering = self.0.log.fault().is_none();
+        self.status_with(|topic, partition, next| {
+            let range = if is_answering { self.range(topic, partition).ok() } else { None };
+            range.map_or(0, |range| range.end.saturating_sub(next))
+        })
+    }
+
+    /// How every partition is, without asking the log.
+    pub fn conditions(&self) -> Vec<PartitionStatus> {
+        self.status_with(|_, _, _| 0)
+    }
+
+    fn status_with(&self, lag: impl Fn(Topic, u32, u64) -> u64) -> Vec<PartitionStatus> {
+        let lag = |condition: &Condition, topic, partition, next| {
+            if self.is_elsewhere(condition) { 0 } else { lag(topic, partition, next) }
+        };
         let all = self.0.partitions.iter().map(|(id, committed)| {
             let condition = committed.condition();
             let state = match &condition.lane {
                 Some(_) => "running",
+                None if condition.is_restoring => "restoring",
                 None if self.0.root.is_some() => "elsewhere",
                 None => "stopped",
             };
@@ -294,10 +340,10 @@ impl Node {
                 state: if condition.halted.is_some() { "halted" } else { state }.to_owned(),
                 block: condition.block,
                 commands_next: condition.commands_next,
-                commands_lag: lag(Topic::Commands, *id, condition.commands_next),
-                postings_lag: lag(Topic::Postings, *id, condition.postings_next),
-                restored_from: committed.origin.source.to_owned(),
-                replayed: committed.origin.replayed,
+                commands_lag: lag(&condition, Topic::Commands, *id, condition.commands_next),
+                postings_lag: lag(&condition, Topic::Postings, *id, condition.postings_next),
+                restored_from: committed.origin().source.to_owned(),
+                replayed: committed.origin().replayed,
                 cause: condition.halted,
             }
         });
@@ -314,7 +360,7 @@ impl Node {
             let consumed =
                 self.status().iter().all(|status| status.commands_lag + status.postings_lag == 0 || status.cause.is_some());
             // Partitions are read one after the other: a posting that was committed meanwhile may have been overlooked.
-            if quiet && consumed && *ticks.borrow() == before {
+            if quiet && consumed && self.0.log.fault().is_none() && *ticks.borrow() == before {
                 return true;
             }
             self.changed(Duration::from_millis(20)).await;
@@ -323,8 +369,16 @@ impl Node {
     }
 
     /// Lets a halted partition go on.
-    pub fn resume(&self, partition: u32) {
+    ///
+    /// # Errors
+    /// It runs on another node, or on none.
+    pub fn resume(&self, partition: u32) -> Result<(), ReadError> {
+        let committed = self.0.partitions.get(&partition);
+        if committed.is_some_and(|committed| self.is_elsewhere(&committed.condition())) {
+            return Err(ReadError::Elsewhere(partition));
+        }
         self.tell(partition, Message::Resume(partition));
+        Ok(())
     }
 
     /// Kills the lane that runs a partition, and returns when it is dead; another one takes its place.
@@ -348,7 +402,7 @@ impl Node {
     /// SHA-256 over every row of a partition's store.
     pub fn digest(&self, partition: u32) -> Result<[u8; 32], ReadError> {
         let digest = |store: &Arc<RocksStore>| store::digest(&**store);
-        self.read(partition, |committed| Ok(committed.store.as_ref().map(digest).transpose()?.unwrap_or_default()))
+        self.inspect(partition, |committed| Ok(committed.store().as_ref().map(digest).transpose()?.unwrap_or_default()))
     }
 
     /// Tells the lane that runs the partition.
@@ -364,8 +418,36 @@ impl Node {
         self.0.log.is_shared() && self.0.root.is_some() && condition.lane.is_none() && condition.halted.is_none()
     }
 
-    /// Reads committed state. A partition that is halted answers nothing; one that turns out to be corrupt is halted.
+    /// Reads committed state, and makes sure that it was nobody else's meanwhile: only then is it what everybody has to see.
     fn read<T: Default>(&self, partition: u32, read: impl FnOnce(&Committed) -> Result<T, store::Error>) -> Result<T, ReadError> {
+        let found = self.inspect(partition, read)?;
+        let lane = self.0.partitions.get(&partition).and_then(|committed| committed.condition().lane);
+        let is_ours = self.0.root.is_none() || lane.is_none_or(|lane| self.0.log.has_lease(&lane));
+        if is_ours { Ok(found) } else { Err(ReadError::Elsewhere(partition)) }
+    }
+
+    /// What processes that ask each other have in common; `None` where this one answers for everything that can be known.
+    pub(crate) fn secret(&self) -> Option<&str> {
+        self.0.root.as_ref().and_then(|_| self.0.log.secret())
+    }
+
+    pub(crate) fn peers(&self) -> &Peers {
+        &self.0.peers
+    }
+
+    /// Where to ask the process that runs a partition, if it is another one.
+    pub(crate) fn owner_elsewhere(&self, partition: u32) -> Option<String> {
+        let owner = self.0.log.owner(partition)?;
+        let is_own = (0..self.0.settings.lanes).any(|lane| lane_name(&self.0.settings, lane) == owner.lane);
+        owner.address.filter(|_| !is_own)
+    }
+
+    /// Reads committed state as it is here. A partition that is halted answers nothing; one that turns out to be corrupt is halted.
+    fn inspect<T: Default>(
+        &self,
+        partition: u32,
+        read: impl FnOnce(&Committed) -> Result<T, store::Error>,
+    ) -> Result<T, ReadError> {
         let Some(committed) = self.0.partitions.get(&partition) else { return Ok(T::default()) };
         let condition = committed.condition();
         if let Some(cause) = condition.halted {

@@ -1,4 +1,5 @@
-//! Brings a partition's state back at start: its own directory, else the newest snapshot that is whole, else its journal from block 0.
+//! Brings a partition's state back, at a start or a takeover: its own directory, else the newest snapshot that is whole, else its
+//! journal from block 0.
 //!
 //! A directory that contradicts the log stays where it is, as evidence, and is not served. One that is damaged, or ends before the
 //! journal begins, is moved aside and replaced: what it held is in snapshot and journal.
@@ -174,6 +175,19 @@ impl Restorer {
     fn dir(&self, id: u32) -> PathBuf {
         directory(&self.state_dir, id)
     }
+
+    /// Whether nothing was ever restored here.
+    pub(crate) fn is_new(&self) -> bool {
+        std::fs::read_dir(&self.state_dir).is_ok_and(|mut entries| entries.next().is_none())
+    }
+
+    /// Notes in the directory of a partition that its store is corrupt: whoever opens it next moves it aside.
+    pub(crate) fn mark_damaged(&self, id: u32, cause: &str) {
+        let dir = self.dir(id);
+        if let Err(error) = std::fs::write(dir.join(DAMAGED), cause) {
+            warn!(dir = %dir.display(), %error, "cannot note the damage");
+        }
+    }
 }
 
 /// Replays the journal onto a store. The store is closed again where that fails.
@@ -193,13 +207,6 @@ fn brought(
 /// Where the state of a partition lives.
 pub(crate) fn directory(state_dir: &Path, id: u32) -> PathBuf {
     state_dir.join(id.to_string())
-}
-
-/// Notes in a directory that its store is corrupt: whoever opens it next moves it aside.
-pub(crate) fn mark_damaged(dir: &Path, cause: &str) {
-    if let Err(error) = std::fs::write(dir.join(DAMAGED), cause) {
-        warn!(dir = %dir.display(), %error, "cannot note the damage");
-    }
 }
 
 /// Renames a directory to `{its name}.{label}-{time}`, keeps the newest `kept_max` of them, and says where it went.

@@ -1,32 +1,53 @@
-//! The Unix socket of a running node: other commands of the same directory ask through it, because the directory has one owner.
+//! How a running node is asked: by other commands of its directory through a Unix socket, because the directory has one owner, and by
+//! other processes and their commands through a [`door`], which opens to who knows the application's secret.
 //!
-//! Frames are a length (u32, big-endian) and a postcard value; one request, one reply. Only the owner of the directory may connect
-//! (mode 0600). Both ends are of one version: nothing here is stored.
+//! One request, one reply. Only the owner of the directory may connect to the socket (mode 0600). What a partition of another process
+//! has to answer is asked there ([`route`]). Both ends are of one version: nothing here is stored.
 
-use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bytes::Bytes;
-use finflow_ledger::{Coordinates, Payment, PaymentId, Wallet, WalletId};
-use finflow_state::{Payments, Table, Wallets};
-use finflow_topologies::Topic;
-use finflow_topologies::log::{Fetched, Headers, Record};
+use finflow_ledger::{PaymentId, WalletId};
+use finflow_state::{Payments, Wallets};
+use finflow_topologies::{Topic, log};
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Mutex;
+use tokio::net::UnixListener;
 use tracing::{debug, warn};
 
-use crate::node::{Checked, Node, PartitionStatus, Publish};
+pub use self::client::Client;
+pub use self::door::Door;
+use self::door::Standing;
+use self::frames::{FRAME_BYTES_MAX, Read, Sent, Wire, receive, row, send};
+pub(crate) use self::route::Peers;
+use crate::node::{Checked, Node, PartitionStatus, Publish, ReadError};
 
-/// The longest frame, in bytes.
-const FRAME_BYTES_MAX: usize = 64 << 20;
-/// How long a client waits for a reply beyond what it asked for.
-const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
+mod client;
+mod door;
+mod frames;
+mod route;
 
-#[derive(Debug, Serialize, Deserialize)]
+/// How long to wait where a connection cannot be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why a node does not answer as it should.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// It cannot.
+    #[error("{0}")]
+    Failed(String),
+    /// Nobody can at present; asking again helps.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl From<Error> for String {
+    fn from(error: Error) -> String {
+        error.to_string()
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
 enum Request {
     Count,
     Publish(Vec<Sent>),
@@ -42,26 +63,14 @@ enum Request {
     Verify(bool),
     Snapshot,
     Resume(u32),
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Sent {
-    partition: Option<u32>,
-    key: Option<Vec<u8>>,
-    value: Option<Vec<u8>>,
-    headers: Vec<u8>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Read {
-    offset: u64,
-    timestamp_ms: i64,
-    sent: Sent,
+    Leave,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 enum Reply {
     Failed(String),
+    /// The partition runs on another process, or on none at present.
+    Elsewhere(u32),
     Done,
     Count(u32),
     Places(Vec<(u32, u64)>),
@@ -92,43 +101,75 @@ pub fn serve(node: Node, data_dir: &Path) -> std::io::Result<tokio::task::JoinHa
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    tokio::spawn(converse(node.clone(), stream));
+                    tokio::spawn(converse(node.clone(), Box::new(stream), Standing::Owner));
                 }
                 Err(cause) => {
                     warn!(%cause, "cannot accept on the socket");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
     }))
 }
 
-async fn converse(node: Node, mut stream: UnixStream) {
-    while let Ok(Some(request)) = receive::<Request>(&mut stream).await {
-        let reply = answer(&node, request).await.unwrap_or_else(Reply::Failed);
-        if let Err(cause) = send(&mut stream, &reply).await {
+/// Answers who is connected, for as long as it asks.
+async fn converse(node: Node, mut stream: Box<dyn Wire>, standing: Standing) {
+    while let Ok(Some(request)) = receive::<Request>(&mut *stream).await {
+        let is_leave = matches!(request, Request::Leave);
+        let reply = match standing {
+            Standing::Owner => route::anywhere(&node, request).await,
+            Standing::Guest if request.is_owners() => Reply::Failed("this is asked on the machine where it runs".to_owned()),
+            Standing::Guest => route::anywhere(&node, request).await,
+            // Who asks on behalf of others has found this node to be the one.
+            Standing::Peer if request.is_peers() => here(&node, request).await,
+            Standing::Peer => Reply::Failed("no process asks another one this".to_owned()),
+        };
+        let is_sent = send(&mut *stream, &reply).await;
+        if is_leave {
+            node.note_gone();
+        }
+        if let Err(cause) = is_sent {
             debug!(%cause, "a client has gone");
             return;
         }
     }
 }
 
-async fn answer(node: &Node, request: Request) -> Result<Reply, String> {
-    let topic = |word: &str| Topic::from_word(word).ok_or_else(|| format!("there is no topic {word}"));
+impl Request {
+    /// Whether only the owner of the data directory may ask this.
+    fn is_owners(&self) -> bool {
+        matches!(self, Request::Verify(_) | Request::Snapshot | Request::Leave)
+    }
+
+    /// Whether processes ask each other this.
+    fn is_peers(&self) -> bool {
+        use Request::{Payment, Payments, Resume, Status, Wallet, Wallets};
+        matches!(self, Wallet(_) | Wallets(..) | Payment(_) | Payments(_) | Status | Resume(_))
+    }
+}
+
+/// What this node itself replies.
+async fn here(node: &Node, request: Request) -> Reply {
+    answer(node, request).await.unwrap_or_else(|refusal| refusal)
+}
+
+async fn answer(node: &Node, request: Request) -> Result<Reply, Reply> {
+    let topic = |word: &str| Topic::from_word(word).ok_or_else(|| failed(format!("there is no topic {word}")));
     Ok(match request {
         Request::Count => Reply::Count(node.partitions_count()),
         Request::Publish(records) => {
-            let records = records.into_iter().map(Publish::try_from).collect::<Result<Vec<_>, _>>()?;
-            let places = node.publish(records).await.map_err(text)?;
+            let records = records.into_iter().map(Publish::try_from).collect::<Result<Vec<_>, _>>().map_err(failed)?;
+            let places = node.publish(records).await.map_err(failed)?;
             Reply::Places(places.into_iter().map(|at| (at.partition, at.offset)).collect())
         }
         Request::Range(word, partition) => {
-            let range = node.range(topic(&word)?, partition).map_err(text)?;
+            let topic = topic(&word)?;
+            let range = blocking(node, move |node| node.range(topic, partition)).await?;
             Reply::Range(range.start, range.end)
         }
         Request::Fetch(word, partition, from, bytes_max) => {
-            let bytes_max = bytes_max.min(FRAME_BYTES_MAX / 8);
-            let fetched = node.fetch(topic(&word)?, partition, from, bytes_max).map_err(text)?;
+            let (topic, bytes_max) = (topic(&word)?, bytes_max.min(FRAME_BYTES_MAX / 8));
+            let fetched = blocking(node, move |node| node.fetch(topic, partition, from, bytes_max)).await?;
             Reply::Records(fetched.records.into_iter().map(Read::from).collect(), fetched.next)
         }
         Request::Changed(millis) => {
@@ -136,239 +177,60 @@ async fn answer(node: &Node, request: Request) -> Result<Reply, String> {
             Reply::Done
         }
         Request::Wallet(id) => {
-            let id = WalletId::parse(&id).ok_or("not a wallet id")?;
-            Reply::Rows(node.wallet(&id).map_err(text)?.iter().map(|wallet| row::<Wallets>(wallet.id(), wallet)).collect())
+            let id = WalletId::parse(&id).ok_or_else(|| failed("not a wallet id"))?;
+            Reply::Rows(node.wallet(&id)?.iter().map(|wallet| row::<Wallets>(wallet.id(), wallet)).collect())
         }
         Request::Wallets(partition, after, limit) => {
             let after = after.as_deref().and_then(WalletId::parse);
-            let wallets = node.wallets(partition, after.as_ref(), limit).map_err(text)?;
+            let wallets = node.wallets(partition, after.as_ref(), limit)?;
             Reply::Rows(wallets.iter().map(|wallet| row::<Wallets>(wallet.id(), wallet)).collect())
         }
         Request::Payment(id) => {
-            let payment = node.payment(PaymentId::from_bytes(id)).map_err(text)?;
+            let payment = node.payment(PaymentId::from_bytes(id))?;
             Reply::Rows(payment.iter().map(|payment| row::<Payments>(&payment.id, payment)).collect())
         }
         Request::Payments(ids) => {
             let mut found = Vec::with_capacity(ids.len());
             for id in ids {
-                found.extend(node.payment(PaymentId::from_bytes(id)).map_err(text)?);
+                found.extend(node.payment(PaymentId::from_bytes(id))?);
             }
             Reply::Rows(found.iter().map(|payment| row::<Payments>(&payment.id, payment)).collect())
         }
-        Request::Status => Reply::Status(node.status()),
+        Request::Status => Reply::Status(blocking(node, |node| Ok(node.status())).await?),
         Request::Idle(millis) => Reply::Idle(node.idle(Duration::from_millis(millis)).await),
         Request::Verify(snapshots) => Reply::Checked(node.check(snapshots).await),
-        Request::Snapshot => Reply::Blocks(node.snapshot().await.map_err(text)?.into_iter().collect()),
+        Request::Snapshot => Reply::Blocks(node.snapshot().await.map_err(failed)?.into_iter().collect()),
         Request::Resume(partition) => {
-            node.resume(partition);
+            node.resume(partition)?;
             Reply::Done
         }
+        Request::Leave => Reply::Idle(node.leave().await.map_err(failed)?),
     })
 }
 
-/// A connection to a running node.
-pub struct Client(Mutex<UnixStream>);
+/// A call to the log, which may wait for brokers, away from the threads that run the engine.
+async fn blocking<T: Send + 'static>(
+    node: &Node,
+    ask: impl FnOnce(&Node) -> Result<T, log::Error> + Send + 'static,
+) -> Result<T, Reply> {
+    let node = node.clone();
+    tokio::task::spawn_blocking(move || ask(&node)).await.map_err(failed)?.map_err(failed)
+}
 
-impl Client {
-    /// Connects to the node that runs in this directory; `None` where none does.
-    pub async fn connect(data_dir: &Path) -> Option<Client> {
-        UnixStream::connect(path(data_dir)).await.ok().map(|stream| Client(Mutex::new(stream)))
-    }
+fn failed(error: impl std::fmt::Display) -> Reply {
+    Reply::Failed(error.to_string())
+}
 
-    /// See [`Node::partitions_count`].
-    pub async fn partitions_count(&self) -> Result<u32, String> {
-        match self.ask(Request::Count, REPLY_TIMEOUT).await? {
-            Reply::Count(count) => Ok(count),
-            other => unexpected(&other),
-        }
-    }
-
-    /// See [`Node::publish`].
-    pub async fn publish(&self, records: Vec<Publish>) -> Result<Vec<Coordinates>, String> {
-        match self.ask(Request::Publish(records.into_iter().map(Sent::from).collect()), REPLY_TIMEOUT).await? {
-            Reply::Places(places) => {
-                Ok(places.into_iter().map(|(partition, offset)| Coordinates { partition, offset }).collect())
-            }
-            other => unexpected(&other),
-        }
-    }
-
-    /// See [`Node::range`].
-    pub async fn range(&self, topic: Topic, partition: u32) -> Result<std::ops::Range<u64>, String> {
-        match self.ask(Request::Range(topic.word().to_owned(), partition), REPLY_TIMEOUT).await? {
-            Reply::Range(start, end) => Ok(start..end),
-            other => unexpected(&other),
-        }
-    }
-
-    /// See [`Node::fetch`].
-    pub async fn fetch(&self, topic: Topic, partition: u32, from: u64, bytes_max: usize) -> Result<Fetched, String> {
-        match self.ask(Request::Fetch(topic.word().to_owned(), partition, from, bytes_max), REPLY_TIMEOUT).await? {
-            Reply::Records(records, next) => {
-                let records = records.into_iter().map(Record::try_from).collect::<Result<Vec<_>, _>>()?;
-                Ok(Fetched { records, next })
-            }
-            other => unexpected(&other),
-        }
-    }
-
-    /// See [`Node::changed`].
-    pub async fn changed(&self, deadline: Duration) -> Result<(), String> {
-        self.ask(Request::Changed(millis(deadline)), deadline + REPLY_TIMEOUT).await.map(|_| ())
-    }
-
-    /// See [`Node::wallet`].
-    pub async fn wallet(&self, id: &WalletId) -> Result<Option<Wallet>, String> {
-        Ok(rows::<Wallets>(self.ask(Request::Wallet(id.to_string()), REPLY_TIMEOUT).await?)?.into_iter().next())
-    }
-
-    /// See [`Node::wallets`].
-    pub async fn wallets(&self, partition: u32, after: Option<&WalletId>, limit: usize) -> Result<Vec<Wallet>, String> {
-        rows::<Wallets>(self.ask(Request::Wallets(partition, after.map(WalletId::to_string), limit), REPLY_TIMEOUT).await?)
-    }
-
-    /// See [`Node::payment`].
-    pub async fn payment(&self, id: PaymentId) -> Result<Option<Payment>, String> {
-        Ok(rows::<Payments>(self.ask(Request::Payment(*id.as_bytes()), REPLY_TIMEOUT).await?)?.into_iter().next())
-    }
-
-    /// Those of these payments that are known; see [`Node::payment`].
-    pub async fn payments(&self, ids: &[PaymentId]) -> Result<Vec<Payment>, String> {
-        let ids = ids.iter().map(|id| *id.as_bytes()).collect();
-        rows::<Payments>(self.ask(Request::Payments(ids), REPLY_TIMEOUT).await?)
-    }
-
-    /// See [`Node::status`].
-    pub async fn status(&self) -> Result<Vec<PartitionStatus>, String> {
-        match self.ask(Request::Status, REPLY_TIMEOUT).await? {
-            Reply::Status(status) => Ok(status),
-            other => unexpected(&other),
-        }
-    }
-
-    /// See [`Node::idle`].
-    pub async fn idle(&self, deadline: Duration) -> Result<bool, String> {
-        match self.ask(Request::Idle(millis(deadline)), deadline + REPLY_TIMEOUT).await? {
-            Reply::Idle(idle) => Ok(idle),
-            other => unexpected(&other),
-        }
-    }
-
-    /// See [`Node::check`].
-    pub async fn check(&self, snapshots: bool) -> Result<Vec<Checked>, String> {
-        match self.ask(Request::Verify(snapshots), REPLY_TIMEOUT * 20).await? {
-            Reply::Checked(checked) => Ok(checked),
-            other => unexpected(&other),
-        }
-    }
-
-    /// See [`Node::snapshot`].
-    pub async fn snapshot(&self) -> Result<BTreeMap<u32, u64>, String> {
-        match self.ask(Request::Snapshot, REPLY_TIMEOUT * 20).await? {
-            Reply::Blocks(blocks) => Ok(blocks.into_iter().collect()),
-            other => unexpected(&other),
-        }
-    }
-
-    /// See [`Node::resume`].
-    pub async fn resume(&self, partition: u32) -> Result<(), String> {
-        self.ask(Request::Resume(partition), REPLY_TIMEOUT).await.map(|_| ())
-    }
-
-    async fn ask(&self, request: Request, deadline: Duration) -> Result<Reply, String> {
-        let mut stream = self.0.lock().await;
-        let exchange = async {
-            send(&mut stream, &request).await?;
-            receive::<Reply>(&mut stream).await
-        };
-        match tokio::time::timeout(deadline, exchange).await {
-            Ok(Ok(Some(Reply::Failed(cause)))) => Err(cause),
-            Ok(Ok(Some(reply))) => Ok(reply),
-            Ok(Ok(None)) => Err("the running service has ended".to_owned()),
-            Ok(Err(error)) => Err(format!("the running service does not answer: {error}")),
-            Err(_) => Err("the running service does not answer in time".to_owned()),
+impl From<ReadError> for Reply {
+    fn from(error: ReadError) -> Reply {
+        match error {
+            ReadError::Elsewhere(partition) => Reply::Elsewhere(partition),
+            ReadError::Store(_) | ReadError::Halted(..) => failed(error),
         }
     }
 }
 
 /// The reply itself is not told: it may hold what people wrote.
-fn unexpected<T>(_reply: &Reply) -> Result<T, String> {
-    Err("the running service is of another version: restart it with this one".to_owned())
-}
-
-fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn row<T: Table>(key: &T::Key, value: &T::Value) -> (Vec<u8>, Vec<u8>) {
-    let (mut key_bytes, mut value_bytes) = (Vec::new(), Vec::new());
-    T::encode_key(key, &mut key_bytes);
-    T::encode(value, &mut value_bytes);
-    (key_bytes, value_bytes)
-}
-
-fn rows<T: Table>(reply: Reply) -> Result<Vec<T::Value>, String> {
-    let Reply::Rows(rows) = reply else { return unexpected(&reply) };
-    let decoded = rows.iter().map(|(key, value)| T::decode(&T::decode_key(key)?, value));
-    decoded.collect::<Result<Vec<_>, _>>().map_err(text)
-}
-
-async fn send<T: Serialize>(stream: &mut UnixStream, value: &T) -> std::io::Result<()> {
-    let frame = postcard::to_stdvec(value).map_err(std::io::Error::other)?;
-    let length = u32::try_from(frame.len()).map_err(std::io::Error::other)?;
-    stream.write_all(&length.to_be_bytes()).await?;
-    stream.write_all(&frame).await
-}
-
-/// `None` at the end of the conversation.
-async fn receive<T: for<'de> Deserialize<'de>>(stream: &mut UnixStream) -> std::io::Result<Option<T>> {
-    let mut length = [0; 4];
-    match stream.read_exact(&mut length).await {
-        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
-        other => other?,
-    };
-    let length = u32::from_be_bytes(length) as usize;
-    if FRAME_BYTES_MAX < length {
-        return Err(std::io::Error::other("a frame is too long"));
-    }
-    let mut frame = vec![0; length];
-    stream.read_exact(&mut frame).await?;
-    postcard::from_bytes(&frame).map(Some).map_err(std::io::Error::other)
-}
-
-impl From<Publish> for Sent {
-    fn from(record: Publish) -> Sent {
-        let owned = |bytes: Option<Bytes>| bytes.map(|bytes| bytes.to_vec());
-        let headers = record.headers.as_bytes().to_vec();
-        Sent { partition: record.partition, key: owned(record.key), value: owned(record.value), headers }
-    }
-}
-
-impl TryFrom<Sent> for Publish {
-    type Error = String;
-
-    fn try_from(sent: Sent) -> Result<Publish, String> {
-        let headers = Headers::from_bytes(sent.headers.into()).ok_or("headers are malformed")?;
-        Ok(Publish { partition: sent.partition, key: sent.key.map(Bytes::from), value: sent.value.map(Bytes::from), headers })
-    }
-}
-
-impl From<Record> for Read {
-    fn from(record: Record) -> Read {
-        let Record { offset, timestamp_ms, key, value, headers } = record;
-        Read { offset, timestamp_ms, sent: Publish { partition: None, key, value, headers }.into() }
-    }
-}
-
-impl TryFrom<Read> for Record {
-    type Error = String;
-
-    fn try_from(read: Read) -> Result<Record, String> {
-        let Publish { key, value, headers, .. } = Publish::try_from(read.sent)?;
-        Ok(Record { offset: read.offset, timestamp_ms: read.timestamp_ms, key, value, headers })
-    }
+fn unexpected<T>(_reply: &Reply) -> Result<T, Error> {
+    Err(Error::Failed("the running service is of another version: restart it with this one".to_owned()))
 }

@@ -137,7 +137,7 @@ async fn a_halt_outlives_its_lane_until_it_is_resumed() {
         assert_eq!(told(), before, "round {round}: nothing is decided there");
         assert!(node.status()[1..].iter().all(|status| status.commands_lag == 0 && status.cause.is_none()), "round {round}");
     }
-    node.resume(0);
+    node.resume(0).expect("it runs here");
     while node.status()[0].cause.is_some() {
         assert!(Instant::now() < until, "it is not resumed: {:?}", node.status());
         node.changed(Duration::from_millis(5)).await;

@@ -39,6 +39,8 @@ pub struct Config {
     pub topics: Topics,
     /// The cluster.
     pub kafka: Kafka,
+    /// How processes ask each other.
+    pub internal: Internal,
     /// The epochs.
     pub epoch: Epoch,
     /// The treasury.
@@ -113,6 +115,27 @@ impl std::fmt::Debug for Kafka {
     /// Without the properties, which may hold a password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Kafka").field("brokers", &self.brokers).field("replication", &self.replication).finish_non_exhaustive()
+    }
+}
+
+/// `[internal]`
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Internal {
+    /// Where other processes ask this one; port 0 takes any free one.
+    #[serde(deserialize_with = "values::internal_address")]
+    pub listen: SocketAddr,
+    /// How they reach it, as `host:port`; empty = where it listens.
+    #[serde(deserialize_with = "values::advertised")]
+    pub advertise: String,
+    /// What they have in common; never shown.
+    #[serde(deserialize_with = "values::secret", serialize_with = "values::hidden")]
+    pub secret: String,
+}
+
+impl std::fmt::Debug for Internal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Internal").field("listen", &self.listen).field("advertise", &self.advertise).finish_non_exhaustive()
     }
 }
 
@@ -238,6 +261,15 @@ impl Config {
         if self.topics.partitions < self.lanes {
             let partitions = self.topics.partitions;
             found.push(("lanes", "topics.partitions", format!("must be at most `topics.partitions`, which is {partitions}")));
+        }
+        let Internal { listen, advertise, secret } = &self.internal;
+        if secret.is_empty() && !listen.ip().is_loopback() {
+            let rule = "must be set where `internal.listen` is not a loopback address";
+            found.push(("internal.secret", "internal.listen", rule.to_owned()));
+        }
+        if advertise.is_empty() && listen.ip().is_unspecified() {
+            let rule = "must be set where `internal.listen` is every address";
+            found.push(("internal.advertise", "internal.listen", rule.to_owned()));
         }
         if self.dedup.retention <= self.dedup.margin {
             found.push(("dedup.retention", "dedup.margin", "must be more than `dedup.margin`".to_owned()));

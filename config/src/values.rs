@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use serde::{Deserialize, Deserializer, de::Error};
+use serde::{Deserialize, Deserializer, Serializer, de::Error};
 use toml::Value;
 
 use crate::{LogFormat, LogKind};
@@ -44,6 +44,38 @@ pub(crate) fn name<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Er
 /// An IP address and a port.
 pub(crate) fn address<'de, D: Deserializer<'de>>(source: D) -> Result<SocketAddr, D::Error> {
     text(source, |text| text.parse().ok(), "must be an IP address and a port, as in \"127.0.0.1:9464\"")
+}
+
+/// The same, for other processes.
+pub(crate) fn internal_address<'de, D: Deserializer<'de>>(source: D) -> Result<SocketAddr, D::Error> {
+    text(source, |text| text.parse().ok(), "must be an IP address and a port, as in \"10.0.0.7:9465\"")
+}
+
+/// A host and a port, or nothing.
+pub(crate) fn advertised<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Error> {
+    let fits = |text: &str| (text.is_empty() || is_host_and_port(text)).then(|| text.to_owned());
+    text(source, fits, "must be host:port, as in \"finflow-1.internal:9465\"")
+}
+
+fn is_host_and_port(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    // Others read it out of a name in which `@` has its meaning.
+    let is_host = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'@');
+    is_host && port.parse::<u16>().is_ok_and(|port| 0 < port)
+}
+
+/// What is shown instead of a secret.
+const HIDDEN: &str = "(hidden)";
+
+/// A secret, or nothing.
+pub(crate) fn secret<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Error> {
+    let rule = "must be a string, and the secret itself: what is shown of a configuration hides it";
+    text(source, |text| (text != HIDDEN).then(|| text.to_owned()), rule)
+}
+
+/// Hides a secret.
+pub(crate) fn hidden<S: Serializer>(secret: &str, sink: S) -> Result<S::Ok, S::Error> {
+    sink.serialize_str(if secret.is_empty() { "" } else { HIDDEN })
 }
 
 /// Where the topics are.

@@ -72,6 +72,8 @@ fn what_is_shown_is_read_back() {
         "topics.retention=36h",
         "snapshots.dir=/mnt/other disk",
         "snapshots.interval=30s",
+        "internal.listen=127.0.0.1:9465",
+        "internal.advertise=finflow-1.internal:9465",
         "store.memory=1B",
         "store.memory=3GiB",
         "store.memory=1025KiB",
@@ -232,6 +234,16 @@ fn variables_and_settings_are_refused_by_name() {
 }
 
 #[test]
+fn a_secret_is_never_shown() {
+    let config = load("", &[], &["internal.secret=of all processes"]).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(config.internal.secret, "of all processes");
+    assert!(!format!("{config:?} {}", config.to_toml()).contains("of all processes"));
+    let rule = "`internal.secret` must be a string, and the secret itself: what is shown of a configuration hides it";
+    file_says("internal.secret = \"(hidden)\"", &[&format!("f.toml:1:19: {rule}")]);
+    file_says("internal.secret = 7", &[&format!("f.toml:1:19: {rule}")]);
+}
+
+#[test]
 fn keys_must_fit_each_other() {
     // 15, 22
     file_says("lanes = 9", &["f.toml:1:9: `lanes` must be at most `topics.partitions`, which is 8"]);
@@ -239,6 +251,11 @@ fn keys_must_fit_each_other() {
     file_says("dedup.retention = \"1h\"", &["f.toml:1:19: `dedup.retention` must be more than `dedup.margin`"]);
     file_says("dedup.margin = \"35d\"", &["f.toml:1:16: `dedup.retention` must be more than `dedup.margin`"]);
     file_says("lanes = 8\ndedup.retention = \"61m\"", &[]);
+    let secret = "`internal.secret` must be set where `internal.listen` is not a loopback address";
+    file_says("internal.listen = \"10.0.0.7:9465\"", &[&format!("f.toml:1:19: {secret}")]);
+    let listen = "internal.listen = \"0.0.0.0:9465\"\ninternal.secret = \"s\"";
+    file_says(listen, &["f.toml:1:19: `internal.advertise` must be set where `internal.listen` is every address"]);
+    file_says(&format!("{listen}\ninternal.advertise = \"finflow-1:9465\""), &[]);
     // A refused key is no ground for a second problem.
     file_says("lanes = 9\ntopics.partitions = 0", &[&format!("f.toml:2:21: {PARTITIONS}")]);
     let loaded = load("lanes = 4", &[], &["topics.partitions=2"]);

@@ -72,7 +72,11 @@ impl Answers {
     pub(super) async fn settle(&mut self, access: &Access, rest: usize, patience: Duration) -> Result<bool, Failure> {
         let begun = Instant::now();
         loop {
-            self.look(access).await?;
+            match self.look(access).await {
+                // Somebody else's partition is on its way from one process to another.
+                Err(Failure::Temporary(_)) => {}
+                looked => looked?,
+            }
             if self.unanswered() <= rest {
                 return Ok(true);
             }
@@ -99,9 +103,12 @@ impl Answers {
             let Some(waiting) = self.waiting.get_mut(&partition) else { continue };
             let decided = waiting.iter().take_while(|line| line.at.offset < next).count();
             let decided: Vec<Sent> = waiting.drain(..decided).collect();
-            let unfinished = self.answer(access, decided).await?;
+            let mut unfinished = Vec::new();
+            let answered = self.answer(access, decided, &mut unfinished).await;
             let waiting = self.waiting.entry(partition).or_default();
             unfinished.into_iter().rev().for_each(|line| waiting.push_front(line));
+            answered?;
+            let waiting = self.waiting.entry(partition).or_default();
             let first = waiting.front().map_or(next, |line| line.at.offset.min(next));
             if let Some(dead) = self.dead.get_mut(&partition) {
                 *dead = dead.split_off(&first);
@@ -124,14 +131,19 @@ impl Answers {
         Ok(())
     }
 
-    /// Counts what has ended and gives back what has not.
-    async fn answer(&mut self, access: &Access, decided: Vec<Sent>) -> Result<Vec<Sent>, Failure> {
-        let mut unfinished = Vec::new();
+    /// Counts what has ended and puts aside what has not, all of it that could not be asked for included.
+    async fn answer(&mut self, access: &Access, decided: Vec<Sent>, unfinished: &mut Vec<Sent>) -> Result<(), Failure> {
         let mut decided = decided.into_iter().peekable();
         while decided.peek().is_some() {
             let some: Vec<Sent> = decided.by_ref().take(RECORDS).collect();
             let ids = some.iter().filter_map(|line| line.record.map(|(id, _)| id)).collect();
-            let records = access.payments(ids).await?;
+            let records = match access.payments(ids).await {
+                Ok(records) => records,
+                Err(failure) => {
+                    unfinished.extend(some.into_iter().chain(decided));
+                    return Err(failure);
+                }
+            };
             for line in some {
                 let is_dead = self.dead.get(&line.at.partition).is_some_and(|dead| dead.contains(&line.at.offset));
                 if !self.counts.count(&line, is_dead, &records) {
@@ -139,7 +151,7 @@ impl Answers {
                 }
             }
         }
-        Ok(unfinished)
+        Ok(())
     }
 }
 

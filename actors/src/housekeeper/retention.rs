@@ -37,7 +37,7 @@ impl Retention {
         let before_ms =
             retention.map(|retention| now.wall_ms.saturating_sub(i64::try_from(retention.as_millis()).unwrap_or(i64::MAX)));
         for (id, committed) in &args.partitions {
-            let Some(head) = committed.store.as_ref().and_then(|store| store.head()) else { continue };
+            let Some(head) = committed.store().and_then(|store| store.head()) else { continue };
             if let Err(cause) = trim(&args.log, *id, head.positions, before_ms) {
                 warn!(partition = *id, %cause, "the log cannot be trimmed");
             }

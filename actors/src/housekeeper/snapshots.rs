@@ -34,7 +34,7 @@ impl Schedule {
         let (id, due_ms) = self.due_ms.iter_mut().min_by_key(|(_, due_ms)| **due_ms).filter(|(_, due_ms)| **due_ms <= now_ms)?;
         *due_ms = now_ms.saturating_add(self.interval_ms);
         let store = args.partitions.get(id)?.running()?;
-        let cause = args.carrier.take(*id, store, &args.log).err()?;
+        let cause = args.carrier.take(*id, &store, &args.log).err()?;
         if matches!(cause, SnapshotError::Snapshot(snapshot::Error::GivenUp)) {
             return None;
         }

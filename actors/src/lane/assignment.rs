@@ -1,9 +1,14 @@
 //! Which partitions a lane runs: what it is assigned it claims and restores, what is wanted back it lets go of.
+//!
+//! Claiming and restoring go on beside the lane, several partitions at a time: those that it runs already are not held up.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
-use finflow_topologies::restore::{self, restore};
-use finflow_topologies::{Halt, log};
+use finflow_state::{Head, RocksStore};
+use finflow_topologies::log::{self, Claim};
+use finflow_topologies::{Halt, restore};
 use ractor::{ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
@@ -17,11 +22,8 @@ use crate::supervisor::Restarts;
 /// How often the time between two attempts to adopt is doubled, so that they end up some seconds apart.
 const DOUBLINGS_MAX: u32 = 5;
 
-/// Whether a partition that could not be adopted is tried again; anything else ends the lane, which is started anew.
-fn may_pass(cause: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
-    let is_unavailable = matches!(cause.downcast_ref(), Some(log::Error::Unavailable(_) | log::Error::Busy(_)));
-    is_unavailable || cause.downcast_ref().is_some_and(restore::Error::may_pass)
-}
+/// What came of a partition that was assigned: the claim, and the head that it was restored to.
+pub(crate) type Adopted = Result<(Claim, Result<Head, restore::Error>), log::Error>;
 
 /// Tells the lane when its assignment changes; ends with the lane or its session.
 pub(super) fn watch_assignment(mut assignment: watch::Receiver<Assignment>, myself: &ActorRef<Message>) {
@@ -30,39 +32,44 @@ pub(super) fn watch_assignment(mut assignment: watch::Receiver<Assignment>, myse
 }
 
 impl State {
-    /// Lets go of what is assigned elsewhere, and takes what has been assigned to this lane.
-    pub(super) async fn follow_assignment(&mut self, myself: &ActorRef<Message>) -> Result<(), ActorProcessingErr> {
+    /// Lets go of what is assigned elsewhere, and begins to take what has been assigned to this lane.
+    pub(super) fn follow_assignment(&mut self, myself: &ActorRef<Message>) -> Result<(), ActorProcessingErr> {
         let kept = self.assignment.borrow().kept();
         let leaving: Vec<u32> = self.claimed.difference(&kept).copied().collect();
         for id in leaving {
-            self.let_go(id);
+            self.let_go(myself, id);
         }
-        let coming: Vec<u32> = kept.difference(&self.claimed).copied().collect();
-        for id in coming {
-            // Restoring takes its time, in which the group may have decided anew.
-            if !self.assignment.borrow().kept().contains(&id) {
-                continue;
-            }
-            match self.adopt(myself, id).await {
-                Err(cause) if may_pass(&*cause) => {
-                    let delay = RETRY_DELAY * 2_u32.pow(self.refused.min(DOUBLINGS_MAX));
-                    self.refused = self.refused.saturating_add(1);
-                    warn!(partition = id, %cause, ?delay, "cannot be adopted yet");
-                    myself.send_after(delay, || Message::Assigned);
-                }
-                other => {
-                    other?;
-                    self.refused = 0;
-                }
-            }
+        for (id, is_wanted) in &mut self.adopting {
+            *is_wanted &= kept.contains(id);
+        }
+        let is_underway = |id: &u32| self.adopting.contains_key(id) || self.releasing.contains(id);
+        let coming: Vec<u32> = kept.difference(&self.claimed).copied().filter(|id| !is_underway(id)).collect();
+        // Who has been told to finish takes nothing more.
+        if self.draining.is_none() && !self.is_over {
+            coming.into_iter().for_each(|id| self.begin(myself, id));
         }
         myself.cast(Message::Turn)?;
         Ok(())
     }
 
+    /// Takes everything that is assigned, one after the other.
+    pub(super) async fn adopt_all(&mut self, myself: &ActorRef<Message>) -> Result<(), ActorProcessingErr> {
+        let kept = self.assignment.borrow().kept();
+        for id in kept {
+            if let Some(adoption) = self.adoption(id) {
+                let adopted = adoption.await;
+                self.adopting.insert(id, true);
+                self.adopted(myself, id, adopted).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Looks at the assignment again where something had to come to its end first.
     pub(super) fn recall_assignment(&self, myself: &ActorRef<Message>) -> Result<(), ActorProcessingErr> {
-        if self.claimed != self.assignment.borrow().kept() {
+        let wanted = self.adopting.iter().filter(|(_, is_wanted)| **is_wanted).map(|(id, _)| *id);
+        let held: BTreeSet<u32> = self.claimed.iter().copied().chain(wanted).collect();
+        if held != self.assignment.borrow().kept() {
             myself.cast(Message::Assigned)?;
         }
         Ok(())
@@ -70,49 +77,123 @@ impl State {
 
     /// Gives a partition back; while a commit that touches it is in flight, or its store is being written, not yet. What is not in
     /// the store is in the journal.
-    fn let_go(&mut self, id: u32) {
+    fn let_go(&mut self, myself: &ActorRef<Message>, id: u32) {
         if self.applying.contains(&id) || !self.lane.release(id) {
             return;
         }
         if let Some((actor, _)) = self.actors.remove(&id) {
             actor.stop(None);
         }
-        if let Some(committed) = self.args.partitions.get(&id) {
-            committed.show(Arc::from([]), Condition::default());
-        }
-        self.args.log.forget(id);
-        self.session.lock().unwrap_or_else(PoisonError::into_inner).release(id);
         self.claimed.remove(&id);
+        self.give_back(myself, id);
+    }
+
+    /// Closes a partition's store and releases its claim.
+    fn give_back(&mut self, myself: &ActorRef<Message>, id: u32) {
+        let store = self.args.partitions.get(&id).and_then(|committed| {
+            committed.show(Arc::from([]), Condition::default());
+            committed.set_fault(None);
+            committed.close()
+        });
+        self.release(myself, id, store, Duration::ZERO);
         info!(partition = id, "given back");
     }
 
-    /// Claims a partition, restores it and starts its actor; what cannot be restored is reported as halted and not served.
-    async fn adopt(&mut self, myself: &ActorRef<Message>, id: u32) -> Result<(), ActorProcessingErr> {
-        let Some(committed) = self.args.partitions.get(&id) else { return Ok(()) };
-        // What could not be restored is halted with its cause already.
-        let Some(store) = committed.store.clone() else {
-            self.claimed.insert(id);
-            return Ok(());
-        };
-        let known = committed.condition().halted;
-        let (session, log, held) = (self.session.clone(), self.args.log.clone(), committed.clone());
-        let restored = tokio::task::spawn_blocking(move || {
-            let claim = session.lock().unwrap_or_else(PoisonError::into_inner).claim(id)?;
-            let head = held.restored(|| restore(&log, &*store, id, claim.position.as_ref()));
-            Ok::<_, log::Error>((claim, head))
+    /// Releases a claim beside the lane: the log may take its time, and so may a disk that closes the store. The partition may be adopted
+    /// again after `pause`.
+    fn release(&mut self, myself: &ActorRef<Message>, id: u32, store: Option<Arc<RocksStore>>, pause: Duration) {
+        self.releasing.insert(id);
+        let (session, log, myself) = (self.session.clone(), self.args.log.clone(), myself.clone());
+        tokio::task::spawn_blocking(move || {
+            log.forget(id);
+            session.lock().unwrap_or_else(PoisonError::into_inner).release(id);
+            drop(store);
+            // A lane that is gone has given everything back.
+            myself.send_after(pause, move || Message::Released(id));
         });
-        let (claim, restored) = restored.await??;
-        if let Err(cause) = restored.as_ref().map_err(restore::Error::clone)
-            && cause.may_pass()
-        {
-            committed.set_fault(Some(cause.to_string()));
-            return Err(cause.into());
+    }
+
+    pub(super) fn released(&mut self, myself: &ActorRef<Message>, id: u32) -> Result<(), ActorProcessingErr> {
+        self.releasing.remove(&id);
+        if let Some(committed) = self.args.partitions.get(&id).filter(|_| !self.assignment.borrow().kept().contains(&id)) {
+            // It may have gone while it was waited for.
+            committed.show(Arc::from([]), Condition::default());
+            committed.set_fault(None);
+            let store = committed.close();
+            tokio::task::spawn_blocking(move || drop(store));
         }
-        committed.set_fault(None);
-        self.claimed.insert(id);
+        self.recall_assignment(myself)
+    }
+
+    /// Begins to claim and restore a partition, and shows that it is on its way.
+    fn begin(&mut self, myself: &ActorRef<Message>, id: u32) {
+        let Some(adoption) = self.adoption(id) else { return };
+        self.adopting.insert(id, true);
+        let known = self.known_halt(id);
+        self.show_restoring(id, known);
+        let myself = myself.clone();
+        tokio::spawn(async move {
+            // A lane that is gone adopts nothing.
+            let _ = myself.cast(Message::Adopted(id, Box::new(adoption.await)));
+        });
+    }
+
+    /// Claims a partition and restores it to the position that it has then. None where that is settled: what could not be restored
+    /// is halted with its cause already.
+    fn adoption(&mut self, id: u32) -> Option<impl Future<Output = Adopted> + Send + 'static> {
+        let committed = self.args.partitions.get(&id)?.clone();
+        if committed.is_broken() {
+            self.claimed.insert(id);
+            return None;
+        }
+        let (session, log, restores) = (self.session.clone(), self.args.log.clone(), self.restores.clone());
+        Some(async move {
+            let _permit = restores.acquire_owned().await;
+            let work = move || {
+                // The lane's own thread must not be kept from committing by a transaction that a former owner has left open.
+                log.wait_for_position(id)?;
+                let claim = session.lock().unwrap_or_else(PoisonError::into_inner).claim(id)?;
+                let head = committed.restore(&log, claim.position.as_ref());
+                Ok((claim, head))
+            };
+            let done = tokio::task::spawn_blocking(work).await;
+            done.unwrap_or_else(|error| Err(log::Error::Unavailable(error.to_string())))
+        })
+    }
+
+    /// Takes a partition in that was claimed and restored, and starts its actor; what cannot be restored is reported as halted and not
+    /// served. What is not wanted any more is given back.
+    pub(super) async fn adopted(
+        &mut self,
+        myself: &ActorRef<Message>,
+        id: u32,
+        adopted: Adopted,
+    ) -> Result<(), ActorProcessingErr> {
+        let is_wanted = self.adopting.remove(&id).unwrap_or_default();
+        let (claim, restored) = match adopted {
+            Ok(adopted) => adopted,
+            Err(log::Error::Unavailable(_) | log::Error::Busy(_)) if !is_wanted => {
+                self.give_back(myself, id);
+                return Ok(());
+            }
+            Err(cause @ (log::Error::Unavailable(_) | log::Error::Busy(_))) => {
+                self.adopt_later(myself, id, &cause.to_string());
+                return Ok(());
+            }
+            Err(cause) => return Err(cause.into()),
+        };
+        if !is_wanted {
+            self.give_back(myself, id);
+            return Ok(());
+        }
+        let known = self.known_halt(id);
         match restored {
             Ok(head) => {
                 info!(partition = id, block = head.number, "adopted");
+                self.refused = 0;
+                self.args.partitions.get(&id).into_iter().for_each(|committed| committed.set_fault(None));
+                self.claimed.insert(id);
+                self.args.clock.meet(head.at_ms);
                 if !self.lane.adopt(claim.epoch, head) {
                     return Err("a partition was claimed again while its commit was in flight".into());
                 }
@@ -125,15 +206,42 @@ impl State {
                 }
                 self.show(id);
             }
+            Err(cause) if cause.may_pass() => self.adopt_later(myself, id, &cause.to_string()),
             Err(cause) => {
                 error!(partition = id, %cause, "halted");
                 if known.is_none() {
                     ::metrics::counter!(metrics::HALTS).increment(1);
                 }
-                let condition = Condition { halted: Some(cause.to_string()), ..Condition::default() };
-                committed.show(Arc::from([]), condition);
+                self.claimed.insert(id);
+                if let Some(committed) = self.args.partitions.get(&id) {
+                    let condition = Condition { halted: Some(cause.to_string()), ..Condition::default() };
+                    committed.show(Arc::from([]), condition);
+                }
             }
         }
+        myself.cast(Message::Turn)?;
         Ok(())
+    }
+
+    /// Begins again after a while, if it is still assigned then; meanwhile the readiness names the cause.
+    fn adopt_later(&mut self, myself: &ActorRef<Message>, id: u32, cause: &str) {
+        let pause = RETRY_DELAY * 2_u32.pow(self.refused.min(DOUBLINGS_MAX));
+        self.refused = self.refused.saturating_add(1);
+        warn!(partition = id, cause, ?pause, "cannot be adopted yet");
+        if let Some(committed) = self.args.partitions.get(&id) {
+            committed.set_fault(Some(cause.to_owned()));
+        }
+        self.release(myself, id, None, pause);
+    }
+
+    /// Why a partition was halted before its lane died, if it was.
+    fn known_halt(&self, id: u32) -> Option<String> {
+        self.args.partitions.get(&id).and_then(|committed| committed.condition().halted)
+    }
+
+    fn show_restoring(&self, id: u32, known: Option<String>) {
+        if let Some(committed) = self.args.partitions.get(&id) {
+            committed.show(Arc::from([]), Condition { is_restoring: true, halted: known, ..Condition::default() });
+        }
     }
 }

@@ -88,7 +88,7 @@ impl State {
         }
         let Some(answer) = self.draining.take() else { return };
         self.is_over = true;
-        let stores: Vec<_> = self.args.partitions.values().filter_map(|committed| committed.store.clone()).collect();
+        let stores: Vec<_> = self.args.partitions.values().filter_map(|committed| committed.store()).collect();
         tokio::task::spawn_blocking(move || {
             for store in stores {
                 if let Err(cause) = store.flush() {

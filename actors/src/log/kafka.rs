@@ -15,14 +15,18 @@ use tokio::sync::watch;
 
 use self::appender::Appender;
 use self::context::Quiet;
+use self::group::Group;
+pub use self::group::{Lookup, Owner};
 use self::reader::{Asker, Reader, unavailable};
 use self::session::Exit;
 pub use self::settings::{SESSION_TIMEOUT, Settings, TRANSACTION_TIMEOUT, refused};
 use self::topics::Admin;
 use super::{Assignment, Seat};
 
+mod addresses;
 mod appender;
 mod context;
+mod group;
 mod member;
 mod native;
 mod reader;
@@ -50,6 +54,9 @@ struct Shared {
     looks: Reader,
     appender: Appender,
     admin: Admin,
+    group: Group,
+    /// Why this process has to end, once it has to.
+    ends: watch::Sender<Option<String>>,
     exits: Mutex<BTreeMap<String, Exit>>,
 }
 
@@ -70,9 +77,12 @@ impl KafkaLog {
         if counts.values().any(|count| *count != partitions) {
             return Err(Error::Corrupt(format!("the topics differ in their number of partitions: {counts:?}")));
         }
+        let ends = watch::Sender::new(None);
         let shared = Shared {
             partitions,
             looks,
+            group: Group::new(&settings, asker.clone(), partitions, ends.clone()).map_err(unavailable)?,
+            ends,
             lanes: Reader::new(&settings, asker, FOLLOW_WAIT, usize::MAX).map_err(unavailable)?,
             appender: Appender::new(&settings).map_err(unavailable)?,
             admin: Admin::new(&settings)?,
@@ -97,10 +107,26 @@ impl KafkaLog {
         Admin::new(settings)?.check(partitions)
     }
 
-    /// Opens a lane's session, with what the group gives the lane from now on.
+    /// Opens a lane's session, with what the group gives the lane from now on. An earlier session of this process comes to its end
+    /// before: its member would take the name back.
     pub fn lane(&self, lane: &str) -> Result<Seat, Error> {
+        if let Some(earlier) = self.exit(lane) {
+            earlier.dismiss(&self.0.ends)?;
+        }
+        self.open_lane(lane)
+    }
+
+    fn exit(&self, lane: &str) -> Option<Exit> {
+        self.0.exits.lock().unwrap_or_else(PoisonError::into_inner).get(lane).cloned()
+    }
+
+    fn open_lane(&self, lane: &str) -> Result<Seat, Error> {
         let (shown, assignment) = watch::channel(Assignment::default());
-        let (session, exit) = session::open(&self.0.settings, lane, self.0.partitions, shown)?;
+        if let Some(earlier) = self.exit(lane) {
+            earlier.retire();
+        }
+        let (session, exit) =
+            session::open(&self.0.settings, lane, self.0.partitions, (shown, self.0.group.own()), self.0.ends.clone())?;
         self.0.exits.lock().unwrap_or_else(PoisonError::into_inner).insert(lane.to_owned(), exit);
         Ok((Box::new(session), assignment))
     }
@@ -108,14 +134,51 @@ impl KafkaLog {
     /// The committed position of every partition, without a claim.
     pub fn committed_positions(&self) -> Result<BTreeMap<u32, Option<Position>>, Error> {
         let all: Vec<u32> = (0..self.0.partitions).collect();
-        let mut found = self.0.looks.committed(&all)?;
+        let mut found = self.committed(&all)?;
         Ok(all.into_iter().map(|partition| (partition, found.remove(&partition))).collect())
+    }
+
+    /// Those of these partitions that have a committed position, read when no transaction on them is open any more.
+    pub(crate) fn committed(&self, partitions: &[u32]) -> Result<BTreeMap<u32, Position>, Error> {
+        self.0.looks.committed(partitions)
     }
 
     /// Gives up all partitions of a lane at once, as a process does that will not come back; `false` if there is no such lane.
     pub fn leave(&self, lane: &str) -> bool {
-        let exit = self.0.exits.lock().unwrap_or_else(PoisonError::into_inner).get(lane).cloned();
-        exit.is_some_and(|exit| exit.leave())
+        self.exit(lane).is_some_and(|exit| exit.leave())
+    }
+
+    /// The same for all lanes of this process; returns when the group has seen it, `false` where it has not in time.
+    pub fn leave_all(&self) -> bool {
+        let exits: Vec<Exit> = self.0.exits.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        // Every one of them, also behind one that is over already.
+        let have_left: Vec<bool> = exits.iter().map(Exit::leave).collect();
+        have_left.into_iter().all(|has_left| has_left) && self.0.group.wait_until_gone()
+    }
+
+    /// Who runs a partition, if the group has given it to anybody.
+    pub fn owner(&self, partition: u32) -> Option<Owner> {
+        self.0.group.owner(partition)
+    }
+
+    /// Whether no other process can have had the partitions of this lane until now.
+    pub fn has_lease(&self, lane: &str) -> bool {
+        self.0.group.has_lease(lane)
+    }
+
+    /// Why the cluster is not to be worked with; `None` while it is.
+    pub fn fault(&self) -> Option<String> {
+        self.0.group.fault()
+    }
+
+    /// Why this process has to end, once it has to: it was replaced, or hangs.
+    pub fn ends(&self) -> watch::Sender<Option<String>> {
+        self.0.ends.clone()
+    }
+
+    /// What it was opened with.
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
     }
 
     /// Appends records to several partitions of `commands`, and gives the offset of the first in each.
@@ -173,7 +236,7 @@ impl Log for KafkaLog {
     }
 
     fn session(&self, lane: &str) -> Result<Box<dyn Session>, Error> {
-        Ok(self.lane(lane)?.0)
+        Ok(self.open_lane(lane)?.0)
     }
 
     fn trim(&self, topic: Topic, partition: u32, before: u64) -> Result<(), Error> {

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use finflow_state::{Generation, Shared, Snapshots, Store};
+use finflow_topologies::log::Log;
 use finflow_topologies::{Rules, restore};
-use tracing::error;
+use tokio::sync::watch;
+use tracing::{error, warn};
 
 use super::{Inner, Settings, StartError, lane_name, root};
 use crate::clock::Guard;
@@ -20,9 +22,19 @@ use crate::log::embedded::{Disk, EmbeddedLog};
 use crate::metrics;
 use crate::restoring::{Restorer, clear, directory, move_aside};
 use crate::snapshots::Carrier;
+use crate::socket::Peers;
 
-/// Opens the log, which keeps every other process out, and restores every partition.
-pub(super) fn open(disk: Arc<dyn Disk>, settings: Settings) -> Result<Inner, StartError> {
+/// What a node is opened for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To run partitions; where others share the log, those that it will be assigned.
+    Run,
+    /// To read them all.
+    Read,
+}
+
+/// Opens the log, an embedded one for this process alone, and restores the partitions that it is for.
+pub(super) fn open(disk: Arc<dyn Disk>, settings: Settings, purpose: Purpose) -> Result<Inner, StartError> {
     let made = |path: &PathBuf| std::fs::create_dir_all(path).map_err(|error| StartError::Directory(path.clone(), error));
     let state_dir = settings.data_dir.join("state");
     made(&state_dir)?;
@@ -32,21 +44,35 @@ pub(super) fn open(disk: Arc<dyn Disk>, settings: Settings) -> Result<Inner, Sta
     made(&scratch)?;
     let generation = restore::create(&log, Generation(fresh_id()), settings.clock.now_ms())?;
     let snapshots_dir = settings.housekeeping.snapshots_dir.clone().unwrap_or_else(|| settings.data_dir.join("snapshots"));
-    let restorer = Restorer {
+    let restorer = Arc::new(Restorer {
         state_dir,
         scratch: scratch.clone(),
         snapshots: Snapshots::new(&snapshots_dir),
         generation,
         shared: Shared::new(settings.store_memory_bytes),
         clock: settings.clock.clone(),
+    });
+    let partitions = match purpose {
+        Purpose::Run if log.is_shared() => awaited(&restorer, &log),
+        Purpose::Run | Purpose::Read => restored(&restorer, &log)?,
     };
-    let partitions = restored(&restorer, &log)?;
-    let carrier = Arc::new(Carrier::new(restorer.snapshots, generation, scratch, settings.clock.clone()));
-    let heads = partitions.values().filter_map(|committed| committed.store.as_ref()?.head());
+    let carrier = Arc::new(Carrier::new(restorer.snapshots.clone(), generation, scratch, settings.clock.clone()));
+    let heads = partitions.values().filter_map(|committed| committed.store()?.head());
     let newest_ms = heads.map(|head| head.at_ms).max().unwrap_or(i64::MIN);
     let clock = Arc::new(Guard::new(settings.clock.clone(), newest_ms));
     let started_ms = settings.clock.now_ms();
-    Ok(Inner { settings, log, partitions, carrier, waiters: Arc::default(), clock, started_ms, root: None })
+    Ok(Inner {
+        settings,
+        log,
+        partitions,
+        carrier,
+        waiters: Arc::default(),
+        peers: Peers::default(),
+        is_gone: watch::Sender::new(false),
+        clock,
+        started_ms,
+        root: None,
+    })
 }
 
 /// Moves the state directory of a partition aside, where all of it stays, and says where it is; the next start builds another.
@@ -59,15 +85,29 @@ pub fn discard(settings: &Settings, partition: u32) -> Result<PathBuf, StartErro
     move_aside(&dir, "discarded", settings.clock.now_ms(), usize::MAX).map_err(|error| StartError::Directory(dir, error))
 }
 
-/// What another node moves on meanwhile is caught up when the partition is claimed.
-fn restored(restorer: &Restorer, log: &NodeLog) -> Result<BTreeMap<u32, Arc<Committed>>, StartError> {
+/// Partitions that are restored when they are assigned. A new process fetches what it may be given before it joins the others, who go
+/// on meanwhile; one that comes back joins at once, because its partitions wait for it.
+fn awaited(restorer: &Arc<Restorer>, log: &NodeLog) -> BTreeMap<u32, Arc<Committed>> {
+    if restorer.is_new() {
+        match log.positions() {
+            // What is not whole, or moves on meanwhile, is met again when the partition is assigned.
+            Ok(positions) => drop(restorer.restore_all(log, &positions)),
+            Err(cause) => warn!(%cause, "nothing is fetched ahead"),
+        }
+    }
+    let absent = |id| (id, Arc::new(Committed::absent(id, restorer.clone())));
+    (0..log.partitions()).map(absent).collect()
+}
+
+/// Every partition, or why it is halted.
+fn restored(restorer: &Arc<Restorer>, log: &NodeLog) -> Result<BTreeMap<u32, Arc<Committed>>, StartError> {
     let restored = restorer.restore_all(log, &log.positions()?);
     let committed = |(id, restored): (u32, Result<_, restore::Error>)| {
         if let Err(cause) = &restored {
             error!(partition = id, %cause, "halted");
             ::metrics::counter!(metrics::HALTS).increment(1);
         }
-        (id, Arc::new(Committed::new(directory(&restorer.state_dir, id), restored)))
+        (id, Arc::new(Committed::new(id, restorer.clone(), restored)))
     };
     Ok(restored.into_iter().map(committed).collect())
 }

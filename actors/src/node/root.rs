@@ -138,6 +138,11 @@ impl State {
         let (Some(args), Some((lane, restarts))) = (self.args.lanes.get_mut(&id), self.lanes.get_mut(&id)) else { return };
         if !restarts.may_restart(Kind::Lane, Instant::now()) {
             error!(lane = id, "the lane keeps dying and is given up");
+            if args.log.is_shared() {
+                // Others can have its partitions, which only they and the group know.
+                args.log.ends().send_replace(Some(format!("lane {id} keeps dying")));
+                return;
+            }
             args.partitions.values().for_each(|committed| committed.give_up("its lane keeps dying; restart the service"));
             return;
         }

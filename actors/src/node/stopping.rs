@@ -28,10 +28,30 @@ impl Node {
     /// Finishes what is in flight, writes the stores and stops the actors; `false` where that was not possible in time. What was
     /// accepted is in the log all the same, and the next start goes on with it. A snapshot in progress is given up.
     pub async fn stop(&self) -> bool {
-        let Some(root) = &self.0.root else { return true };
+        self.finish(false).await.0
+    }
+
+    /// Stops like [`Node::stop`], and gives all partitions to the other nodes at once, instead of keeping them for the next start;
+    /// `false` where nobody is known to have them.
+    ///
+    /// # Errors
+    /// There are no other nodes: the log is this one's own.
+    pub async fn leave(&self) -> Result<bool, &'static str> {
+        if !self.is_shared() {
+            return Err("the embedded log has one process, and nobody to hand over to; stop it with SIGTERM");
+        }
+        let (is_stopped, is_gone) = self.finish(true).await;
+        Ok(is_stopped && is_gone)
+    }
+
+    /// Whether all was finished in time, and whether the group has seen it leave.
+    async fn finish(&self, leaves: bool) -> (bool, bool) {
+        let Some(root) = &self.0.root else { return (true, true) };
         self.0.carrier.end_by(Instant::now());
         let finish_ms = FINISH_MAX.as_millis() as u64;
         let is_drained = ractor::call_t!(root, root::Message::Drain, finish_ms).unwrap_or(false);
+        let log = self.0.log.clone();
+        let is_gone = leaves && tokio::task::spawn_blocking(move || log.leave()).await.unwrap_or(false);
         root.stop_children_and_wait(None, Some(ACTORS_MAX)).await;
         let is_stopped = root.stop_and_wait(None, Some(ACTORS_MAX)).await.is_ok();
         if is_drained && is_stopped {
@@ -41,6 +61,6 @@ impl Node {
             let taking = tokio::task::spawn_blocking(move || node.last_snapshots());
             let _ = tokio::time::timeout(SNAPSHOTS_MAX, taking).await;
         }
-        is_drained && is_stopped
+        (is_drained && is_stopped, is_gone)
     }
 }

@@ -47,7 +47,7 @@ impl Node {
     }
 
     fn check_rows(&self, partition: u32) -> Result<Checked, String> {
-        let store = self.read(partition, |committed| Ok(committed.store.clone())).map_err(|error| error.to_string())?;
+        let store = self.inspect(partition, |committed| Ok(committed.store())).map_err(|error| error.to_string())?;
         let store = store.ok_or("it is not open")?;
         self.0.carrier.check(partition, &store).map_err(|error| {
             // A copy may be damaged on its way: whether the partition has to halt, its own rows say.
@@ -99,9 +99,9 @@ impl Node {
             .partitions
             .get(&partition)
             .filter(|committed| !self.is_elsewhere(&committed.condition()))
-            .and_then(|committed| committed.store.as_ref())
+            .and_then(|committed| committed.store())
         {
-            let taken = carrier.take(partition, store, &self.0.log);
+            let taken = carrier.take(partition, &store, &self.0.log);
             if let Err(SnapshotError::Store(store::Error::Corrupt(cause))) = &taken {
                 self.tell(partition, Message::Corrupt(partition, cause.clone()));
             }
@@ -113,7 +113,7 @@ impl Node {
     /// Waits until the stores hold what is committed now, which they follow a little behind; `false` at the deadline.
     pub async fn stored(&self, deadline: Duration) -> bool {
         let partitions = self.0.partitions.values().filter(|committed| committed.condition().halted.is_none());
-        let wanted: Vec<_> = partitions.filter_map(|held| Some((held.store.clone()?, held.condition().block))).collect();
+        let wanted: Vec<_> = partitions.filter_map(|held| Some((held.store()?, held.condition().block))).collect();
         let holds = |store: &RocksStore, block: u64| store.head().is_some_and(|head| block <= head.number);
         let begun = Instant::now();
         while !wanted.iter().all(|(store, block)| holds(store, *block)) {

@@ -51,6 +51,20 @@ impl Broker {
         start.output().expect("the script")
     }
 
+    /// Ends it; its data stays.
+    #[allow(dead_code, reason = "one suite stops its broker and goes on")]
+    pub(crate) fn stop(&self) {
+        let stopped = script().arg("stop").arg(self.dir.path()).status();
+        assert!(stopped.expect("the script").success(), "the broker stops");
+    }
+
+    /// Starts it again, with its data and where it was.
+    #[allow(dead_code, reason = "one suite stops its broker and goes on")]
+    pub(crate) fn go_on(&self) {
+        let started = self.launch(&[]);
+        assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
+    }
+
     pub(crate) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }

@@ -17,6 +17,7 @@ use self::proxy::Armed;
 
 mod broker;
 mod proxy;
+mod takeover;
 
 /// The names of lanes that the suite uses.
 const LANES: [&str; 2] = ["lane/0", "lane/1"];
@@ -106,6 +107,11 @@ fn a_real_broker_keeps_the_contract() {
     timed("the contract of commits that fail", || check_faults(|| cluster(&format!("127.0.0.1:{proxied}"))));
     timed("java's tools and this log understand each other", || {
         java_understands(&broker, &mut Cluster::new(&direct, "java", &armed));
+    });
+    timed("partitions that are assigned are restored as at a start", || {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let assigned = Settings::new(&direct, "takeover");
+        runtime.block_on(takeover::partitions_that_are_assigned_are_restored_as_at_a_start(&assigned));
     });
     timed("commits are measured", || commits_are_measured(&mut Cluster::new(&direct, "measured", &armed)));
 }

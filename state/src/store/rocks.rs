@@ -4,7 +4,7 @@
 //! written in the same batch as the rows, whatever survives is consistent in itself.
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
@@ -51,6 +51,8 @@ pub struct RocksStore {
     db: DB,
     head: Mutex<Option<Head>>,
     write: WriteOptions,
+    /// Declared behind the database, and so dropped when that is closed.
+    presence: Arc<()>,
 }
 
 impl RocksStore {
@@ -63,7 +65,12 @@ impl RocksStore {
         let head = Mutex::new(head_of(&db)?);
         let mut write = WriteOptions::default();
         write.disable_wal(true);
-        Ok(RocksStore { db, head, write })
+        Ok(RocksStore { db, head, write, presence: Arc::new(()) })
+    }
+
+    /// What cannot be upgraded any more once the store is closed and its directory free to be opened again.
+    pub fn presence(&self) -> Weak<()> {
+        Arc::downgrade(&self.presence)
     }
 
     fn lock_head(&self) -> std::sync::MutexGuard<'_, Option<Head>> {

@@ -4,6 +4,7 @@
 //! wherever its state stands. A revocation waits, within a limit, until the lane has let go of what it claimed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use finflow_topologies::Topic;
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::context::{Change, Rebalances, give, take_away};
+use super::group::Own;
 use super::native;
 use super::reader::unavailable;
 use super::record::position;
@@ -40,10 +42,17 @@ pub(super) struct Member {
     has_joined: bool,
     is_subscribed: bool,
     shown: watch::Sender<Assignment>,
+    lane: String,
+    /// What the group calls the lanes of this process.
+    own: Own,
 }
 
 impl Member {
-    pub(super) fn new(settings: &Settings, lane: &str, shown: watch::Sender<Assignment>) -> Result<Member, KafkaError> {
+    pub(super) fn new(
+        settings: &Settings,
+        lane: &str,
+        (shown, own): (watch::Sender<Assignment>, Own),
+    ) -> Result<Member, KafkaError> {
         Ok(Member {
             consumer: settings.member(lane).create_with_context(Rebalances::default())?,
             topic: Topic::Commands.name(&settings.prefix),
@@ -54,6 +63,8 @@ impl Member {
             has_joined: false,
             is_subscribed: false,
             shown,
+            lane: lane.to_owned(),
+            own,
         })
     }
 
@@ -155,6 +166,9 @@ impl Member {
     }
 
     fn show(&self) {
+        if let Some(id) = native::member_id(&self.consumer) {
+            self.own.lock().unwrap_or_else(PoisonError::into_inner).insert(self.lane.clone(), id);
+        }
         let revoked = self.revoking.iter().flat_map(|(partitions, _)| ids(partitions)).collect();
         self.shown.send_replace(Assignment { assigned: self.assigned.clone(), revoked });
     }
@@ -196,7 +210,7 @@ impl Member {
 
     /// The group's metadata of now, with a generation that fences; `None` while the lane is not a member.
     pub(super) fn metadata(&self) -> Option<ConsumerGroupMetadata> {
-        native::is_member(&self.consumer).then(|| self.consumer.group_metadata()).flatten()
+        native::member_id(&self.consumer).and_then(|_| self.consumer.group_metadata())
     }
 
     /// The offset list of a transaction, with block number and stamp beside each offset.

@@ -79,9 +79,9 @@ impl Reader {
         let (served, over, tick) = (consumer.clone(), is_over.clone(), changed.clone());
         let serve = move || {
             while !over.load(Ordering::Acquire) {
-                // Every record has a queue of its own; what is left are errors and statistics.
+                // Every record has a queue of its own; what is left are errors, which whoever reads meets too, and statistics.
                 if let Some(Err(cause)) = served.poll(SERVE_INTERVAL) {
-                    warn!(%cause, "the reader reports");
+                    debug!(%cause, "the reader reports");
                 }
                 // Nothing tells when what could not be read can be read again: whoever follows looks once in a while.
                 tick.send_modify(|ticks: &mut u64| *ticks = ticks.wrapping_add(1));

@@ -1,10 +1,13 @@
 //! A lane's session: group member and transactional producer on an operating system thread of their own.
 //!
-//! Whoever asks waits for the answer, but not for ever: a call that hangs in the client library leaves the session behind, fenced
-//! by the one that is opened in its place under the same name.
+//! Whoever asks waits for the answer, but not for ever: a call that hangs in the client library ends the process, and the next one
+//! fences what it has left open under the same name. So does a process whose name another one has taken.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use finflow_state::Stamp;
@@ -12,6 +15,7 @@ use finflow_topologies::log::{Claim, Commit, Error, Position, Resolution, Sessio
 use tokio::sync::watch;
 use tracing::{error, warn};
 
+use super::group::Own;
 use super::member::Member;
 use super::reader::unavailable;
 use super::settings::{HEARTBEAT_INTERVAL, SESSION_TIMEOUT, Settings, TRANSACTION_TIMEOUT};
@@ -26,6 +30,7 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 const ASSIGN_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a call may take before the session is given up as hung: longer than all it may wait for by its own deadlines.
 const HUNG_TIMEOUT: Duration = Duration::from_secs(90);
+const DISMISS_PAUSE: Duration = Duration::from_millis(20);
 /// The same for a commit. The client library may wait for the group coordinator until the transaction times out, whatever
 /// deadline it was given.
 const COMMIT_HUNG_TIMEOUT: Duration = TRANSACTION_TIMEOUT.saturating_mul(3);
@@ -45,17 +50,44 @@ pub(super) struct KafkaSession {
     asks: Sender<Ask>,
     /// A call was not answered in time.
     is_hung: bool,
+    /// Told why the process has to end.
+    ends: watch::Sender<Option<String>>,
 }
 
 /// The handle by which others make the lane leave its group.
 #[derive(Clone)]
-pub(super) struct Exit(Sender<Ask>);
+pub(super) struct Exit {
+    asks: Sender<Ask>,
+    is_retired: Arc<AtomicBool>,
+    thread: Arc<JoinHandle<()>>,
+}
 
 impl Exit {
     /// Gives up all partitions of the lane at once; `false` if its session is over.
     pub(super) fn leave(&self) -> bool {
         let (answer, answered) = channel();
-        self.0.send(Ask::Leave(answer)).is_ok() && answered.recv_timeout(HUNG_TIMEOUT).is_ok()
+        self.asks.send(Ask::Leave(answer)).is_ok() && answered.recv_timeout(HUNG_TIMEOUT).is_ok()
+    }
+
+    /// Ends the session, and waits until its member is gone.
+    pub(super) fn dismiss(&self, ends: &watch::Sender<Option<String>>) -> Result<(), Error> {
+        self.retire();
+        // One that is over already hears nothing.
+        let _ = self.asks.send(Ask::Close);
+        let deadline = Instant::now() + HUNG_TIMEOUT;
+        while !self.thread.is_finished() {
+            if deadline < Instant::now() {
+                ends.send_replace(Some("an earlier session hangs in the Kafka client".to_owned()));
+                return Err(Error::Unavailable("an earlier session hangs".to_owned()));
+            }
+            std::thread::sleep(DISMISS_PAUSE);
+        }
+        Ok(())
+    }
+
+    /// This process is about to open another session of the same name: that is no reason to end.
+    pub(super) fn retire(&self) {
+        self.is_retired.store(true, Ordering::Release);
     }
 }
 
@@ -64,9 +96,11 @@ pub(super) fn open(
     settings: &Settings,
     lane: &str,
     partitions: u32,
-    shown: watch::Sender<Assignment>,
+    shown: (watch::Sender<Assignment>, Own),
+    ends: watch::Sender<Option<String>>,
 ) -> Result<(KafkaSession, Exit), Error> {
     let (asks, asked) = channel();
+    let is_retired = Arc::new(AtomicBool::new(false));
     let keeper = Keeper {
         member: Member::new(settings, lane, shown).map_err(unavailable)?,
         transactor: Transactor::new(settings, lane),
@@ -74,12 +108,15 @@ pub(super) fn open(
         partitions,
         doubt: None,
         is_over: false,
+        ends: ends.clone(),
+        is_retired: is_retired.clone(),
     };
     let thread = std::thread::Builder::new().name(lane.to_owned()).spawn(move || keeper.run(&asked));
-    thread.map_err(|error| Error::Unavailable(error.to_string()))?;
-    let mut session = KafkaSession { asks: asks.clone(), is_hung: false };
+    let thread = Arc::new(thread.map_err(|error| Error::Unavailable(error.to_string()))?);
+    let exit = Exit { asks: asks.clone(), is_retired, thread };
+    let mut session = KafkaSession { asks, is_hung: false, ends };
     session.ask(HUNG_TIMEOUT, Ask::Join)??;
-    Ok((session, Exit(asks)))
+    Ok((session, exit))
 }
 
 impl KafkaSession {
@@ -91,6 +128,8 @@ impl KafkaSession {
         answered.recv_timeout(patience).map_err(|cause| {
             error!(%cause, "the session hangs in the client library and is given up");
             self.is_hung = true;
+            let seconds = patience.as_secs();
+            self.ends.send_replace(Some(format!("the Kafka client has not answered for {seconds} s")));
             Error::Unavailable("the client library does not answer".to_owned())
         })
     }
@@ -137,6 +176,9 @@ struct Keeper {
     doubt: Option<(Stamp, Vec<(u32, u64)>)>,
     /// Another session has this one's place.
     is_over: bool,
+    ends: watch::Sender<Option<String>>,
+    /// The place was given to another session of this same process.
+    is_retired: Arc<AtomicBool>,
 }
 
 impl Keeper {
@@ -222,7 +264,12 @@ impl Keeper {
     }
 
     fn is_replaced(&mut self) -> bool {
-        self.is_over |= self.member.is_replaced();
+        if self.member.is_replaced() && !self.is_over {
+            self.is_over = true;
+            if !self.is_retired.load(Ordering::Acquire) {
+                self.ends.send_replace(Some("another process has taken this one's node.id".to_owned()));
+            }
+        }
         self.is_over
     }
 
@@ -310,3 +357,24 @@ impl Keeper {
 
 /// The watchdog is longer than the sum of what one call may wait for on its own: a member's claim, a producer and the offsets.
 const _: () = assert!(SESSION_TIMEOUT.as_secs() < ASSIGN_TIMEOUT.as_secs());
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_hangs_ends_the_process() {
+        let (asks, asked) = channel();
+        let mut session = KafkaSession { asks, is_hung: false, ends: watch::Sender::new(None) };
+        let claim = session.ask(Duration::from_millis(1), |answer| Ask::Claim(0, answer));
+        assert!(matches!(claim, Err(Error::Unavailable(_))), "nobody answers");
+        assert!(session.ends.borrow().is_some(), "the process is told to end");
+        let commit = session.commit(Transaction { stamp: stamp(), batches: vec![], positions: vec![] });
+        assert_eq!(commit, Commit::Fenced, "nothing is asked of it any more");
+        drop(asked);
+    }
+
+    fn stamp() -> Stamp {
+        Stamp { lane: "lane".into(), incarnation: 1, counter: 1 }
+    }
+}

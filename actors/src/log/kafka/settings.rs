@@ -6,7 +6,7 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 
 /// What a Kafka log is opened with.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Settings {
     /// The brokers to ask first, as `host:port,...`.
     pub brokers: String,
@@ -16,18 +16,25 @@ pub struct Settings {
     pub properties: BTreeMap<String, String>,
     /// How long one commit may take before its outcome counts as unknown. Shorter than [`TRANSACTION_TIMEOUT`].
     pub commit_deadline: Duration,
+    /// Where the other processes ask this one, as `host:port`; `None` where it answers nobody.
+    pub advertised: Option<String>,
+    /// What processes that ask each other have in common.
+    pub secret: String,
 }
 
 /// When the broker aborts a transaction whose producer is silent: until then its records hold back every reader behind them.
 pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a member of the group may be silent before its partitions are given to others.
-pub const SESSION_TIMEOUT: Duration = Duration::from_secs(7);
+pub const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
 /// How often a member is heard; a member that was replaced learns of it as often.
-pub(super) const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
 /// The longest value that a topic takes, in bytes: a journal block with room to spare.
 pub(super) const RECORD_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Bytes that a reader holds ahead of a lane, per partition and topic, in KiB.
 const READ_AHEAD_KBYTES: &str = "4096";
+
+/// How often every client looks who leads the partitions.
+const METADATA_INTERVAL_MS: &str = "3000";
 
 /// What belongs to the engine, by the start of the property's name: a value of the user's would break exactly-once, or means nothing.
 const OWNED: &[&str] = &[
@@ -67,6 +74,13 @@ pub fn refused<'a>(properties: impl IntoIterator<Item = &'a str>) -> Vec<&'a str
     properties.into_iter().filter(|name| is_owned(name)).collect()
 }
 
+impl std::fmt::Debug for Settings {
+    /// Without what may hold a password or is a secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settings").field("brokers", &self.brokers).field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
 fn ms(duration: Duration) -> String {
     duration.as_millis().to_string()
 }
@@ -79,6 +93,8 @@ impl Settings {
             prefix: prefix.to_owned(),
             properties: BTreeMap::new(),
             commit_deadline: Duration::from_secs(5),
+            advertised: None,
+            secret: String::new(),
         }
     }
 
@@ -92,6 +108,8 @@ impl Settings {
             .set("bootstrap.servers", &self.brokers)
             .set("allow.auto.create.topics", "false")
             .set("message.max.bytes", RECORD_BYTES_MAX.to_string())
+            // A broker that shuts down tells of partitions without a leader, and nothing else would ask again for minutes.
+            .set("topic.metadata.refresh.interval.ms", METADATA_INTERVAL_MS)
             .set("retry.backoff.ms", "10")
             .set("reconnect.backoff.ms", "20")
             .set("reconnect.backoff.max.ms", "500")
@@ -109,6 +127,13 @@ impl Settings {
             .set("isolation.level", "read_committed")
             .set("auto.offset.reset", "error")
             .set("check.crcs", "true");
+        config
+    }
+
+    /// Keeps the addresses of owners, as offsets of a group that has no members.
+    pub(super) fn addresses(&self) -> ClientConfig {
+        let mut config = self.consumer();
+        config.set("group.id", format!("{}.addresses", self.prefix));
         config
     }
 

@@ -1,0 +1,335 @@
+//! The group as its coordinator describes it: who has which partition and where to ask it, and whether this process is still heard.
+//!
+//! One thread looks twice a second. What it finds is the owner table, and this process's lease: the coordinator had its members at the
+//! time of the look, so that nobody else can have their partitions before a session timeout has passed since their last heartbeat. A
+//! process that stood still for longer than that was replaced, and ends. Where an owner is asked it says itself, in [`addresses`].
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use finflow_topologies::Topic;
+use finflow_topologies::log::Error;
+use rdkafka::error::KafkaError;
+use tokio::sync::watch;
+use tracing::{error, warn};
+
+use super::addresses::Addresses;
+use super::context::Quiet;
+use super::native::{self, Described, Description, Question};
+use super::reader::{Asker, unavailable};
+use super::settings::{HEARTBEAT_INTERVAL, SESSION_TIMEOUT, Settings};
+
+/// Between two looks.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// How long each question of a look may take; there are two.
+const LOOK_TIMEOUT: Duration = Duration::from_millis(1_500);
+const _: () = assert!(LOOK_INTERVAL.as_millis() + 2 * LOOK_TIMEOUT.as_millis() < SESSION_TIMEOUT.as_millis());
+/// How long after a look that found this process's member its committed state may still be told. A member that was there at a look
+/// was heard at most a heartbeat before, and is missed a session timeout after that.
+const LEASE: Duration = Duration::from_secs(3);
+const _: () = assert!(LEASE.as_millis() + HEARTBEAT_INTERVAL.as_millis() < SESSION_TIMEOUT.as_millis());
+/// How long a process that leaves waits to be seen gone.
+const GONE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the brokers may be gone before the process begins anew: before what the client library has waited for so long fails.
+const OUTAGE_MAX: Duration = native::DESCRIPTION_TIMEOUT.saturating_sub(Duration::from_secs(300));
+const GONE_LOOK: Duration = Duration::from_millis(20);
+
+/// What the group calls the lanes of this process.
+pub(super) type Own = Arc<Mutex<BTreeMap<String, String>>>;
+
+/// Who runs a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// Its lane.
+    pub lane: String,
+    /// Where its process is asked; `None` where that is not known yet.
+    pub address: Option<String>,
+}
+
+/// The group as it was seen last.
+#[derive(Default)]
+struct View {
+    /// The member that has a partition, and its lane.
+    members: BTreeMap<u32, (String, String)>,
+    /// The member that has said last where it is asked for a partition, and where.
+    addresses: BTreeMap<u32, (String, String)>,
+    /// The lanes of this process that the group had, and when it was asked.
+    leases: BTreeMap<String, Instant>,
+    /// Since when the coordinator has not answered, and why.
+    fault: Option<(Instant, String)>,
+    looks: u64,
+}
+
+/// Looks at the group for as long as it lives.
+pub(super) struct Group {
+    view: Arc<Mutex<View>>,
+    own: Own,
+    is_over: Arc<AtomicBool>,
+    brokers: String,
+}
+
+impl Group {
+    /// Begins to look, and to watch that this process does not stand still: `ends` is told why it has to end.
+    pub(super) fn new(
+        settings: &Settings,
+        asker: Asker,
+        partitions: u32,
+        ends: watch::Sender<Option<String>>,
+    ) -> Result<Group, KafkaError> {
+        let (view, own, is_over) = (Arc::<Mutex<View>>::default(), Own::default(), Arc::new(AtomicBool::new(false)));
+        let group = Group { view: view.clone(), own: own.clone(), is_over: is_over.clone(), brokers: settings.brokers.clone() };
+        let mut addresses = Addresses::new(settings, partitions)?;
+        let mut question = question(settings, asker.clone())?;
+        let brokers = settings.brokers.clone();
+        let look = move || {
+            let mut before = Instant::now();
+            while !is_over.load(Ordering::Acquire) {
+                let begun = Instant::now();
+                let since = begun.duration_since(before);
+                before = begun;
+                if SESSION_TIMEOUT < since {
+                    let cause = format!("the process stood still for {:.1} s and was replaced", since.as_secs_f64());
+                    error!(cause, "this process has to end");
+                    ends.send_replace(Some(cause));
+                }
+                // What it reports on its own shows in the answers too.
+                while asker.poll(Duration::ZERO).is_some() {}
+                let (asked_at, found) = answer(&mut question);
+                let own = own.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let outage = lock(&view).take(&brokers, &own, (asked_at, since <= LEASE), found);
+                if OUTAGE_MAX < outage {
+                    ends.send_replace(Some(format!("the brokers have been gone for {} s", outage.as_secs())));
+                }
+                let wanted = lock(&view).unaddressed(&own);
+                if let Some(found) = addresses.look(&wanted, LOOK_TIMEOUT) {
+                    lock(&view).addresses = found;
+                }
+                std::thread::park_timeout(LOOK_INTERVAL);
+            }
+        };
+        let thread = std::thread::Builder::new().name("finflow-group".to_owned()).spawn(look);
+        thread.map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
+        Ok(group)
+    }
+
+    /// Where lanes note what the group calls them.
+    pub(super) fn own(&self) -> Own {
+        self.own.clone()
+    }
+
+    /// Who runs a partition, if the group has given it to anybody.
+    pub(super) fn owner(&self, partition: u32) -> Option<Owner> {
+        lock(&self.view).owner(partition)
+    }
+
+    /// Whether no other process can have had the partitions of this lane until now.
+    pub(super) fn has_lease(&self, lane: &str) -> bool {
+        lock(&self.view).leases.get(lane).is_some_and(|proven| proven.elapsed() < LEASE)
+    }
+
+    /// Why the cluster is not to be worked with; `None` while it is.
+    pub(super) fn fault(&self) -> Option<String> {
+        let view = lock(&self.view);
+        let (since, cause) = view.fault.as_ref()?;
+        let seconds = since.elapsed().as_secs();
+        Some(format!("the brokers {} have not answered for {seconds} s: {cause}", self.brokers))
+    }
+
+    /// Waits until the group has no lane of this process any more; `false` at the deadline.
+    pub(super) fn wait_until_gone(&self) -> bool {
+        let begun = Instant::now();
+        // A look that is under way began too early.
+        let due = lock(&self.view).looks.saturating_add(2);
+        loop {
+            let view = lock(&self.view);
+            if due <= view.looks && view.fault.is_none() && view.leases.is_empty() {
+                return true;
+            }
+            drop(view);
+            if GONE_TIMEOUT < begun.elapsed() {
+                return false;
+            }
+            std::thread::sleep(GONE_LOOK);
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // The thread ends by itself, after the look that may be under way.
+        self.is_over.store(true, Ordering::Release);
+    }
+}
+
+impl View {
+    /// Takes what was found by a look that asked at `begun`, and says for how long nobody has answered.
+    ///
+    /// A lease needs an `unbroken` run of looks: the first one after a standstill may find a member that is about to be missed.
+    fn take(
+        &mut self,
+        brokers: &str,
+        own: &BTreeMap<String, String>,
+        (begun, unbroken): (Instant, bool),
+        found: Description,
+    ) -> Duration {
+        self.looks = self.looks.saturating_add(1);
+        let (is_settled, members) = match found {
+            Ok(found) => found,
+            Err(cause) => {
+                if self.fault.is_none() {
+                    warn!(cause, brokers, "the group's coordinator does not answer");
+                }
+                let (since, told) = self.fault.get_or_insert_with(|| (begun, String::new()));
+                *told = cause;
+                return since.elapsed();
+            }
+        };
+        self.fault = None;
+        let is_there = |id: &String| members.iter().any(|member| member.member_id == *id);
+        let there: Vec<&String> = own.iter().filter(|(_, id)| is_there(id)).map(|(lane, _)| lane).collect();
+        self.leases.retain(|lane, _| there.contains(&lane));
+        if unbroken {
+            self.leases.extend(there.into_iter().map(|lane| (lane.clone(), begun)));
+        }
+        if is_settled {
+            let of = |member: &Described| {
+                let owner = (member.member_id.clone(), member.instance_id.clone());
+                member.partitions.iter().map(|partition| (*partition, owner.clone())).collect::<Vec<_>>()
+            };
+            self.members = members.iter().flat_map(of).collect();
+        } else {
+            // Who keeps what is being decided; who has gone has nothing.
+            self.members.retain(|_, (id, _)| is_there(id));
+        }
+        Duration::ZERO
+    }
+
+    fn owner(&self, partition: u32) -> Option<Owner> {
+        let (member, lane) = self.members.get(&partition)?;
+        // What an earlier owner has said does not count.
+        let said = self.addresses.get(&partition).filter(|(said_by, _)| said_by == member);
+        Some(Owner { lane: lane.clone(), address: said.map(|(_, address)| address.clone()) })
+    }
+
+    /// The partitions whose owners have not said yet where they are asked, and what this process has to say for its own.
+    fn unaddressed(&self, own: &BTreeMap<String, String>) -> BTreeMap<u32, Option<String>> {
+        let is_known = |id: &u32, member: &String| self.addresses.get(id).is_some_and(|(said_by, _)| said_by == member);
+        let unknown = self.members.iter().filter(|(id, (member, _))| !is_known(id, member));
+        let ours = |member: &String| own.values().any(|own| own == member).then(|| member.clone());
+        unknown.map(|(id, (member, _))| (*id, ours(member))).collect()
+    }
+}
+
+fn question(settings: &Settings, asker: Asker) -> Result<Question<Quiet>, KafkaError> {
+    Question::new(asker, &settings.prefix, &Topic::Commands.name(&settings.prefix))
+}
+
+/// One answer, and when it was asked for.
+fn answer(question: &mut Question<Quiet>) -> (Instant, Description) {
+    question.ask(LOOK_TIMEOUT).unwrap_or_else(|| (Instant::now(), Err("no answer in time".to_owned())))
+}
+
+/// Finds the processes of an application for who is none of them.
+pub struct Lookup {
+    question: Question<Quiet>,
+    settings: Settings,
+}
+
+impl Lookup {
+    /// Connects to the cluster.
+    ///
+    /// # Errors
+    /// The client library refuses its configuration.
+    pub fn new(settings: &Settings) -> Result<Lookup, Error> {
+        let asker: Asker = Arc::new(settings.reader(super::LOOK_WAIT).create_with_context(Quiet).map_err(unavailable)?);
+        Ok(Lookup { question: question(settings, asker).map_err(unavailable)?, settings: settings.clone() })
+    }
+
+    /// The addresses of all processes in the group that have a partition, and whether there may be others.
+    ///
+    /// # Errors
+    /// The brokers do not answer.
+    pub fn addresses(&mut self) -> Result<(Vec<String>, bool), Error> {
+        let (is_settled, members) = answer(&mut self.question).1.map_err(Error::Unavailable)?;
+        let count = members.iter().flat_map(|member| &member.partitions).max().map_or(0, |last| last.saturating_add(1));
+        let addresses = Addresses::new(&self.settings, count).map_err(unavailable)?;
+        let said = addresses.read(LOOK_TIMEOUT).map_err(unavailable)?;
+        let is_there = |(member, _): &&(String, String)| members.iter().any(|found| found.member_id == *member);
+        let mut found: Vec<String> = said.values().filter(is_there).map(|(_, address)| address.clone()).collect();
+        found.sort_unstable();
+        found.dedup();
+        let are_there_others = !members.is_empty() && (found.is_empty() || !is_settled);
+        Ok((found, are_there_others))
+    }
+}
+
+fn lock(view: &Mutex<View>) -> MutexGuard<'_, View> {
+    view.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Members<'a> = &'a [(&'a str, &'a [u32])];
+
+    /// The members that one look finds, by lane and partitions; each is called like its lane.
+    fn found(members: Members<'_>) -> Vec<Described> {
+        let of = |(lane, partitions): &(&str, &[u32])| Described {
+            member_id: format!("{lane}-1"),
+            instance_id: (*lane).to_owned(),
+            partitions: partitions.to_vec(),
+        };
+        members.iter().map(of).collect()
+    }
+
+    fn own(id: &str) -> BTreeMap<String, String> {
+        BTreeMap::from([("own".to_owned(), id.to_owned())])
+    }
+
+    #[test]
+    fn a_lease_needs_to_be_seen_and_not_to_have_stood_still() {
+        let now = Instant::now();
+        let old = now.checked_sub(LEASE).expect("a clock that has run for a while");
+        // When the look began, whether the process ran before it, what this process is called, whom it found, and whether it may answer.
+        let rows: [(Instant, bool, &str, Members<'_>, bool); 6] = [
+            (now, true, "own-1", &[("own", &[0])], true),
+            (now, true, "own-2", &[("own", &[0])], false),
+            (now, true, "own-1", &[("other", &[0])], false),
+            (now, true, "own-1", &[], false),
+            (now, false, "own-1", &[("own", &[0])], false),
+            (old, true, "own-1", &[("own", &[0])], false),
+        ];
+        for (begun, unbroken, id, members, expected) in rows {
+            let view = Arc::<Mutex<View>>::default();
+            lock(&view).take("b", &own(id), (begun, unbroken), Ok((true, found(members))));
+            let group = Group { view, own: Own::default(), is_over: Arc::default(), brokers: String::new() };
+            assert_eq!(group.has_lease("own"), expected, "{unbroken} {id} {members:?}");
+        }
+    }
+
+    #[test]
+    fn the_table_follows_the_group() {
+        let mut view = View::default();
+        let said = |by: &str, address: &str| (by.to_owned(), address.to_owned());
+        view.addresses = BTreeMap::from([(1, said("x-1", "x:1")), (2, said("x-0", "x:0"))]);
+        let mut look = |found| {
+            view.take("b", &own("own-1"), (Instant::now(), true), found);
+            let owners = (0..3).filter_map(|id| Some((id, view.owner(id)?)));
+            let owners = owners.map(|(id, owner)| format!("{id} {} {}", owner.lane, owner.address.unwrap_or_default()));
+            let told = owners.collect::<Vec<_>>().join(", ");
+            (told, format!("{:?}", view.unaddressed(&own("own-1"))), view.fault.is_some())
+        };
+        let both = found(&[("own", &[0]), ("x", &[1, 2])]);
+        let seen = ("0 own , 1 x x:1, 2 x ".to_owned(), r#"{0: Some("own-1"), 2: None}"#.to_owned());
+        let (table, unknown) = seen.clone();
+        assert_eq!(look(Ok((true, both))), (table, unknown, false), "what an earlier life has said does not count");
+        let (table, unknown) = seen;
+        assert_eq!(look(Err("down".to_owned())), (table, unknown, true), "a broker that is down takes nothing away");
+        let deciding = found(&[("own", &[]), ("y", &[])]);
+        let kept = ("0 own ".to_owned(), r#"{0: Some("own-1")}"#.to_owned(), false);
+        assert_eq!(look(Ok((false, deciding))), kept, "who has gone has nothing");
+    }
+}

@@ -1,0 +1,134 @@
+//! A node that is assigned partitions while it runs restores them as a start does, wherever it has to begin.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use finflow_actors::log::kafka::{KafkaLog, Settings as Cluster};
+use finflow_actors::{Clock, Housekeeping, Node, PartitionStatus, Publish, Settings};
+use finflow_state::Generation;
+use finflow_topologies::log::Log;
+use finflow_topologies::{Topic, restore};
+
+const PARTITIONS: u32 = 4;
+const WALLETS: usize = 32;
+const DEADLINE: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(20);
+
+fn settings(cluster: &Cluster, dir: &Path, name: &str) -> Settings {
+    Settings {
+        kafka: Some(cluster.clone()),
+        data_dir: dir.join(name),
+        prefix: cluster.prefix.clone(),
+        partitions: PARTITIONS,
+        lanes: 1,
+        node_id: name.to_owned(),
+        epoch_interval: Duration::from_millis(5),
+        treasury_enabled: true,
+        dedup_retention: Duration::from_secs(86_400),
+        dedup_margin: Duration::from_secs(3_600),
+        store_memory_bytes: 32 << 20,
+        hot_wallets: 1_000,
+        housekeeping: Housekeeping { snapshots_dir: Some(dir.join("snapshots")), ..Housekeeping::default() },
+        clock: Clock::system(),
+    }
+}
+
+fn top_ups(round: usize) -> Vec<Publish> {
+    let command = |n: usize| {
+        let wallet = format!("w{n}");
+        let value = if round == 0 {
+            format!(
+                r#"{{"type":"open_wallet","tenant":"t","idempotency_key":"o","wallet":"{wallet}","currency":"AED","country":"AE","kind":"personal","holder":"H"}}"#
+            )
+        } else {
+            format!(
+                r#"{{"type":"top_up","tenant":"t","idempotency_key":"k{round}","wallet":"{wallet}","amount":"1","currency":"AED","source":{{"account":"till"}}}}"#
+            )
+        };
+        Publish { key: Some(wallet.into()), value: Some(Bytes::from(value)), ..Publish::default() }
+    };
+    (0..WALLETS).map(command).collect()
+}
+
+/// Waits until it is so.
+async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so().await {
+        assert!(begun.elapsed() < DEADLINE, "{what}");
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+fn running(node: &Node) -> Vec<PartitionStatus> {
+    node.status().into_iter().filter(|status| status.state == "running").collect()
+}
+
+/// Waits until these nodes together run everything, and everything that was published is consumed.
+async fn at_rest(nodes: &[&Node]) {
+    until("everything runs and is consumed", async || {
+        let all: Vec<PartitionStatus> = nodes.iter().flat_map(|node| running(node)).collect();
+        all.len() == PARTITIONS as usize && all.iter().all(|of| of.commands_lag + of.postings_lag == 0)
+    })
+    .await;
+}
+
+fn digests(node: &Node) -> BTreeMap<u32, [u8; 32]> {
+    running(node).iter().map(|of| (of.partition, node.digest(of.partition).expect("readable"))).collect()
+}
+
+pub(crate) async fn partitions_that_are_assigned_are_restored_as_at_a_start(cluster: &Cluster) {
+    let dir = tempfile::tempdir().expect("a directory");
+    KafkaLog::create_topics(cluster, PARTITIONS, 1).expect("topics");
+    let log = KafkaLog::open(cluster.clone()).expect("a log");
+    restore::create(&log, Generation([7; 16]), Clock::system().now_ms()).expect("block 0");
+
+    let first = Node::start(settings(cluster, dir.path(), "first")).await.expect("a node");
+    first.publish(top_ups(0)).await.expect("published");
+    at_rest(&[&first]).await;
+    // The second one is new: it fetches everything before it joins, and what it is not given stays behind from here on.
+    let second = Node::start(settings(cluster, dir.path(), "second")).await.expect("a node");
+    until("the second node has its share", async || running(&second).len() == PARTITIONS as usize / 2).await;
+    for round in 1..4 {
+        first.publish(top_ups(round)).await.expect("published");
+    }
+    at_rest(&[&first, &second]).await;
+    assert!(first.stored(DEADLINE).await);
+    let expected = digests(&first);
+    let gone: Vec<u32> = expected.keys().copied().collect();
+    let [empty, outdated] = gone[..] else { panic!("half of the partitions run at the first node: {gone:?}") };
+    let blocks = first.snapshot().await.expect("snapshots");
+    // One directory is lost; the other one ends before the journal begins.
+    let state = dir.path().join("second/state");
+    std::fs::remove_dir_all(state.join(empty.to_string())).expect("a directory");
+    let offset = restore::offset_of(&log, outdated, blocks[&outdated]).expect("an offset");
+    log.trim(Topic::Journal, outdated, offset).expect("trimmed");
+    let asked = first.wallets(outdated, None, 1);
+    assert!(asked.is_ok_and(|found| !found.is_empty()), "its owner answers");
+    assert!(second.wallets(outdated, None, 1).is_err(), "who does not run it does not");
+
+    let begun = Instant::now();
+    assert_eq!(first.leave().await, Ok(true), "the group sees it leave");
+    at_rest(&[&second]).await;
+    println!("    taken over {:.1} s after the first node began to leave", begun.elapsed().as_secs_f64());
+    let from = |id: u32| second.status().into_iter().find(|of| of.partition == id).map(|of| of.restored_from);
+    assert_eq!((from(empty).as_deref(), from(outdated).as_deref()), (Some("snapshot"), Some("snapshot")));
+    let found = digests(&second);
+    assert!(expected.iter().all(|(id, digest)| found.get(id) == Some(digest)), "{expected:?} {found:?}");
+    let aside = std::fs::read_dir(&state).expect("a directory").flatten().map(|entry| entry.file_name());
+    let aside: Vec<String> = aside.map(|name| name.to_string_lossy().into_owned()).filter(|name| name.contains('.')).collect();
+    assert!(aside.iter().all(|name| name.starts_with(&format!("{outdated}.outdated-"))) && aside.len() == 1, "{aside:?}");
+
+    // What comes back is taken from where it was left, while this process has been running all along.
+    let again = Node::start(settings(cluster, dir.path(), "first")).await.expect("a node");
+    until("the first node has its share again", async || running(&again).len() == PARTITIONS as usize / 2).await;
+    at_rest(&[&again, &second]).await;
+    assert!(running(&again).iter().all(|of| of.restored_from == "directory"), "{:?}", again.status());
+    let kept: Vec<u32> = running(&second).iter().map(|of| of.partition).collect();
+    for id in (0..PARTITIONS).filter(|id| !kept.contains(id)) {
+        let lock = std::fs::File::open(state.join(id.to_string()).join("LOCK")).expect("a closed store");
+        lock.try_lock().expect("nobody holds the store of a partition that was given back");
+    }
+    assert!(again.stop().await && second.stop().await);
+}

@@ -1,0 +1,93 @@
+//! The contract's file on Kafka: published and read with foreign clients, and again with our own, with a service and without.
+
+use serde_json::Value;
+
+use crate::broker::Broker;
+use crate::process::{Process, eventually};
+
+const COMMANDS: &str = r#"{"type":"open_wallet","tenant":"acme","idempotency_key":"o-1","wallet":"alice","currency":"AED","country":"AE","kind":"personal","holder":"Alice"}
+{"type":"open_wallet","tenant":"acme","idempotency_key":"o-2","wallet":"bob","currency":"AED","country":"AE","kind":"merchant","holder":"Bob"}
+{"type":"top_up","tenant":"acme","idempotency_key":"t-1","wallet":"alice","amount":"100","currency":"AED","source":{"account":"till"}}
+{"type":"transfer","tenant":"acme","idempotency_key":"order-1","wallet":"alice","to":"bob","amount":"12.50","currency":"AED"}
+{"type":"transfer","tenant":"acme","idempotency_key":"order-2","wallet":"alice","to":"bob","amount":"1000.00","currency":"AED"}
+{"type":"transfer","tenant":"acme","idempotency_key":"order-3","wallet":"alice","to":"bob","amount":12.5,"currency":"AED"}
+"#;
+/// What the contract says of them: wallet, event, amount and reason.
+const EVENTS: [&str; 6] = [
+    "alice payment.rejected 1000.00 insufficient_funds",
+    "alice payment.settled 100.00 -",
+    "alice payment.settled 12.50 -",
+    "alice wallet.opened - -",
+    "bob wallet.credited 12.50 -",
+    "bob wallet.opened - -",
+];
+fn told(event: &Value) -> String {
+    let text = |name: &str| event[name].as_str().unwrap_or("-").to_owned();
+    format!("{} {} {} {}", text("wallet"), text("event"), text("amount"), text("reason"))
+}
+
+/// Publishes commands with the Java tool, keyed by their home wallet.
+fn foreign_producer(broker: &Broker, lines: &[&str]) {
+    let wallet = |line: &str| serde_json::from_str::<Value>(line).expect("JSON")["wallet"].as_str().expect("a wallet").to_owned();
+    let keyed: String = lines.iter().map(|line| format!("{}|{line}\n", wallet(line))).collect();
+    let address = broker.address();
+    let producer = ["org.apache.kafka.tools.ConsoleProducer", "--bootstrap-server", &address, "--topic", "finflow.commands.v1"];
+    broker.tool(&[&producer[..], &["--property", "parse.key=true", "--property", "key.separator=|"]].concat(), &keyed);
+}
+
+pub(crate) fn the_contracts_file_gives_the_contracts_events(broker: &Broker) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let address = broker.address();
+    let process = Process { dir: dir.path(), name: "one", brokers: &address, prefix: "finflow", secret: "s" };
+    let missing = process.finflow(&["topics", "check"]);
+    assert_eq!(missing.status.code(), Some(1), "no topics yet");
+    for made in [5, 0] {
+        let output = process.finflow(&["topics", "create"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), made);
+    }
+    assert!(process.finflow(&["topics", "check"]).status.success());
+    let refused = process.finflow(&["run", "-X", "isolation.level=read_uncommitted"]);
+    assert_eq!(refused.status.code(), Some(78), "{}", String::from_utf8_lossy(&refused.stderr));
+
+    let service = process.run(2);
+    let lines: Vec<&str> = COMMANDS.lines().collect();
+    let (first, second) = lines.split_at(3);
+    foreign_producer(broker, first);
+    // Two wallets are two keys: only who has seen the one opened may count on it.
+    eventually(|| match process.finflow(&["wallet", "show", "bob"]).status.success() {
+        true => Ok(()),
+        false => Err(format!("bob has no wallet: {:?}", process.json(&["partitions"]))),
+    });
+    foreign_producer(broker, second);
+    let consumer =
+        ["org.apache.kafka.tools.consumer.ConsoleConsumer", "--bootstrap-server", &address, "--topic", "finflow.events.v1"];
+    let committed = ["--isolation-level", "read_committed", "--from-beginning", "--max-messages", "6", "--timeout-ms", "60000"];
+    let seen = broker.tool(&[&consumer[..], &committed].concat(), "");
+    let mut seen: Vec<String> = seen.lines().map(|line| told(&serde_json::from_str(line).expect("JSON"))).collect();
+    seen.sort();
+    assert_eq!(seen, EVENTS);
+
+    // The same commands again, by our own producer, through the running service and then without one.
+    let check = || {
+        let published = process.json(&["publish", COMMANDS_FILE, "--wait"]);
+        assert_eq!((&published[0]["settled"], &published[0]["rejected"]), (&2.into(), &1.into()), "{published:?}");
+        assert_eq!(process.events().len(), 6, "nothing is told twice");
+        let wallet = process.json(&["wallet", "show", "alice"]);
+        assert_eq!(
+            (&wallet[0]["available"], &wallet[0]["held"], &wallet[0]["wallet_seq"]),
+            (&"87.50".into(), &"0.00".into(), &4.into())
+        );
+        let verified = process.json(&["state", "verify"]);
+        assert!(verified.iter().all(|partition| partition["differences"] == Value::Array(vec![])), "{verified:?}");
+        let partitions = process.json(&["partitions"]);
+        let is_done = |of: &Value| of["commands_lag"] == 0 && of["postings_lag"] == 0;
+        assert!(partitions.iter().all(is_done), "{partitions:?}");
+    };
+    std::fs::write(dir.path().join(COMMANDS_FILE), COMMANDS).expect("a file");
+    check();
+    drop(service);
+    check();
+}
+
+const COMMANDS_FILE: &str = "payments.jsonl";

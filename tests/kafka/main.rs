@@ -1,0 +1,36 @@
+//! The engine on a real broker, as its users see it: topics, foreign producers and consumers, and processes that come and go.
+//! One broker serves all of it.
+
+use std::time::Instant;
+
+use self::broker::Broker;
+use self::three::Three;
+
+#[path = "../../actors/tests/kafka_log/broker.rs"]
+mod broker;
+mod contract;
+mod process;
+mod three;
+
+#[test]
+fn the_engine_on_a_real_broker() {
+    let broker = Broker::start(|_| vec![]);
+    timed("the contract's file gives the contract's events", || contract::the_contracts_file_gives_the_contracts_events(&broker));
+    let dir = tempfile::tempdir().expect("a directory");
+    let address = broker.address();
+    let mut three = Three::start(dir.path(), &address);
+    timed("every process answers for every wallet", || three.each_answers_for_all());
+    timed("one is killed under load", || three.one_is_killed_under_load());
+    timed("one restarts, and keeps its partitions", || three.one_restarts());
+    timed("one leaves, and the others have its partitions at once", || three.one_leaves());
+    timed("one stands still for longer than its session, and ends when it wakes up", || three.one_stands_still());
+    timed("the broker is gone for a while", || three.the_broker_is_gone(&broker));
+    timed("every cent is accounted for", || three.check());
+}
+
+fn timed(name: &str, case: impl FnOnce()) {
+    let begun = Instant::now();
+    println!("{name}");
+    case();
+    println!("    {:.1} s", begun.elapsed().as_secs_f64());
+}

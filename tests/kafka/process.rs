@@ -1,0 +1,115 @@
+//! The processes of an application on Kafka, each with a directory and a name of its own.
+
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+const DEADLINE: Duration = Duration::from_secs(120);
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// One process of an application: a directory, a name, and the broker.
+pub(crate) struct Process<'a> {
+    pub(crate) dir: &'a Path,
+    pub(crate) name: &'a str,
+    pub(crate) brokers: &'a str,
+    pub(crate) prefix: &'a str,
+    pub(crate) secret: &'a str,
+}
+
+impl Process<'_> {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_finflow"));
+        command.args(arguments).arg("--data-dir").arg(self.dir.join(self.name)).current_dir(self.dir);
+        command.args(["--log", "kafka", "--brokers", self.brokers]);
+        command.args(["--set", &format!("node.id={}", self.name), "--set", &format!("topics.prefix={}", self.prefix)]);
+        command.args(["--set", &format!("internal.secret={}", self.secret)]);
+        command.stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn finflow(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("the program runs")
+    }
+
+    pub(crate) fn json(&self, arguments: &[&str]) -> Vec<Value> {
+        let output = self.finflow(&[arguments, &["--format", "json"]].concat());
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8_lossy(&output.stdout);
+        text.lines().map(|line| serde_json::from_str(line).expect("a JSON object a line")).collect()
+    }
+
+    /// Starts a service and waits until it answers.
+    pub(crate) fn run(&self, lanes: u32) -> Service {
+        self.run_with(lanes, &[])
+    }
+
+    /// The same with more arguments.
+    pub(crate) fn run_with(&self, lanes: u32, more: &[&str]) -> Service {
+        std::fs::create_dir_all(self.dir.join(self.name)).expect("a directory");
+        let log = std::fs::File::create(self.dir.join(self.name).join("stderr.txt")).expect("a file");
+        let lanes = format!("lanes={lanes}");
+        let arguments = [&["run", "--set", &lanes, "--set", "admin.listen=127.0.0.1:0"], more].concat();
+        let service = Service(self.command(&arguments).stderr(log).spawn().expect("the program runs"));
+        let socket = self.dir.join(self.name).join("finflow.sock");
+        eventually(|| match std::os::unix::net::UnixStream::connect(&socket) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(format!("{} does not answer: {error}\n{}", self.name, self.logged())),
+        });
+        service
+    }
+
+    /// What its service has logged.
+    pub(crate) fn logged(&self) -> String {
+        std::fs::read_to_string(self.dir.join(self.name).join("stderr.txt")).unwrap_or_default()
+    }
+
+    /// The partitions that a service of this name runs, as any service tells it.
+    pub(crate) fn partitions_of(&self, name: &str) -> Vec<u64> {
+        let lane = format!("{}-{name}-lane-", self.prefix);
+        let is_its = |of: &&Value| of["state"] == "running" && of["lane"].as_str().is_some_and(|found| found.starts_with(&lane));
+        self.json(&["partitions"]).iter().filter(is_its).filter_map(|of| of["partition"].as_u64()).collect()
+    }
+
+    pub(crate) fn events(&self) -> Vec<Value> {
+        self.json(&["tail", "events", "--from", "beginning", "--exit-at-end"])
+    }
+}
+
+/// A service that is killed when the test ends, however it ends.
+pub(crate) struct Service(pub(crate) Child);
+
+impl Service {
+    /// Signals its process.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("sh").arg("-c").arg(format!("kill -{name} {}", self.0.id())).status();
+        assert!(sent.expect("a shell").success(), "the service cannot be signalled");
+    }
+
+    /// The code that it ends with.
+    pub(crate) fn ended(&mut self) -> Option<i32> {
+        eventually(|| self.0.try_wait().expect("a child").ok_or_else(|| "the service runs on".to_owned())).code()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Asks again until it is so, and says what was not at the deadline.
+pub(crate) fn eventually<T>(mut ask: impl FnMut() -> Result<T, String>) -> T {
+    let begun = Instant::now();
+    loop {
+        match ask() {
+            Ok(found) => return found,
+            Err(cause) => assert!(begun.elapsed() < DEADLINE, "{cause}"),
+        }
+        std::thread::park_timeout(PAUSE);
+    }
+}

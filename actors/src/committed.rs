@@ -123,6 +123,11 @@ impl Committed {
         self.held.read().unwrap_or_else(PoisonError::into_inner).is_broken
     }
 
+    /// What could not be restored may be tried again.
+    pub(crate) fn give_another_chance(&self) {
+        self.held.write().unwrap_or_else(PoisonError::into_inner).is_broken = false;
+    }
+
     /// Notes that the store is corrupt, so that whoever opens it next builds it again.
     pub(crate) fn mark_damaged(&self, cause: &str) {
         self.restorer.mark_damaged(self.id, cause);

@@ -174,6 +174,7 @@ impl Actor for LaneActor {
                 warn!(%cause, "the doubt is not settled yet");
                 state.resolve_later(&myself);
             }
+            Message::Resume(partition) if state.is_unrestored(partition) => state.adopt_again(&myself, partition),
             Message::Resume(partition) => {
                 state.lane.resume(partition);
                 state.show(partition);

@@ -368,7 +368,7 @@ impl Node {
         false
     }
 
-    /// Lets a halted partition go on.
+    /// Lets a halted partition go on; one that could not be restored is restored again, and is halted anew where that fails.
     ///
     /// # Errors
     /// It runs on another node, or on none.
@@ -377,7 +377,10 @@ impl Node {
         if committed.is_some_and(|committed| self.is_elsewhere(&committed.condition())) {
             return Err(ReadError::Elsewhere(partition));
         }
-        self.tell(partition, Message::Resume(partition));
+        if let Some(root) = &self.0.root {
+            // One that could not be restored runs on no lane, but one of them has it.
+            let _ = root.cast(root::Message::Resume(partition));
+        }
         Ok(())
     }
 

@@ -64,8 +64,15 @@ async fn money_moves_while_partition_actors_die_and_survives_a_restart() {
     }
 }
 
+/// Lets the directories of partitions 0 and 1 change places.
+fn swap(state: &Path) {
+    for (from, to) in [("0", "x"), ("1", "0"), ("x", "1")] {
+        std::fs::rename(state.join(from), state.join(to)).expect("a directory");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn swapped_directories_halt_and_another_partition_count_is_refused() {
+async fn swapped_directories_halt_until_they_are_back_and_another_partition_count_is_refused() {
     let dir = tempfile::tempdir().expect("a directory");
     let node = Node::start(settings(dir.path(), 1)).await.expect("a node");
     node.publish(opened(20, "10")).await.expect("a log");
@@ -73,12 +80,35 @@ async fn swapped_directories_halt_and_another_partition_count_is_refused() {
     node.stop().await;
     drop(node);
     let state = dir.path().join("state");
-    std::fs::rename(state.join("0"), state.join("x")).expect("a directory");
-    std::fs::rename(state.join("1"), state.join("0")).expect("a directory");
-    std::fs::rename(state.join("x"), state.join("1")).expect("a directory");
+    swap(&state);
     let node = Node::start(settings(dir.path(), 1)).await.expect("a node");
-    let halted: Vec<u32> = node.status().iter().filter(|status| status.cause.is_some()).map(|status| status.partition).collect();
-    assert_eq!(halted, vec![0, 1]);
+    let halted = |node: &Node| -> Vec<u32> {
+        node.status().iter().filter(|status| status.cause.is_some()).map(|status| status.partition).collect()
+    };
+    assert_eq!(halted(&node), vec![0, 1]);
+    let settled = || async {
+        // A partition that is being restored again shows no cause, and no lane yet.
+        while node.status().iter().any(|status| status.cause.is_none() && status.lane.is_empty()) {
+            node.changed(Duration::from_millis(5)).await;
+        }
+        halted(&node)
+    };
+    // Resumed without a reason to go on, it is restored again, with the same result; nothing of the evidence is lost.
+    node.resume(0).expect("a partition of this node");
+    assert_eq!(tokio::time::timeout(DEADLINE, settled()).await.expect("restored again"), vec![0, 1]);
+    swap(&state);
+    for (partition, left) in [(0, vec![1]), (1, vec![])] {
+        node.resume(partition).expect("a partition of this node");
+        let begun = tokio::time::timeout(DEADLINE, async {
+            while settled().await != left {
+                node.changed(Duration::from_millis(5)).await;
+            }
+        });
+        begun.await.expect("restored again");
+    }
+    node.publish(transfers(20, 0..40)).await.expect("a log");
+    assert!(node.idle(DEADLINE).await, "{:?}", node.status());
+    check(&node, 20, 40);
     node.stop().await;
     drop(node);
     let error = Node::open(Settings { partitions: 8, ..settings(dir.path(), 1) }).err().expect("another count");

@@ -234,6 +234,21 @@ impl State {
         self.release(myself, id, None, pause);
     }
 
+    /// Whether the partition is this lane's, and could not be restored.
+    pub(super) fn is_unrestored(&self, id: u32) -> bool {
+        self.claimed.contains(&id) && !self.actors.contains_key(&id)
+    }
+
+    /// Restores a partition anew that could not be: its operator has mended the cause, or wants to see it once more.
+    pub(super) fn adopt_again(&mut self, myself: &ActorRef<Message>, id: u32) {
+        let Some(committed) = self.args.partitions.get(&id).cloned() else { return };
+        info!(partition = id, "is restored again");
+        committed.give_another_chance();
+        self.claimed.remove(&id);
+        self.show_restoring(id, None);
+        self.release(myself, id, committed.close(), Duration::ZERO);
+    }
+
     /// Why a partition was halted before its lane died, if it was.
     fn known_halt(&self, id: u32) -> Option<String> {
         self.args.partitions.get(&id).and_then(|committed| committed.condition().halted)

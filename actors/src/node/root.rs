@@ -28,6 +28,8 @@ pub(super) struct Args {
 pub(super) enum Message {
     /// For the lane of this name.
     Tell(Arc<str>, lane::Message),
+    /// Lets a halted partition go on, whichever lane has it.
+    Resume(u32),
     /// Starts a lane that has died.
     Restart(u32),
     /// Starts the housekeeper, which has died.
@@ -64,6 +66,12 @@ impl Actor for Root {
                 if let Some((lane, _)) = id.and_then(|id| state.lanes.get(id)) {
                     // A dead lane is started again, and its partitions with it.
                     let _ = lane.cast(message);
+                }
+            }
+            Message::Resume(partition) => {
+                for (lane, _) in state.lanes.values() {
+                    // One that is dead is started again, and keeps halted what is halted.
+                    let _ = lane.cast(lane::Message::Resume(partition));
                 }
             }
             Message::Restart(id) => state.restart(&myself, id).await,

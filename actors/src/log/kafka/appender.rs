@@ -12,8 +12,7 @@ use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientContext, Message};
 
 use super::context::log;
-use super::reader::unavailable;
-use super::record::owned_headers;
+use super::record::{owned_headers, unavailable};
 use super::settings::Settings;
 
 /// How long an append may take: longer than the library itself tries.

@@ -18,7 +18,8 @@ use tracing::{error, warn};
 use super::addresses::Addresses;
 use super::context::Quiet;
 use super::native::{self, Described, Description, Question};
-use super::reader::{Asker, unavailable};
+use super::reader::Asker;
+use super::record::unavailable;
 use super::settings::{HEARTBEAT_INTERVAL, SESSION_TIMEOUT, Settings};
 
 /// Between two looks.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use finflow_topologies::Topic;
 use finflow_topologies::log::{Error, Position};
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::watch;
@@ -17,17 +17,12 @@ use tracing::{info, warn};
 
 use super::context::{Change, Rebalances, give, take_away};
 use super::group::Own;
-use super::native;
-use super::reader::unavailable;
-use super::record::position;
 use super::settings::Settings;
+use super::{native, positions};
 use crate::log::Assignment;
 
 /// How long the lane may take to let go of revoked partitions; meanwhile the group waits.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the broker may take to tell committed offsets: longer than an open transaction lasts, whose end it waits for, and the
-/// 10 s between two looks for such.
-const OFFSETS_TIMEOUT: Duration = Duration::from_secs(25);
 
 pub(super) struct Member {
     consumer: BaseConsumer<Rebalances>,
@@ -226,33 +221,8 @@ impl Member {
 
     /// The committed positions, read when no transaction on them is open any more.
     pub(super) fn committed(&self, partitions: &[u32]) -> Result<BTreeMap<u32, Position>, Error> {
-        committed(&self.consumer, &self.topic, partitions)
+        positions::committed(&self.consumer, &self.topic, partitions)
     }
-}
-
-/// The committed positions of the consumer's group, read when no transaction on them is open any more.
-pub(super) fn committed<C: ConsumerContext>(
-    consumer: &BaseConsumer<C>,
-    topic: &str,
-    partitions: &[u32],
-) -> Result<BTreeMap<u32, Position>, Error> {
-    let mut list = TopicPartitionList::new();
-    for partition in partitions {
-        list.add_partition(topic, *partition as i32);
-    }
-    let found = consumer.committed_offsets(list, OFFSETS_TIMEOUT).map_err(unavailable)?;
-    let mut positions = BTreeMap::new();
-    for place in found.elements() {
-        place.error().map_err(unavailable)?;
-        let (partition, offset) = (place.partition() as u32, place.offset());
-        let Offset::Offset(offset) = offset else { continue };
-        let known = position(partition, offset, place.metadata()).ok_or_else(|| {
-            let found = place.metadata();
-            Error::Corrupt(format!("the committed offset {offset} of {topic}-{partition} carries {found:?}, no stamp"))
-        })?;
-        positions.insert(partition, known);
-    }
-    Ok(positions)
 }
 
 impl Drop for Member {

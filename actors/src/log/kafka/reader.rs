@@ -20,9 +20,9 @@ use tokio::sync::watch;
 use tracing::{debug, warn};
 
 use super::context::Quiet;
-use super::record::{record, weight};
+use super::record::{record, unavailable, weight};
 use super::settings::Settings;
-use super::{member, native};
+use super::{native, positions};
 
 /// How often the consumer's own events are served, and whoever follows looks again.
 const SERVE_INTERVAL: Duration = Duration::from_millis(250);
@@ -118,7 +118,7 @@ impl Reader {
 
     /// The committed positions of the application's group; it takes no membership to read them.
     pub(super) fn committed(&self, partitions: &[u32]) -> Result<BTreeMap<u32, Position>, Error> {
-        member::committed(&*self.asker, &Topic::Commands.name(&self.prefix), partitions)
+        positions::committed(&*self.asker, &Topic::Commands.name(&self.prefix), partitions)
     }
 
     /// The offsets held: the first, and one past the last that is committed.
@@ -335,8 +335,4 @@ fn take(feed: &mut Feed, fetched: &mut Fetched, bytes_max: usize, patience: Dura
             return Ok(true);
         }
     }
-}
-
-pub(super) fn unavailable(error: KafkaError) -> Error {
-    Error::Unavailable(error.to_string())
 }

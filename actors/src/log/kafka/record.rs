@@ -1,9 +1,10 @@
-//! Records as the client library has them, and positions as the metadata string of a committed offset.
+//! Records and errors as the client library has them, and positions as the metadata string of a committed offset.
 
 use bytes::Bytes;
 use finflow_state::Stamp;
-use finflow_topologies::log::{Headers, HeadersBuilder, Outgoing, Position, Record};
+use finflow_topologies::log::{Error, Headers, HeadersBuilder, Outgoing, Position, Record};
 use rdkafka::Message;
+use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Header, Headers as _, OwnedHeaders};
 
 /// The format of the metadata string.
@@ -63,6 +64,11 @@ pub(super) fn position(partition: u32, offset: i64, metadata: &str) -> Option<Po
     let lane = words.next()?.into();
     let stamp = Stamp { lane, incarnation, counter };
     is_known.then_some(Position { partition, commands: u64::try_from(offset).ok()?, block, stamp })
+}
+
+/// What the client could not do now and may do later.
+pub(super) fn unavailable(error: KafkaError) -> Error {
+    Error::Unavailable(error.to_string())
 }
 
 #[cfg(test)]

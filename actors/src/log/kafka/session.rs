@@ -17,7 +17,7 @@ use tracing::{error, warn};
 
 use super::group::Own;
 use super::member::Member;
-use super::reader::unavailable;
+use super::record::unavailable;
 use super::settings::{HEARTBEAT_INTERVAL, SESSION_TIMEOUT, Settings, TRANSACTION_TIMEOUT};
 use super::transactor::{Failed, Transactor};
 use crate::log::Assignment;

@@ -15,7 +15,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, Top
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::context::Quiet;
-use super::reader::unavailable;
+use super::record::unavailable;
 use super::settings::{RECORD_BYTES_MAX, Settings};
 
 /// How long the cluster may take for an administrative request.

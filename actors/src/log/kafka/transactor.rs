@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 
 use super::context::Deliveries;
 use super::native;
-use super::record::owned_headers;
+use super::record::{owned_headers, unavailable};
 use super::settings::{Settings, TRANSACTION_TIMEOUT};
 
 /// How long to wait when the library's queue is full.
@@ -55,8 +55,7 @@ impl Transactor {
             return Ok(());
         }
         let config = self.settings.transactor(&self.id);
-        let producer: ThreadedProducer<Deliveries> =
-            config.create_with_context(Deliveries::default()).map_err(super::reader::unavailable)?;
+        let producer: ThreadedProducer<Deliveries> = config.create_with_context(Deliveries::default()).map_err(unavailable)?;
         let deadline = Instant::now() + INIT_TIMEOUT;
         loop {
             match producer.init_transactions(left(deadline)) {
@@ -66,7 +65,7 @@ impl Transactor {
                 }
                 Err(error) => {
                     discard(producer);
-                    return Err(super::reader::unavailable(error));
+                    return Err(unavailable(error));
                 }
             }
         }

@@ -1,0 +1,39 @@
+//! The committed positions of the lanes' group, as the coordinator tells them to a member or to anybody else.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use finflow_topologies::log::{Error, Position};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::record::{position, unavailable};
+
+/// How long the broker may take to tell committed offsets: longer than an open transaction lasts, whose end it waits for, and the
+/// 10 s between two looks for such.
+const OFFSETS_TIMEOUT: Duration = Duration::from_secs(25);
+
+/// The committed positions of the consumer's group, read when no transaction on them is open any more.
+pub(super) fn committed<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partitions: &[u32],
+) -> Result<BTreeMap<u32, Position>, Error> {
+    let mut list = TopicPartitionList::new();
+    for partition in partitions {
+        list.add_partition(topic, *partition as i32);
+    }
+    let found = consumer.committed_offsets(list, OFFSETS_TIMEOUT).map_err(unavailable)?;
+    let mut positions = BTreeMap::new();
+    for place in found.elements() {
+        place.error().map_err(unavailable)?;
+        let (partition, offset) = (place.partition() as u32, place.offset());
+        let Offset::Offset(offset) = offset else { continue };
+        let known = position(partition, offset, place.metadata()).ok_or_else(|| {
+            let found = place.metadata();
+            Error::Corrupt(format!("the committed offset {offset} of {topic}-{partition} carries {found:?}, no stamp"))
+        })?;
+        positions.insert(partition, known);
+    }
+    Ok(positions)
+}

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use finflow_actors::log::kafka::{self, Lookup};
 use finflow_actors::socket::Client;
-use finflow_actors::{Checked, Clock, Housekeeping, Node, PartitionStatus, Publish, Settings};
+use finflow_actors::{Awaited, Checked, Clock, Housekeeping, Node, PartitionStatus, Publish, Settings};
 use finflow_config::{Config, Problems};
 use finflow_ledger::{Coordinates, Payment, PaymentId, Wallet, WalletId};
 use finflow_topologies::Topic;
@@ -199,6 +199,15 @@ impl Access {
         match self {
             Access::Running(client) => client.changed(deadline).await?,
             Access::Own(node) => node.changed(deadline).await,
+        }
+        Ok(())
+    }
+
+    /// Waits until commands are answered, at most until the deadline.
+    pub(crate) async fn answered(&self, awaited: &[Awaited], deadline: Duration) -> Result<(), Failure> {
+        match self {
+            Access::Running(client) => client.answered(awaited, deadline).await?,
+            Access::Own(node) => drop(node.answered(awaited, deadline).await),
         }
         Ok(())
     }

@@ -107,7 +107,8 @@ impl Publishing<'_> {
             self.progress.inc(bytes);
             if let Some(answers) = &mut self.answers {
                 answers.expect(sent);
-                if UNANSWERED_MAX < answers.unanswered() && !answers.settle(self.access, UNANSWERED_MAX / 2, patience).await? {
+                if UNANSWERED_MAX < answers.unanswered() && !answers.wait_until(self.access, UNANSWERED_MAX / 2, patience).await?
+                {
                     return Ok(false);
                 }
             }
@@ -164,7 +165,7 @@ impl Publishing<'_> {
         let begun = Instant::now();
         self.progress.set_message(format!("{} published, waiting", self.published));
         if let Some(answers) = &mut self.answers
-            && !answers.settle(self.access, 0, patience).await?
+            && !answers.wait_until(self.access, 0, patience).await?
         {
             return Ok(false);
         }

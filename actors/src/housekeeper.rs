@@ -18,7 +18,7 @@ use crate::committed::Committed;
 use crate::lane;
 use crate::log::NodeLog;
 use crate::metrics;
-use crate::node::Housekeeping;
+use crate::settings::Housekeeping;
 use crate::snapshots::Carrier;
 
 mod retention;

@@ -22,9 +22,9 @@ use crate::clock::Guard;
 use crate::committed::{Committed, Condition};
 use crate::log::{Assignment, NodeLog};
 use crate::metrics;
-use crate::node::Waiters;
 use crate::partition::{self, PartitionActor};
 use crate::supervisor::{Kind, Restarts};
+use crate::waiters::Waiters;
 
 mod apply;
 mod assignment;

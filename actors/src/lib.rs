@@ -1,7 +1,8 @@
 //! The actors: what runs the engine - logs, lanes, partitions and the node that supervises them. Nothing here decides about money.
 
 pub use self::clock::{Clock, Reading};
-pub use self::node::{Checked, Housekeeping, Node, PartitionStatus, Publish, ReadError, STOP_MAX, Settings, StartError, discard};
+pub use self::node::{Awaited, Checked, Node, PartitionStatus, Publish, ReadError, STOP_MAX, StartError, discard};
+pub use self::settings::{Housekeeping, Settings};
 pub use self::snapshots::SnapshotError;
 
 mod checking;
@@ -14,6 +15,8 @@ pub mod metrics;
 mod node;
 mod partition;
 mod restoring;
+mod settings;
 mod snapshots;
 pub mod socket;
 mod supervisor;
+mod waiters;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use finflow_topologies::Topic;
@@ -10,7 +11,6 @@ use tokio::sync::watch;
 
 use self::embedded::{Disk, EmbeddedLog};
 use self::kafka::{KafkaLog, Owner};
-use crate::node::Settings;
 
 pub mod embedded;
 pub mod kafka;
@@ -44,16 +44,17 @@ pub enum NodeLog {
 }
 
 impl NodeLog {
-    /// Opens the log of a node.
-    pub(crate) fn open(disk: Arc<dyn Disk>, settings: &Settings) -> Result<NodeLog, Error> {
-        let Some(kafka) = &settings.kafka else {
-            let dir = settings.data_dir.join("log");
-            return Ok(NodeLog::Embedded(EmbeddedLog::open_on(disk, &dir, settings.partitions)?));
-        };
-        let log = KafkaLog::open(kafka.clone())?;
+    /// Opens the log in a directory of the node's own.
+    pub(crate) fn embedded(disk: Arc<dyn Disk>, dir: &Path, partitions: u32) -> Result<NodeLog, Error> {
+        Ok(NodeLog::Embedded(EmbeddedLog::open_on(disk, dir, partitions)?))
+    }
+
+    /// Connects to the log on a cluster, whose topics must be there with so many partitions.
+    pub(crate) fn kafka(settings: &kafka::Settings, partitions: u32) -> Result<NodeLog, Error> {
+        let log = KafkaLog::open(settings.clone())?;
         let found = log.partitions();
-        if found != settings.partitions {
-            return Err(Error::Corrupt(format!("the log has {found} partitions, {} are configured", settings.partitions)));
+        if found != partitions {
+            return Err(Error::Corrupt(format!("the log has {found} partitions, {partitions} are configured")));
         }
         // Several processes may start at once, and only one generation can be: whoever makes the topics writes it.
         for partition in 0..found {

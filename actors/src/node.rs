@@ -15,82 +15,27 @@ use ractor::{Actor, ActorRef};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+pub use self::answers::Awaited;
 pub use self::opening::discard;
 use self::opening::{Purpose, arguments, open};
 use self::root::Root;
 pub use self::stopping::STOP_MAX;
-pub(crate) use self::waiters::Waiters;
 pub use crate::checking::Checked;
-use crate::clock::{Clock, Guard};
+use crate::clock::Guard;
 use crate::committed::{Committed, Condition};
 use crate::lane::Message;
+use crate::log::NodeLog;
 use crate::log::embedded::{Disk, LocalDisk};
-use crate::log::{NodeLog, kafka};
+use crate::settings::Settings;
 use crate::snapshots::Carrier;
 use crate::socket::Peers;
+use crate::waiters::Waiters;
 
+mod answers;
 mod opening;
 mod root;
 mod stopping;
 mod upkeep;
-mod waiters;
-
-/// What a node is started with.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Where the log and the stores live.
-    pub data_dir: PathBuf,
-    /// The prefix of the topic names.
-    pub prefix: String,
-    /// The partition count of the application.
-    pub partitions: u32,
-    /// The cluster that holds the topics; none = the embedded log in `data_dir`.
-    pub kafka: Option<kafka::Settings>,
-    /// The number of lanes.
-    pub lanes: u32,
-    /// The name of this node; lanes are named after it.
-    pub node_id: String,
-    /// The least time between two commits of a lane that keeps up with its input.
-    pub epoch_interval: Duration,
-    /// Whether top-ups from the treasury are allowed.
-    pub treasury_enabled: bool,
-    /// How long a finished command's record answers for its duplicates.
-    pub dedup_retention: Duration,
-    /// How much younger than that a command must be.
-    pub dedup_margin: Duration,
-    /// Memory for cached blocks and memtables of all stores, in bytes.
-    pub store_memory_bytes: usize,
-    /// Wallets kept in memory, over all partitions.
-    pub hot_wallets: usize,
-    /// What is done beside the epochs.
-    pub housekeeping: Housekeeping,
-    /// What time it is.
-    pub clock: Clock,
-}
-
-/// What a node does beside its epochs.
-#[derive(Debug, Clone)]
-pub struct Housekeeping {
-    /// Where snapshots rest; `None` = `snapshots` in the data directory.
-    pub snapshots_dir: Option<PathBuf>,
-    /// How old the newest snapshot of a partition may become while the partition moves.
-    pub snapshot_interval: Duration,
-    /// How often all records are read for those that may be forgotten.
-    pub sweep_interval: Duration,
-    /// How long the log keeps commands, events and dead letters; `None` = for ever.
-    pub retention: Option<Duration>,
-}
-
-impl Default for Housekeeping {
-    fn default() -> Housekeeping {
-        Housekeeping {
-            snapshots_dir: None,
-            snapshot_interval: Duration::from_secs(600),
-            sweep_interval: Duration::from_secs(86_400),
-            retention: Some(Duration::from_secs(7 * 86_400)),
-        }
-    }
-}
 
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
@@ -295,17 +240,6 @@ impl Node {
     /// A payment, or any other command, as it is committed.
     pub fn payment(&self, id: PaymentId) -> Result<Option<Payment>, ReadError> {
         self.read(partition_of_payment(id, self.0.settings.partitions), |held| held.payment(id))
-    }
-
-    /// Waits until a payment has ended, at most until the deadline, and gives it as it is then.
-    pub async fn terminal(&self, id: PaymentId, deadline: Duration) -> Result<Option<Payment>, ReadError> {
-        let mut waiting = self.0.waiters.wait(id);
-        let known = self.payment(id)?;
-        if known.as_ref().is_some_and(|payment| payment.state.is_terminal()) {
-            return Ok(known);
-        }
-        let _ = tokio::time::timeout(deadline, waiting.ended()).await;
-        self.payment(id)
     }
 
     /// How every partition is. What runs elsewhere, and all of it while the log does not answer, is told without its lag.

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use finflow_ledger::{PaymentId, WalletId};
+use finflow_ledger::{Coordinates, PaymentId, WalletId};
 use finflow_state::{Payments, Wallets};
 use finflow_topologies::{Topic, log};
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ pub use self::door::Door;
 use self::door::Standing;
 use self::frames::{FRAME_BYTES_MAX, Read, Sent, Wire, receive, row, send};
 pub(crate) use self::route::Peers;
-use crate::node::{Checked, Node, PartitionStatus, Publish, ReadError};
+use crate::node::{Awaited, Checked, Node, PartitionStatus, Publish, ReadError};
 
 mod client;
 mod door;
@@ -54,6 +54,8 @@ enum Request {
     Range(String, u32),
     Fetch(String, u32, u64, usize),
     Changed(u64),
+    /// Offsets of `commands` by partition, with the records that answer them, and how long to wait.
+    Answered(Vec<(u32, u64, Option<[u8; 16]>)>, u64),
     Wallet(String),
     Wallets(u32, Option<String>, usize),
     Payment([u8; 16]),
@@ -176,6 +178,11 @@ async fn answer(node: &Node, request: Request) -> Result<Reply, Reply> {
             node.changed(Duration::from_millis(millis)).await;
             Reply::Done
         }
+        Request::Answered(awaited, millis) => {
+            let awaited: Vec<_> = awaited.into_iter().map(awaited_from).collect();
+            node.answered(&awaited, Duration::from_millis(millis)).await;
+            Reply::Done
+        }
         Request::Wallet(id) => {
             let id = WalletId::parse(&id).ok_or_else(|| failed("not a wallet id"))?;
             Reply::Rows(node.wallet(&id)?.iter().map(|wallet| row::<Wallets>(wallet.id(), wallet)).collect())
@@ -206,6 +213,10 @@ async fn answer(node: &Node, request: Request) -> Result<Reply, Reply> {
         }
         Request::Leave => Reply::Idle(node.leave().await.map_err(failed)?),
     })
+}
+
+fn awaited_from((partition, offset, record): (u32, u64, Option<[u8; 16]>)) -> Awaited {
+    Awaited { at: Coordinates { partition, offset }, record: record.map(PaymentId::from_bytes) }
 }
 
 /// A call to the log, which may wait for brokers, away from the threads that run the engine.

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use finflow_actors::Awaited;
 use finflow_ledger::{Coordinates, Payment, PaymentId, PaymentState};
 use finflow_topologies::Topic;
 use finflow_topologies::wire::v1::origin_of;
@@ -16,7 +17,7 @@ use crate::failure::Failure;
 /// Records asked for at a time.
 const RECORDS: usize = 2_000;
 const FETCH_BYTES: usize = 1 << 20;
-/// How long to wait for the log to change before asking again.
+/// How long to wait to be woken before looking again: for what leaves no record, or moves from one process to another.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A line that was sent.
@@ -69,7 +70,7 @@ impl Answers {
     }
 
     /// Waits until at most `rest` lines are unanswered; `false` if that takes longer than `patience`.
-    pub(super) async fn settle(&mut self, access: &Access, rest: usize, patience: Duration) -> Result<bool, Failure> {
+    pub(super) async fn wait_until(&mut self, access: &Access, rest: usize, patience: Duration) -> Result<bool, Failure> {
         let begun = Instant::now();
         loop {
             match self.look(access).await {
@@ -84,8 +85,15 @@ impl Answers {
             if left.is_zero() {
                 return Ok(false);
             }
-            access.changed(PAUSE.min(left)).await?;
+            let awaited = self.awaited(self.unanswered() - rest);
+            access.answered(&awaited, PAUSE.min(left)).await?;
         }
+    }
+
+    /// Some of the lines that are not answered yet, at most so many.
+    fn awaited(&self, count: usize) -> Vec<Awaited> {
+        let lines = self.waiting.values().flatten().take(count.min(RECORDS));
+        lines.map(|line| Awaited { at: line.at, record: line.record.map(|(id, _)| id) }).collect()
     }
 
     async fn look(&mut self, access: &Access) -> Result<(), Failure> {

@@ -38,7 +38,10 @@ pub(super) fn open(disk: Arc<dyn Disk>, settings: Settings, purpose: Purpose) ->
     let made = |path: &PathBuf| std::fs::create_dir_all(path).map_err(|error| StartError::Directory(path.clone(), error));
     let state_dir = settings.data_dir.join("state");
     made(&state_dir)?;
-    let log = NodeLog::open(disk, &settings)?;
+    let log = match &settings.kafka {
+        Some(kafka) => NodeLog::kafka(kafka, settings.partitions)?,
+        None => NodeLog::embedded(disk, &settings.data_dir.join("log"), settings.partitions)?,
+    };
     let scratch = settings.data_dir.join("tmp");
     clear(&scratch).map_err(|error| StartError::Directory(scratch.clone(), error))?;
     made(&scratch)?;

@@ -16,7 +16,7 @@ use super::frames::{Read, Sent, Wire, receive, rows, send};
 use super::{Error, Reply, Request, path, unexpected};
 #[cfg(doc)]
 use crate::node::Node;
-use crate::node::{Checked, PartitionStatus, Publish, ReadError};
+use crate::node::{Awaited, Checked, PartitionStatus, Publish, ReadError};
 
 /// How long a client waits for a reply beyond what it asked for.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -80,6 +80,12 @@ impl Client {
     /// See [`Node::changed`].
     pub async fn changed(&self, deadline: Duration) -> Result<(), Error> {
         self.ask(Request::Changed(millis(deadline)), deadline + REPLY_TIMEOUT).await.map(|_| ())
+    }
+
+    /// See [`Node::answered`].
+    pub async fn answered(&self, awaited: &[Awaited], deadline: Duration) -> Result<(), Error> {
+        let sent = awaited.iter().map(|one| (one.at.partition, one.at.offset, one.record.map(|id| *id.as_bytes())));
+        self.ask(Request::Answered(sent.collect(), millis(deadline)), deadline + REPLY_TIMEOUT).await.map(|_| ())
     }
 
     /// See [`Node::wallet`].

@@ -1,16 +1,19 @@
-//! Callers who wait for the end of a payment. Woken by the lane once the outcome is durable; they read the rest themselves.
-//! Whoever goes away, at a deadline or with a connection, leaves nothing behind.
+//! Callers who wait until a command is consumed and its payment has ended. The lane wakes them once the outcome is durable and shown to
+//! readers; they read the rest themselves. Whoever goes away, at a deadline or with a connection, leaves nothing behind.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use finflow_ledger::{PaymentId, PaymentState};
 use finflow_topologies::Outcome;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
-/// Callers who wait for a payment's terminal state.
+/// Callers who wait for epochs to be shown, and for payments to end.
 #[derive(Default)]
-pub(crate) struct Waiters(Mutex<Waiting>);
+pub(crate) struct Waiters {
+    waiting: Mutex<Waiting>,
+    shown: watch::Sender<()>,
+}
 
 #[derive(Default)]
 struct Waiting {
@@ -20,7 +23,7 @@ struct Waiting {
 }
 
 /// One caller's place among the waiters, given up when it is dropped.
-pub(super) struct Waiter<'a> {
+pub(crate) struct Waiter<'a> {
     waiters: &'a Waiters,
     payment: PaymentId,
     ticket: u64,
@@ -28,8 +31,9 @@ pub(super) struct Waiter<'a> {
 }
 
 impl Waiters {
-    /// Wakes those whose payment has ended.
+    /// An epoch with these outcomes is shown to readers: wakes those who wait for epochs, and those whose payment has ended.
     pub(crate) fn wake(&self, outcomes: &[Outcome]) {
+        self.shown.send_replace(());
         let mut waiting = self.lock();
         if waiting.callers.is_empty() {
             return;
@@ -42,8 +46,13 @@ impl Waiters {
         }
     }
 
+    /// Tells of every epoch that is shown from now on.
+    pub(crate) fn shown(&self) -> watch::Receiver<()> {
+        self.shown.subscribe()
+    }
+
     /// The end of a payment, when it comes.
-    pub(super) fn wait(&self, payment: PaymentId) -> Waiter<'_> {
+    pub(crate) fn wait(&self, payment: PaymentId) -> Waiter<'_> {
         let (sender, ended) = oneshot::channel();
         let mut waiting = self.lock();
         waiting.tickets_given = waiting.tickets_given.wrapping_add(1);
@@ -53,13 +62,13 @@ impl Waiters {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Waiter<'_> {
     /// The state in which the payment has ended; `None` if nobody will tell.
-    pub(super) async fn ended(&mut self) -> Option<PaymentState> {
+    pub(crate) async fn ended(&mut self) -> Option<PaymentState> {
         (&mut self.ended).await.ok()
     }
 }

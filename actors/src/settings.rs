@@ -1,0 +1,64 @@
+//! What a node is started with: the application's constants, where things live, and how much there may be of them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::log::kafka;
+
+/// What a node is started with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where the log and the stores live.
+    pub data_dir: PathBuf,
+    /// The prefix of the topic names.
+    pub prefix: String,
+    /// The partition count of the application.
+    pub partitions: u32,
+    /// The cluster that holds the topics; none = the embedded log in `data_dir`.
+    pub kafka: Option<kafka::Settings>,
+    /// The number of lanes.
+    pub lanes: u32,
+    /// The name of this node; lanes are named after it.
+    pub node_id: String,
+    /// The least time between two commits of a lane that keeps up with its input.
+    pub epoch_interval: Duration,
+    /// Whether top-ups from the treasury are allowed.
+    pub treasury_enabled: bool,
+    /// How long a finished command's record answers for its duplicates.
+    pub dedup_retention: Duration,
+    /// How much younger than that a command must be.
+    pub dedup_margin: Duration,
+    /// Memory for cached blocks and memtables of all stores, in bytes.
+    pub store_memory_bytes: usize,
+    /// Wallets kept in memory, over all partitions.
+    pub hot_wallets: usize,
+    /// What is done beside the epochs.
+    pub housekeeping: Housekeeping,
+    /// What time it is.
+    pub clock: Clock,
+}
+
+/// What a node does beside its epochs.
+#[derive(Debug, Clone)]
+pub struct Housekeeping {
+    /// Where snapshots rest; `None` = `snapshots` in the data directory.
+    pub snapshots_dir: Option<PathBuf>,
+    /// How old the newest snapshot of a partition may become while the partition moves.
+    pub snapshot_interval: Duration,
+    /// How often all records are read for those that may be forgotten.
+    pub sweep_interval: Duration,
+    /// How long the log keeps commands, events and dead letters; `None` = for ever.
+    pub retention: Option<Duration>,
+}
+
+impl Default for Housekeeping {
+    fn default() -> Housekeeping {
+        Housekeeping {
+            snapshots_dir: None,
+            snapshot_interval: Duration::from_secs(600),
+            sweep_interval: Duration::from_secs(86_400),
+            retention: Some(Duration::from_secs(7 * 86_400)),
+        }
+    }
+}

@@ -65,8 +65,8 @@ pub(crate) enum Message {
     Adopted(u32, Box<Adopted>),
     /// A partition was given back.
     Released(u32),
-    /// The commit in flight was answered.
-    Answered(Commit),
+    /// The log has answered the commit in flight.
+    CommitEnded(Commit),
     /// The store of a partition has taken so many epochs, or failed.
     Applied(u32, usize, Result<(), store::Error>),
     /// A doubt was settled, or could not be.
@@ -166,7 +166,7 @@ impl Actor for LaneActor {
             Message::Assigned => state.follow_assignment(&myself)?,
             Message::Adopted(partition, adopted) => state.adopted(&myself, partition, *adopted).await?,
             Message::Released(partition) => state.released(&myself, partition)?,
-            Message::Answered(commit) => state.answered(&myself, &commit)?,
+            Message::CommitEnded(commit) => state.commit_ended(&myself, &commit)?,
             Message::Applied(partition, epochs, result) => state.applied(&myself, partition, epochs, result)?,
             Message::Resolved(Ok(resolution)) => state.take_resolution(&myself, resolution)?,
             Message::Resolved(Err(cause @ log::Error::Fenced)) => return Err(cause.into()),

@@ -335,4 +335,4 @@ impl From<&Commit> for Option<Resolution> {
 }
 
 /// An answer to one piece of work.
-pub type Answer = (u32, Result<OpenEpoch, Failure>);
+pub type Decided = (u32, Result<OpenEpoch, Failure>);

@@ -95,17 +95,17 @@ mod tests {
                 work();
                 Ok(())
             };
-            beside(&lane, committed, died_committing(), Message::Answered);
+            beside(&lane, committed, died_committing(), Message::CommitEnded);
             let commit = next(&mut heard).await;
             beside(&lane, resolved, Err(died_asking()), Message::Resolved);
             let doubt = next(&mut heard).await;
             beside(&lane, applied, Err(died_writing()), |result| Message::Applied(3, 7, result));
             let store = next(&mut heard).await;
             match (panics, commit, doubt, store) {
-                (false, Message::Answered(Commit::Committed), Message::Resolved(Ok(_)), Message::Applied(3, 7, Ok(()))) => {}
+                (false, Message::CommitEnded(Commit::Committed), Message::Resolved(Ok(_)), Message::Applied(3, 7, Ok(()))) => {}
                 (
                     true,
-                    Message::Answered(Commit::InDoubt(_)),
+                    Message::CommitEnded(Commit::InDoubt(_)),
                     Message::Resolved(Err(Error::Unavailable(_))),
                     Message::Applied(3, 7, Err(store::Error::Io(_))),
                 ) => {}

@@ -25,12 +25,12 @@ impl State {
         self.closed_at = Instant::now();
         let session = self.session.clone();
         let commit = move || session.lock().unwrap_or_else(PoisonError::into_inner).commit(transaction);
-        beside(myself, commit, died_committing(), Message::Answered);
+        beside(myself, commit, died_committing(), Message::CommitEnded);
         Ok(())
     }
 
     /// Takes the log's answer to the commit in flight; a doubt has to be resolved first.
-    pub(super) fn answered(&mut self, myself: &ActorRef<Message>, commit: &Commit) -> Result<(), ActorProcessingErr> {
+    pub(super) fn commit_ended(&mut self, myself: &ActorRef<Message>, commit: &Commit) -> Result<(), ActorProcessingErr> {
         match commit {
             Commit::Committed => self.take_resolution(myself, Resolution::Committed),
             Commit::Aborted(cause) => {

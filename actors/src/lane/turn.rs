@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use finflow_topologies::lane::{Answer, Failure, Next};
+use finflow_topologies::lane::{Decided, Failure, Next};
 use finflow_topologies::{Topic, Work};
 use ractor::{ActorProcessingErr, ActorRef};
 use tracing::warn;
@@ -35,24 +35,9 @@ impl State {
         if self.draining.is_none() && !self.fetch() {
             myself.send_after(RETRY_DELAY, || Message::Turn);
         }
-        let is_withheld = loop {
-            let next = self.decide_round().await;
-            self.note_opened();
-            let next = match next {
-                Ok(next) => next,
-                Err(strayed) => return self.stand_still(myself, strayed),
-            };
-            match next {
-                // Input that no round takes is withheld: commands of a pair whose postings must become level first.
-                None => break self.lane.has_input(),
-                Some(Next::Dropped) => {
-                    // Whatever was dropped is fetched again, also where nothing else wakes the lane.
-                    myself.send_after(RETRY_DELAY, || Message::Turn);
-                    break false;
-                }
-                Some(Next::Quiet) if self.is_due() => break false,
-                Some(Next::Quiet | Next::Round) => {}
-            }
+        let is_withheld = match self.decide_rounds(myself).await {
+            Ok(is_withheld) => is_withheld,
+            Err(strayed) => return self.stand_still(myself, strayed),
         };
         if let Err(strayed) = self.close(myself) {
             return self.stand_still(myself, strayed);
@@ -68,6 +53,25 @@ impl State {
     /// Remembers since when there is an open epoch.
     pub(super) fn note_opened(&mut self) {
         self.opened_at = self.lane.has_open().then(|| self.opened_at.unwrap_or_else(Instant::now));
+    }
+
+    /// Lets the partitions decide round after round, until the epoch is to be closed or nothing is left to decide. `true` if what is
+    /// left is withheld: commands of a pair whose postings must become level first.
+    async fn decide_rounds(&mut self, myself: &ActorRef<Message>) -> Result<bool, Strayed> {
+        loop {
+            let next = self.decide_round().await;
+            self.note_opened();
+            match next? {
+                None => return Ok(self.lane.has_input()),
+                Some(Next::Dropped) => {
+                    // Whatever was dropped is fetched again, also where nothing else wakes the lane.
+                    myself.send_after(RETRY_DELAY, || Message::Turn);
+                    return Ok(false);
+                }
+                Some(Next::Quiet) if self.is_due() => return Ok(false),
+                Some(Next::Quiet | Next::Round) => {}
+            }
+        }
     }
 
     /// Lets the partitions decide one round; `None` when none is due. Nothing is decided by a clock that is wrong.
@@ -87,9 +91,9 @@ impl State {
     pub(super) fn is_due(&self) -> bool {
         let interval = self.args.epoch_interval;
         let is_quiet = !self.lane.has_input() && interval <= self.closed_at.elapsed();
-        let is_late = |opened_at: Instant| is_quiet || interval * INTERVALS_MAX <= opened_at.elapsed();
+        let is_ripe = |opened_at: Instant| is_quiet || interval * INTERVALS_MAX <= opened_at.elapsed();
         let is_asked = self.lane.is_full() || self.lane.has_suspect() || self.draining.is_some();
-        is_asked || self.opened_at.is_some_and(is_late)
+        is_asked || self.opened_at.is_some_and(is_ripe)
     }
 
     /// `false` if something could not be read and must be asked for again.
@@ -121,7 +125,7 @@ impl State {
     }
 
     /// Gives each partition its work, all at once, and takes the answers.
-    async fn decide(&self, work: Vec<(u32, Work)>) -> Vec<Answer> {
+    async fn decide(&self, work: Vec<(u32, Work)>) -> Vec<Decided> {
         let mut asked = Vec::with_capacity(work.len());
         for (id, work) in work {
             let (sender, answer) = ractor::concurrency::oneshot();

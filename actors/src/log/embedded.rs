@@ -22,7 +22,7 @@ use self::disk::Rows;
 use self::line::Line;
 use self::session::{EmbeddedSession, Owners};
 use self::view::{Place, TAIL_BYTES_MAX, View};
-use self::writing::{Answer, Request};
+use self::writing::{Request, WriteOutcome};
 
 mod chunk;
 mod database;
@@ -43,7 +43,7 @@ struct Shared {
     dir: PathBuf,
     partitions: u32,
     disk: Arc<dyn Disk>,
-    line: Line<Request, Answer>,
+    line: Line<Request, WriteOutcome>,
     database: RwLock<Database>,
     /// Changed only with the pen of the line.
     owners: Mutex<Owners>,
@@ -109,9 +109,9 @@ impl EmbeddedLog {
 
     fn append_to(&self, batches: impl Iterator<Item = (Place, Vec<Outgoing>)>) -> Result<Vec<u64>, Error> {
         match self.write(batches, None)? {
-            Answer::Written(bases) => Ok(bases),
-            Answer::Refused(error) | Answer::InDoubt(error) => Err(error),
-            Answer::Fenced => Err(Error::Fenced),
+            WriteOutcome::Written(bases) => Ok(bases),
+            WriteOutcome::Refused(error) | WriteOutcome::InDoubt(error) => Err(error),
+            WriteOutcome::Fenced => Err(Error::Fenced),
         }
     }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::growth::Growth;
 use super::hosted::Hosted;
-use super::{Answer, Failure, Lane, Next, Rounds, WITHHELD_MS_MAX};
+use super::{Decided, Failure, Lane, Next, Rounds, WITHHELD_MS_MAX};
 use crate::halt::Halt;
 use crate::partition::{Input, Work, held};
 use crate::sizes::{BLOCK_BYTES_MAX, RECORDS_BYTES_MAX, UNAPPLIED_EPOCHS_MAX};
@@ -18,7 +18,7 @@ impl Lane {
     ///
     /// One failure drops the open epoch whole; a partition that met what looks like a broken invariant is suspect from then on
     /// and the rest goes on without it.
-    pub fn merge(&mut self, mut answers: Vec<Answer>) -> Next {
+    pub fn merge(&mut self, mut answers: Vec<Decided>) -> Next {
         if !matches!(self.rounds, Rounds::Deciding) {
             return Next::Dropped;
         }

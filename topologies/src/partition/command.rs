@@ -232,7 +232,7 @@ impl Deciding<'_> {
     }
 
     /// Moves the balance of a system account of this partition.
-    pub(crate) fn post(&mut self, kind: SystemAccount, by: Money) -> Result<(), Halt> {
+    pub(crate) fn book(&mut self, kind: SystemAccount, by: Money) -> Result<(), Halt> {
         let mut account: Account = self.sight.account(kind, by.currency())?;
         let before = account.balance();
         account.post(by)?;

@@ -103,8 +103,8 @@ impl OpenEpoch {
         self.consume(input);
         let told = effects.events.iter().chain(&effects.dead_letters).map(|record| held(record.bytes())).sum::<usize>();
         let sent = effects.postings.iter().map(|(_, body)| held(body.bytes())).sum::<usize>();
-        let answered = effects.outcomes.len().saturating_mul(OVERHEAD_BYTES);
-        self.record_bytes = self.record_bytes.saturating_add(told).saturating_add(sent).saturating_add(answered);
+        let outcomes = effects.outcomes.len().saturating_mul(OVERHEAD_BYTES);
+        self.record_bytes = self.record_bytes.saturating_add(told).saturating_add(sent).saturating_add(outcomes);
         for change in effects.changes.drain(..) {
             self.change(change);
         }

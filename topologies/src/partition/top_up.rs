@@ -31,7 +31,7 @@ impl Deciding<'_> {
 
         wallet = credited;
         self.effects.moved(before, wallet.ledger())?;
-        self.post(SystemAccount::Treasury, amount.negated()?)?;
+        self.book(SystemAccount::Treasury, amount.negated()?)?;
         self.finish(self.new_payment(request), Step::Settle)?;
         let event = Event { amount: AmountEcho::Money(amount), ..self.event(request, EventName::PaymentSettled) };
         self.tell(event, Some(wallet))

@@ -106,7 +106,7 @@ impl Deciding<'_> {
                     Err(rejection) => Err(rejection),
                     Ok(()) => {
                         self.effects.moved(before, receiver.ledger())?;
-                        self.post(SystemAccount::InTransit(home), credit.amount.negated()?)?;
+                        self.book(SystemAccount::InTransit(home), credit.amount.negated()?)?;
                         self.tell(self.credited(credit), Some(receiver))?;
                         Ok(())
                     }
@@ -150,7 +150,7 @@ impl Deciding<'_> {
         let (step, name) = match outcome {
             Ok(()) => {
                 payer.capture(&hold)?;
-                self.post(SystemAccount::InTransit(receiver), hold.amount)?;
+                self.book(SystemAccount::InTransit(receiver), hold.amount)?;
                 (Step::Settle, EventName::PaymentSettled)
             }
             Err(rejection) => {

@@ -8,7 +8,7 @@ use finflow_topologies::log::{Claim, Claimed, Commit, Error, Log, Position, Reso
 use finflow_topologies::topics::Topic;
 
 use super::EmbeddedLog;
-use super::writing::Answer;
+use super::writing::WriteOutcome;
 
 #[derive(Default)]
 pub(super) struct Owners {
@@ -82,10 +82,10 @@ impl Session for EmbeddedSession {
         let commit = Committing { lane: self.lane.clone(), session: self.id, positions: positions.clone() };
         let batches = batches.into_iter().map(|batch| ((batch.topic, batch.partition), batch.records));
         match self.log.write(batches, Some(commit)) {
-            Ok(Answer::Written(_)) => Commit::Committed,
-            Ok(Answer::Fenced) => Commit::Fenced,
-            Ok(Answer::Refused(error)) | Err(error) => Commit::Aborted(error.to_string()),
-            Ok(Answer::InDoubt(error)) => {
+            Ok(WriteOutcome::Written(_)) => Commit::Committed,
+            Ok(WriteOutcome::Fenced) => Commit::Fenced,
+            Ok(WriteOutcome::Refused(error)) | Err(error) => Commit::Aborted(error.to_string()),
+            Ok(WriteOutcome::InDoubt(error)) => {
                 self.doubt = Some((stamp, positions));
                 Commit::InDoubt(error.to_string())
             }

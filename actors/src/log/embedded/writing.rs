@@ -28,7 +28,7 @@ pub(super) struct Encoded {
 }
 
 #[derive(Debug)]
-pub(super) enum Answer {
+pub(super) enum WriteOutcome {
     /// Durable; the offsets of the first record of each batch.
     Written(Vec<u64>),
     /// Nothing of it was written.
@@ -44,7 +44,7 @@ impl EmbeddedLog {
         &self,
         batches: impl Iterator<Item = (Place, Vec<Outgoing>)>,
         commit: Option<Committing>,
-    ) -> Result<Answer, Error> {
+    ) -> Result<WriteOutcome, Error> {
         let now_ms = now_ms();
         let encode = |(place, records): (Place, Vec<Outgoing>)| {
             self.view().range(place)?;
@@ -55,35 +55,35 @@ impl EmbeddedLog {
         let batches = batches.map(encode).collect::<Result<Vec<_>, Error>>()?;
         let bytes = batches.iter().map(|batch| batch.chunk.stored.len()).sum();
         let answer = self.0.line.stand(Request { batches, commit }, bytes, |requests| self.write_or_close(requests));
-        Ok(answer.unwrap_or_else(|| Answer::InDoubt(died())))
+        Ok(answer.unwrap_or_else(|| WriteOutcome::InDoubt(died())))
     }
 
     /// Writes all requests, or closes the log where that panics: nobody knows then what is on the disk, nor whether it was shown. The
     /// caller has the pen.
-    pub(super) fn write_or_close(&self, requests: Vec<Request>) -> Vec<Answer> {
+    pub(super) fn write_or_close(&self, requests: Vec<Request>) -> Vec<WriteOutcome> {
         let count = requests.len();
         let written = catch_unwind(AssertUnwindSafe(|| self.write_all(requests)));
         written.unwrap_or_else(|_| {
             self.close(&died());
-            (0..count).map(|_| Answer::InDoubt(died())).collect()
+            (0..count).map(|_| WriteOutcome::InDoubt(died())).collect()
         })
     }
 
     /// Writes all requests that may be written in one synced write and then shows them. The caller has the pen.
-    pub(super) fn write_all(&self, requests: Vec<Request>) -> Vec<Answer> {
+    pub(super) fn write_all(&self, requests: Vec<Request>) -> Vec<WriteOutcome> {
         if let Err(error) = self.ensure_open() {
-            return requests.iter().map(|_| Answer::Refused(error.clone())).collect();
+            return requests.iter().map(|_| WriteOutcome::Refused(error.clone())).collect();
         }
         let answers = match self.write_rows(&requests) {
             Ok(answers) => answers,
             Err(error) => {
                 self.close(&error);
-                return requests.iter().map(|_| Answer::InDoubt(error.clone())).collect();
+                return requests.iter().map(|_| WriteOutcome::InDoubt(error.clone())).collect();
             }
         };
         let (mut owners, mut view) = (self.owners(), self.0.view.write().unwrap_or_else(PoisonError::into_inner));
         for (request, answer) in requests.into_iter().zip(&answers) {
-            let Answer::Written(bases) = answer else { continue };
+            let WriteOutcome::Written(bases) = answer else { continue };
             let positions = request.commit.into_iter().flat_map(|commit| commit.positions);
             owners.positions.extend(positions.map(|claimed| (claimed.position.partition, claimed.position)));
             for (batch, base) in request.batches.into_iter().zip(bases) {
@@ -96,7 +96,7 @@ impl EmbeddedLog {
         answers
     }
 
-    pub(super) fn write_rows(&self, requests: &[Request]) -> Result<Vec<Answer>, Error> {
+    pub(super) fn write_rows(&self, requests: &[Request]) -> Result<Vec<WriteOutcome>, Error> {
         let database = self.database();
         let db = database.db()?;
         let (owners, view) = (self.owners(), self.view());
@@ -105,7 +105,7 @@ impl EmbeddedLog {
         let mut answers = Vec::with_capacity(requests.len());
         for Request { batches, commit } in requests {
             if commit.as_ref().is_some_and(|commit| !owners.may_commit(commit)) {
-                answers.push(Answer::Fenced);
+                answers.push(WriteOutcome::Fenced);
                 continue;
             }
             let mut bases = Vec::with_capacity(batches.len());
@@ -118,7 +118,7 @@ impl EmbeddedLog {
                 bases.push(base);
             }
             commit.iter().flat_map(|commit| &commit.positions).for_each(|claimed| rows.position(&claimed.position));
-            answers.push(Answer::Written(bases));
+            answers.push(WriteOutcome::Written(bases));
         }
         // Readers go on while the disk is at work.
         drop((owners, view));

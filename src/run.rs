@@ -89,9 +89,14 @@ async fn stop(node: &Node, leaves: bool) -> bool {
     tokio::time::timeout(STOP_MAX, node.stop()).await.unwrap_or(false)
 }
 
-/// Where other processes will ask this one, which the group is told when it is joined; none on the embedded log.
+/// Where other processes will ask this one, which the group is told when it is joined; none on the embedded log, and none without a
+/// secret: who may connect to an address is not yet one of the application.
 async fn door(settings: &mut Settings, internal: &finflow_config::Internal) -> Result<Option<Door>, Failure> {
     let Some(kafka) = &mut settings.kafka else { return Ok(None) };
+    if internal.secret.is_empty() {
+        warn!("internal.secret is not set: processes do not ask each other, and this one answers for its own partitions only");
+        return Ok(None);
+    }
     let listen = internal.listen;
     let door = Door::open(listen).await.map_err(|error| Failure::Failed(format!("internal.listen {listen}: {error}")))?;
     let address = door.address()?.to_string();

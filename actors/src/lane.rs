@@ -116,8 +116,8 @@ pub(crate) struct State {
     draining: Option<RpcReplyPort<()>>,
     /// It has drained: what comes now is the next start's.
     is_over: bool,
-    /// The clock is wrong, and that has been said.
-    stands_still: bool,
+    /// Since when the clock has been wrong, which has been said.
+    stands_still_since: Option<Instant>,
 }
 
 impl Actor for LaneActor {
@@ -145,7 +145,7 @@ impl Actor for LaneActor {
             applying: BTreeSet::new(),
             draining: None,
             is_over: false,
-            stands_still: false,
+            stands_still_since: None,
             args,
         };
         if state.args.log.is_shared() {

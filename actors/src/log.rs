@@ -175,11 +175,11 @@ impl NodeLog {
         }
     }
 
-    /// What processes that ask each other have in common; `None` where this one is alone.
+    /// What processes that ask each other have in common; `None` where this one is alone, or knows no secret.
     pub(crate) fn secret(&self) -> Option<&str> {
         match self {
             NodeLog::Embedded(_) => None,
-            NodeLog::Kafka(log) => Some(&log.settings().secret),
+            NodeLog::Kafka(log) => Some(log.settings().secret.as_str()).filter(|secret| !secret.is_empty()),
         }
     }
 

@@ -27,6 +27,8 @@ mod door;
 mod frames;
 mod route;
 
+/// Wallets in one answer, at most.
+const WALLETS_MAX: usize = 10_000;
 /// How long to wait where a connection cannot be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -103,7 +105,7 @@ pub fn serve(node: Node, data_dir: &Path) -> std::io::Result<tokio::task::JoinHa
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    tokio::spawn(converse(node.clone(), Box::new(stream), Standing::Owner));
+                    tokio::spawn(converse(node.clone(), Box::new(stream), Standing::Owner, None));
                 }
                 Err(cause) => {
                     warn!(%cause, "cannot accept on the socket");
@@ -114,9 +116,9 @@ pub fn serve(node: Node, data_dir: &Path) -> std::io::Result<tokio::task::JoinHa
     }))
 }
 
-/// Answers who is connected, for as long as it asks.
-async fn converse(node: Node, mut stream: Box<dyn Wire>, standing: Standing) {
-    while let Ok(Some(request)) = receive::<Request>(&mut *stream).await {
+/// Answers who is connected, for as long as it asks: where others may come, within `idle_max`.
+async fn converse(node: Node, mut stream: Box<dyn Wire>, standing: Standing, idle_max: Option<Duration>) {
+    while let Ok(Some(request)) = timely(idle_max, receive::<Request>(&mut *stream)).await {
         let is_leave = matches!(request, Request::Leave);
         let reply = match standing {
             Standing::Owner => route::anywhere(&node, request).await,
@@ -126,7 +128,7 @@ async fn converse(node: Node, mut stream: Box<dyn Wire>, standing: Standing) {
             Standing::Peer if request.is_peers() => here(&node, request).await,
             Standing::Peer => Reply::Failed("no process asks another one this".to_owned()),
         };
-        let is_sent = send(&mut *stream, &reply).await;
+        let is_sent = timely(idle_max, send(&mut *stream, &reply)).await;
         if is_leave {
             node.note_gone();
         }
@@ -134,6 +136,13 @@ async fn converse(node: Node, mut stream: Box<dyn Wire>, standing: Standing) {
             debug!(%cause, "a client has gone");
             return;
         }
+    }
+}
+
+async fn timely<T>(within: Option<Duration>, work: impl Future<Output = std::io::Result<T>>) -> std::io::Result<T> {
+    match within {
+        Some(within) => tokio::time::timeout(within, work).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())),
+        None => work.await,
     }
 }
 
@@ -189,7 +198,7 @@ async fn answer(node: &Node, request: Request) -> Result<Reply, Reply> {
         }
         Request::Wallets(partition, after, limit) => {
             let after = after.as_deref().and_then(WalletId::parse);
-            let wallets = node.wallets(partition, after.as_ref(), limit)?;
+            let wallets = node.wallets(partition, after.as_ref(), limit.min(WALLETS_MAX))?;
             Reply::Rows(wallets.iter().map(|wallet| row::<Wallets>(wallet.id(), wallet)).collect())
         }
         Request::Payment(id) => {

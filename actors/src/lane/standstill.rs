@@ -1,6 +1,7 @@
 //! When nothing is decided: in a partition that is halted, and anywhere while the wall clock is wrong.
 
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use finflow_topologies::Halt;
 use finflow_topologies::lane::Status;
@@ -10,6 +11,9 @@ use tracing::{error, warn};
 use super::{Message, RETRY_DELAY, State};
 use crate::clock::Strayed;
 use crate::metrics;
+
+/// A process that shares its log ends when its clock has been wrong for so long.
+const STAND_STILL_MAX: Duration = Duration::from_secs(10);
 
 impl State {
     /// Halts a partition for a reason that needs no confirmation, once.
@@ -34,8 +38,13 @@ impl State {
 
     /// Nothing is decided while nobody knows what time it is; what is in flight settles all the same.
     pub(super) fn stand_still(&mut self, myself: &ActorRef<Message>, strayed: Strayed) -> Result<(), ActorProcessingErr> {
-        if !std::mem::replace(&mut self.stands_still, true) {
+        let since = *self.stands_still_since.get_or_insert_with(|| {
             warn!(cause = %strayed, "the epochs stand still");
+            Instant::now()
+        });
+        // Where others could go on, what this process holds is theirs to have; alone, it waits until the clock is right.
+        if self.args.log.is_shared() && STAND_STILL_MAX < since.elapsed() {
+            self.args.log.ends().send_replace(Some(format!("the epochs have stood still for too long: {strayed}")));
         }
         if !self.lane.is_committing() {
             self.apply(myself);

@@ -31,7 +31,7 @@ impl State {
         if let Err(strayed) = self.args.clock.now() {
             return self.stand_still(myself, strayed);
         }
-        self.stands_still = false;
+        self.stands_still_since = None;
         if self.draining.is_none() && !self.fetch() {
             myself.send_after(RETRY_DELAY, || Message::Turn);
         }

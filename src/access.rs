@@ -59,14 +59,17 @@ pub(crate) fn configuration(common: &Common) -> Result<Config, Failure> {
 /// The cluster, with the properties of configuration and command line; those that belong to the engine are refused.
 pub(crate) fn cluster(common: &Common, config: &Config) -> Result<kafka::Settings, Failure> {
     let mut settings = kafka::Settings::new(&config.kafka.brokers, &config.topics.prefix);
-    for property in config.kafka.properties.iter().chain(&common.properties) {
-        let Some((name, value)) = property.split_once('=') else {
-            return Err(Failure::Configuration(format!("-X {property}: must have the form name=value")));
-        };
-        settings.properties.insert(name.trim().to_owned(), value.to_owned());
+    for (number, property) in common.properties.iter().enumerate() {
+        // What was typed may be a secret, and is not repeated.
+        if !property.contains('=') {
+            return Err(Failure::Configuration(format!("-X number {}: must have the form name=value", number + 1)));
+        }
     }
-    let refused = kafka::refused(settings.properties.keys().map(String::as_str));
     settings.secret.clone_from(&config.internal.secret);
+    settings.properties = properties(config.kafka.properties.iter().chain(&common.properties));
+    settings.trim_properties = properties(config.kafka.trim_properties.iter());
+    let names = settings.properties.keys().chain(settings.trim_properties.keys());
+    let refused = kafka::refused(names.map(String::as_str));
     if refused.is_empty() {
         return Ok(settings);
     }
@@ -74,6 +77,12 @@ pub(crate) fn cluster(common: &Common, config: &Config) -> Result<kafka::Setting
     Err(Failure::Configuration(format!(
         "the engine's exactly-once rests on these Kafka properties, which cannot be set: {names}"
     )))
+}
+
+/// Properties by name; a later one of the same name wins.
+fn properties<'a>(all: impl Iterator<Item = &'a String>) -> BTreeMap<String, String> {
+    let split = all.filter_map(|property| property.split_once('='));
+    split.map(|(name, value)| (name.trim().to_owned(), value.to_owned())).collect()
 }
 
 /// What the engine is started with.

@@ -280,6 +280,36 @@ pub(crate) enum TopicsCommand {
     Create,
     /// List whatever about the topics would lose data or stop the engine; exit 1 if there is something
     Check,
+    /// Print the commands that grant a principal what its part needs, and nothing else
+    Acls(Acls),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Acls {
+    /// Who is to be granted it, as Kafka calls him, for example User:finflow
+    #[arg(long, value_parser = principal)]
+    pub(crate) principal: String,
+    /// Which part it plays
+    #[arg(long, value_enum, default_value_t = Part::Engine)]
+    pub(crate) role: Part,
+    /// The consumer group of a consumer, instead of the prefix and -consumer
+    #[arg(long, value_parser = group)]
+    pub(crate) group: Option<String>,
+    /// A file with the properties by which kafka-acls signs in as an administrator
+    #[arg(long, value_name = "FILE")]
+    pub(crate) command_config: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// Every process that runs the engine
+    Engine,
+    /// The engine's second principal, which deletes what is not needed any more (kafka.trim_properties)
+    Trimmer,
+    /// Whoever writes commands; it is trusted with every tenant
+    Producer,
+    /// Whoever reads events
+    Consumer,
 }
 
 #[derive(Debug, Subcommand)]
@@ -329,6 +359,21 @@ pub(crate) enum ConfigCommand {
     Show,
     /// List every problem with its place; exit 78 if there is one
     Check,
+}
+
+fn principal(text: &str) -> Result<String, &'static str> {
+    // It becomes a word of a shell command.
+    let is_plain =
+        |name: &str| !name.is_empty() && name.chars().all(|letter| letter.is_ascii_graphic() && !"'\"\\".contains(letter));
+    let named =
+        text.split_once(':').filter(|(kind, name)| !kind.is_empty() && kind.chars().all(char::is_alphabetic) && is_plain(name));
+    named.map(|_| text.to_owned()).ok_or("a principal is a kind and a name, as in User:finflow")
+}
+
+fn group(text: &str) -> Result<String, &'static str> {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "._-".contains(letter);
+    let is_group = !text.is_empty() && text.chars().all(is_plain);
+    is_group.then(|| text.to_owned()).ok_or("a group is letters, digits, `.`, `_` or `-`")
 }
 
 fn wallet_id(text: &str) -> Result<WalletId, &'static str> {

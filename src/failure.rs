@@ -56,6 +56,7 @@ impl From<StartError> for Failure {
                 Failure::Temporary(format!("the data directory is in use by another finflow process: {cause}"))
             }
             StartError::Log(log::Error::Corrupt(cause)) if cause.contains("are configured") => Failure::Configuration(cause),
+            StartError::Log(log::Error::Refused(cause)) => Failure::Configuration(cause),
             _ => Failure::Failed(text),
         }
     }
@@ -72,7 +73,10 @@ impl From<ReadError> for Failure {
 
 impl From<log::Error> for Failure {
     fn from(error: log::Error) -> Failure {
-        Failure::Failed(error.to_string())
+        match error {
+            log::Error::Refused(cause) => Failure::Configuration(cause),
+            error => Failure::Failed(error.to_string()),
+        }
     }
 }
 

@@ -3,25 +3,35 @@
 use finflow_actors::Clock;
 use finflow_actors::log::kafka::{KafkaLog, Settings};
 use finflow_state::Generation;
+use finflow_topologies::log::Error;
 use finflow_topologies::restore;
 use serde_json::json;
 
+use self::acls::acls;
 use crate::access::{cluster, configuration};
 use crate::cli::{Common, TopicsCommand};
 use crate::failure::Failure;
 use crate::output::print;
 
+mod acls;
+
 pub(crate) async fn topics(common: &Common, command: &TopicsCommand) -> Result<(), Failure> {
+    if let TopicsCommand::Acls(options) = command {
+        return acls(common, options);
+    }
     let config = configuration(common)?;
     let settings = cluster(common, &config)?;
     let (partitions, replication) = (config.topics.partitions, config.kafka.replication);
     let is_create = matches!(command, TopicsCommand::Create);
-    let work = move || -> Result<_, finflow_topologies::log::Error> {
+    let work = move || -> Result<_, Error> {
         let made = if is_create { make(&settings, partitions, replication)? } else { Vec::new() };
         Ok((made, KafkaLog::check_topics(&settings, partitions)?))
     };
     let done = tokio::task::spawn_blocking(work).await.map_err(|error| Failure::Failed(error.to_string()))?;
-    let (made, problems) = done.map_err(|error| Failure::Temporary(error.to_string()))?;
+    let (made, problems) = done.map_err(|error| match error {
+        Error::Refused(cause) => Failure::Configuration(cause),
+        error => Failure::Temporary(error.to_string()),
+    })?;
     for name in made {
         print(common, &json!({ "topic": name, "status": "created" }))?;
     }
@@ -29,11 +39,7 @@ pub(crate) async fn topics(common: &Common, command: &TopicsCommand) -> Result<(
 }
 
 /// Makes the topics that are missing, with block 0 of every partition, and names them.
-pub(crate) fn make(
-    settings: &Settings,
-    partitions: u32,
-    replication: u32,
-) -> Result<Vec<String>, finflow_topologies::log::Error> {
+pub(crate) fn make(settings: &Settings, partitions: u32, replication: u32) -> Result<Vec<String>, Error> {
     let made = KafkaLog::create_topics(settings, partitions, replication as i32)?;
     let generation = Generation(fastrand::u128(..).to_be_bytes());
     restore::create(&KafkaLog::open(settings.clone())?, generation, Clock::system().now_ms())?;

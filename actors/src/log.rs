@@ -51,6 +51,7 @@ impl NodeLog {
 
     /// Connects to the log on a cluster, whose topics must be there with so many partitions.
     pub(crate) fn kafka(settings: &kafka::Settings, partitions: u32) -> Result<NodeLog, Error> {
+        KafkaLog::admit(settings)?;
         let log = KafkaLog::open(settings.clone())?;
         let found = log.partitions();
         if found != partitions {

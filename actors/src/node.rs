@@ -51,6 +51,18 @@ pub enum StartError {
     Spawn(#[from] ractor::SpawnErr),
 }
 
+impl StartError {
+    /// What keeps an actor from starting; a lane that the log refuses, for the log's own reason.
+    fn of(error: ractor::SpawnErr) -> StartError {
+        let first: &(dyn std::error::Error + 'static) = &error;
+        let refused = std::iter::successors(Some(first), |cause| cause.source()).find_map(|cause| match cause.downcast_ref() {
+            Some(refused @ log::Error::Refused(_)) => Some(refused.clone()),
+            _ => None,
+        });
+        refused.map_or(StartError::Spawn(error), StartError::Log)
+    }
+}
+
 /// Why a read is not answered.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -139,7 +151,7 @@ impl Node {
     #[doc(hidden)]
     pub async fn start_on(disk: Arc<dyn Disk>, settings: Settings) -> Result<Node, StartError> {
         let mut inner = open(disk, settings, Purpose::Run)?;
-        let (root, _) = Actor::spawn(None, Root, arguments(&inner)).await?;
+        let (root, _) = Actor::spawn(None, Root, arguments(&inner)).await.map_err(StartError::of)?;
         inner.root = Some(root);
         Ok(Node(Arc::new(inner)))
     }

@@ -107,8 +107,11 @@ pub struct Kafka {
     #[serde(deserialize_with = "values::whole::<_, 1, REPLICATION_MAX>")]
     pub replication: u32,
     /// Properties of the client library, each `name=value`.
-    #[serde(deserialize_with = "values::properties")]
+    #[serde(deserialize_with = "values::properties", serialize_with = "values::shown_properties")]
     pub properties: Vec<String>,
+    /// Those of the client that trims, over the others.
+    #[serde(deserialize_with = "values::properties", serialize_with = "values::shown_properties")]
+    pub trim_properties: Vec<String>,
 }
 
 impl std::fmt::Debug for Kafka {

@@ -105,7 +105,29 @@ pub(crate) fn properties<'de, D: Deserializer<'de>>(source: D) -> Result<Vec<Str
     let is_property = |text: &str| text.split_once('=').is_some_and(|(name, _)| !name.trim().is_empty());
     let property = |value: &Value| value.as_str().filter(|text| is_property(text)).map(str::to_owned);
     let all = value.as_array().and_then(|all| all.iter().map(property).collect());
-    all.ok_or_else(|| D::Error::custom("must be a list of strings such as \"security.protocol=ssl\""))
+    let all: Vec<String> = all.ok_or_else(|| D::Error::custom("must be a list of strings such as \"security.protocol=ssl\""))?;
+    match all.iter().any(|property| property.split_once('=').is_some_and(|(_, value)| value == HIDDEN)) {
+        true => {
+            Err(D::Error::custom("must hold the values themselves: what is shown of a configuration hides those that are secret"))
+        }
+        false => Ok(all),
+    }
+}
+
+/// Properties without the values that are secret.
+pub(crate) fn shown_properties<S: Serializer>(all: &[String], sink: S) -> Result<S::Ok, S::Error> {
+    sink.collect_seq(all.iter().map(|property| match property.split_once('=') {
+        Some((name, _)) if is_secret(name) => format!("{name}={HIDDEN}"),
+        _ => property.clone(),
+    }))
+}
+
+/// Whether a property of the client library holds a password, a private key or a token; rather one too many.
+fn is_secret(name: &str) -> bool {
+    const SIGNS: [&str; 8] =
+        ["password", "passphrase", "secret", "private.key", "key.pem", "credential", "token", "oauthbearer.config"];
+    let name = name.to_ascii_lowercase();
+    SIGNS.iter().any(|sign| name.contains(sign))
 }
 
 /// The format of the process's log.

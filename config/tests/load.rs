@@ -280,3 +280,31 @@ fn all_problems_are_listed_at_once() {
     ];
     says(loaded, &expected, file);
 }
+
+#[test]
+fn what_is_shown_hides_secrets() {
+    let properties = |name: &str| {
+        let all = [
+            "security.protocol=sasl_ssl",
+            "sasl.username=finflow",
+            "sasl.password=CANARY",
+            "ssl.key.password=CANARY=",
+            "ssl.keystore.password=CANARY",
+            "ssl.key.pem=CANARY",
+            "SASL.OAUTHBEARER.CLIENT.SECRET=CANARY",
+            "sasl.oauthbearer.config=CANARY",
+            "ssl.ca.location=ca.pem",
+        ];
+        format!("{name} = {all:?}")
+    };
+    for name in ["kafka.properties", "kafka.trim_properties"] {
+        let config = load(&properties(name), &[], &[]).expect(name);
+        let shown = config.to_toml();
+        assert!(!shown.contains("CANARY") && !format!("{config:?}").contains("CANARY"), "{shown}");
+        for plain in ["sasl.username=finflow", "ssl.ca.location=ca.pem", "sasl.password=(hidden)", "ssl.key.pem=(hidden)"] {
+            assert!(shown.contains(plain), "{plain}: {shown}");
+        }
+        let again = load(&shown, &[], &[]).expect_err("a secret that was hidden is no secret").to_string();
+        assert!(again.contains(&format!("`{name}`")) && again.contains("must hold the values themselves"), "{again}");
+    }
+}

@@ -274,6 +274,9 @@ pub enum Error {
     /// It cannot answer now; asking again later may help.
     #[error("the log is unavailable: {0}")]
     Unavailable(String),
+    /// It does not let this process in, or not do what it has to: asking again does not help until somebody has changed that.
+    #[error("{0}")]
+    Refused(String),
     /// Another process holds it.
     #[error("the log is in use by another process: {0}")]
     Busy(String),

@@ -33,7 +33,8 @@ impl Retention {
         }
         self.due_ms = now.monotonic_ms.saturating_add(EVERY_MS);
         // Older than this by the log's own time; a wall clock that has jumped says nothing about age.
-        let retention = args.settings.retention.filter(|_| args.clock.strayed().is_none());
+        // On a cluster the topics have their own retention, and the engine no right to the records of others.
+        let retention = args.settings.retention.filter(|_| args.clock.strayed().is_none() && !args.log.is_shared());
         let before_ms =
             retention.map(|retention| now.wall_ms.saturating_sub(i64::try_from(retention.as_millis()).unwrap_or(i64::MAX)));
         for (id, committed) in &args.partitions {

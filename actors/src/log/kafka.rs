@@ -25,6 +25,7 @@ use self::topics::Admin;
 use super::{Assignment, Seat};
 
 mod addresses;
+mod admission;
 mod appender;
 mod context;
 mod group;
@@ -33,6 +34,7 @@ mod native;
 mod positions;
 mod reader;
 mod record;
+pub mod rights;
 mod session;
 mod settings;
 mod topics;
@@ -55,7 +57,7 @@ struct Shared {
     lanes: Reader,
     looks: Reader,
     appender: Appender,
-    admin: Admin,
+    trimmer: Admin,
     group: Group,
     /// Why this process has to end, once it has to.
     ends: watch::Sender<Option<String>>,
@@ -87,15 +89,22 @@ impl KafkaLog {
             ends,
             lanes: Reader::new(&settings, asker, FOLLOW_WAIT, usize::MAX).map_err(unavailable)?,
             appender: Appender::new(&settings).map_err(unavailable)?,
-            admin: Admin::new(&settings)?,
+            trimmer: Admin::trimmer(&settings)?,
             exits: Mutex::default(),
             settings,
         };
         Ok(KafkaLog(Arc::new(shared)))
     }
 
+    /// Whether the cluster knows this process, and lets it do with the topics all that an engine does; [`Error::Refused`] says what is
+    /// missing.
+    pub fn admit(settings: &Settings) -> Result<(), Error> {
+        admission::admit(settings)
+    }
+
     /// Makes the topics that are missing, and names them.
     pub fn create_topics(settings: &Settings, partitions: u32, replication: i32) -> Result<Vec<String>, Error> {
+        admission::reach(settings)?;
         Admin::new(settings)?.create(partitions, replication)
     }
 
@@ -106,6 +115,7 @@ impl KafkaLog {
 
     /// What is wrong with the topics, in words; nothing if all is well.
     pub fn check_topics(settings: &Settings, partitions: u32) -> Result<Vec<String>, Error> {
+        admission::reach(settings)?;
         Admin::new(settings)?.check(partitions)
     }
 
@@ -245,6 +255,6 @@ impl Log for KafkaLog {
         self.known(topic, partition)?;
         let Range { start, end } = self.range(topic, partition)?;
         let before = before.clamp(start, end);
-        if before == start { Ok(()) } else { self.0.admin.trim(topic, partition, before) }
+        if before == start { Ok(()) } else { self.0.trimmer.trim(topic, partition, before) }
     }
 }

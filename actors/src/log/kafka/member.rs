@@ -15,6 +15,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use super::admission::{is_unauthorized, unauthorized};
 use super::context::{Change, Rebalances, give, take_away};
 use super::group::Own;
 use super::settings::Settings;
@@ -27,6 +28,7 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Member {
     consumer: BaseConsumer<Rebalances>,
     topic: String,
+    group: String,
     assigned: BTreeSet<u32>,
     /// The epoch of the latest claim of each claimed partition.
     claims: BTreeMap<u32, u64>,
@@ -36,6 +38,8 @@ pub(super) struct Member {
     /// The group has assigned something, if only nothing, since the last subscription.
     has_joined: bool,
     is_subscribed: bool,
+    /// What the group lacks to let the lane in.
+    refusal: Option<KafkaError>,
     shown: watch::Sender<Assignment>,
     lane: String,
     /// What the group calls the lanes of this process.
@@ -51,12 +55,14 @@ impl Member {
         Ok(Member {
             consumer: settings.member(lane).create_with_context(Rebalances::default())?,
             topic: Topic::Commands.name(&settings.prefix),
+            group: settings.prefix.clone(),
             assigned: BTreeSet::new(),
             claims: BTreeMap::new(),
             claims_made: 0,
             revoking: None,
             has_joined: false,
             is_subscribed: false,
+            refusal: None,
             shown,
             lane: lane.to_owned(),
             own,
@@ -85,12 +91,22 @@ impl Member {
         self.has_joined
     }
 
+    /// Why the group does not let the lane in, if it has said so since the lane was last in it.
+    pub(super) fn refusal(&self) -> Option<Error> {
+        let what = match self.refusal.as_ref()?.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::GroupAuthorizationFailed) => format!("Read on group {}", self.group),
+            _ => format!("Read on topic {}", self.topic),
+        };
+        Some(unauthorized(&what))
+    }
+
     /// Serves the group for at most `patience`: to be called often, or it takes the lane for dead.
     pub(super) fn serve(&mut self, patience: Duration) {
         let mut patience = patience;
-        // Records do not concern a member, and errors that matter are told by `is_replaced` or by the commit.
-        while self.consumer.poll(patience).is_some() {
+        // Records do not concern a member, and other errors that matter are told by `is_replaced` or by the commit.
+        while let Some(found) = self.consumer.poll(patience) {
             patience = Duration::ZERO;
+            self.refusal = found.err().filter(is_unauthorized).or(self.refusal.take());
         }
         while let Some(change) = self.consumer.context().next() {
             match change {
@@ -116,6 +132,7 @@ impl Member {
             warn!(%cause, "cannot pause the assignment");
         }
         self.has_joined = true;
+        self.refusal = None;
         self.assigned.extend(ids(&at_end));
         info!(partitions = ?ids(&at_end), "assigned");
         self.show();

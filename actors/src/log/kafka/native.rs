@@ -1,6 +1,7 @@
 //! The calls that only the C library offers. The one file with unsafe code; each call says why it is needed and why it is sound.
 #![allow(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,6 +11,8 @@ use rdkafka::bindings;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
+
+use super::rights::Operation;
 
 /// Waits until every record handed to the producer is delivered or has failed; `false` if some are left when `budget` is over.
 ///
@@ -209,4 +212,91 @@ unsafe fn text(text: *const c_char) -> String {
     }
     // SAFETY: the caller's promise.
     unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+}
+
+/// What each topic allows, or why that is not known; nothing where there is no such topic.
+pub(super) type Allowed = Result<BTreeMap<String, Option<Vec<Operation>>>, String>;
+
+/// What the client may do with each of these topics (KIP-430); `None` for a topic that there is not. Looks every `look_wait` whether the
+/// answer has come, and gives `None` when `is_over` says so.
+///
+/// The crate's own metadata leaves the rights out.
+pub(super) fn allowed<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topics: &[String],
+    look_wait: Duration,
+    timeout: Duration,
+    is_over: impl Fn() -> bool,
+) -> Result<Option<Allowed>, KafkaError> {
+    let names = topics.iter().map(|name| CString::new(name.as_str())).collect::<Result<Vec<CString>, _>>()?;
+    let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
+    let ms = |time: Duration| i32::try_from(time.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: the client lives for the length of this call and outlives the queue; queue, options and collection are ours and destroyed
+    // once, the library copies the names; an event is ours and destroyed once, after what it holds was copied.
+    unsafe {
+        let client = consumer.client().native_ptr();
+        let queue = bindings::rd_kafka_queue_new(client);
+        let options =
+            bindings::rd_kafka_AdminOptions_new(client, bindings::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
+        bindings::rd_kafka_AdminOptions_set_request_timeout(options, ms(timeout), std::ptr::null_mut(), 0);
+        // It fails for other requests only; destroying nothing does nothing.
+        let error = bindings::rd_kafka_AdminOptions_set_include_authorized_operations(options, 1);
+        if !error.is_null() {
+            bindings::rd_kafka_error_destroy(error);
+        }
+        let collection = bindings::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
+        bindings::rd_kafka_DescribeTopics(client, collection, options, queue);
+        bindings::rd_kafka_TopicCollection_destroy(collection);
+        bindings::rd_kafka_AdminOptions_destroy(options);
+        let mut event: *mut bindings::rd_kafka_event_t = std::ptr::null_mut();
+        while event.is_null() && !is_over() {
+            event = bindings::rd_kafka_queue_poll(queue, ms(look_wait));
+        }
+        let found = (!event.is_null()).then(|| allowed_by(event));
+        if !event.is_null() {
+            bindings::rd_kafka_event_destroy(event);
+        }
+        bindings::rd_kafka_queue_destroy(queue);
+        Ok(found)
+    }
+}
+
+/// What the topics allow that an event describes.
+///
+/// # Safety
+/// `event` is live, and the answer to a description of topics.
+unsafe fn allowed_by(event: *mut bindings::rd_kafka_event_t) -> Allowed {
+    use bindings::rd_kafka_resp_err_t::{RD_KAFKA_RESP_ERR_NO_ERROR, RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED};
+    // SAFETY: the caller's promise; what the library returns from the event lives as long, and its arrays have the lengths that it gives.
+    unsafe {
+        if bindings::rd_kafka_event_error(event) != RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Err(text(bindings::rd_kafka_event_error_string(event)));
+        }
+        let (mut count, mut found) = (0, BTreeMap::new());
+        let topics =
+            bindings::rd_kafka_DescribeTopics_result_topics(bindings::rd_kafka_event_DescribeTopics_result(event), &mut count);
+        for topic in (0..count).map(|index| *topics.add(index)) {
+            let error = bindings::rd_kafka_TopicDescription_error(topic);
+            let code = if error.is_null() { RD_KAFKA_RESP_ERR_NO_ERROR } else { bindings::rd_kafka_error_code(error) };
+            let mut operations = 0;
+            let first = bindings::rd_kafka_TopicDescription_authorized_operations(topic, &mut operations);
+            let allowed = match code {
+                RD_KAFKA_RESP_ERR_NO_ERROR if first.is_null() => None,
+                RD_KAFKA_RESP_ERR_NO_ERROR => Some((0..operations).filter_map(|index| operation(*first.add(index))).collect()),
+                RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED => Some(Vec::new()),
+                _ => None,
+            };
+            found.insert(text(bindings::rd_kafka_TopicDescription_name(topic)), allowed);
+        }
+        Ok(found)
+    }
+}
+
+fn operation(found: bindings::rd_kafka_AclOperation_t) -> Option<Operation> {
+    match found {
+        bindings::rd_kafka_AclOperation_t::RD_KAFKA_ACL_OPERATION_READ => Some(Operation::Read),
+        bindings::rd_kafka_AclOperation_t::RD_KAFKA_ACL_OPERATION_WRITE => Some(Operation::Write),
+        bindings::rd_kafka_AclOperation_t::RD_KAFKA_ACL_OPERATION_DELETE => Some(Operation::Delete),
+        _ => None,
+    }
 }

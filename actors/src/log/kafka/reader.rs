@@ -19,6 +19,7 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
+use super::admission::is_unauthorized;
 use super::context::Quiet;
 use super::record::{record, unavailable, weight};
 use super::settings::Settings;
@@ -294,7 +295,10 @@ impl Reader {
         {
             return Error::OutOfRange { topic, partition, asked, start, end };
         }
-        unavailable(error)
+        match is_unauthorized(&error) {
+            true => Error::Unavailable(format!("not authorized: Read on topic {}", topic.name(&self.prefix))),
+            false => unavailable(error),
+        }
     }
 }
 

@@ -66,9 +66,15 @@ pub(super) fn position(partition: u32, offset: i64, metadata: &str) -> Option<Po
     is_known.then_some(Position { partition, commands: u64::try_from(offset).ok()?, block, stamp })
 }
 
-/// What the client could not do now and may do later.
+/// What an error of the client library means. A property is named without its value, which may be a secret.
 pub(super) fn unavailable(error: KafkaError) -> Error {
-    Error::Unavailable(error.to_string())
+    match error {
+        KafkaError::ClientConfig(_, _, name, _) => {
+            Error::Refused(format!("the Kafka property {name} is unknown or has a wrong value"))
+        }
+        KafkaError::ClientCreation(cause) => Error::Refused(format!("the Kafka properties do not go together: {cause}")),
+        error => Error::Unavailable(error.to_string()),
+    }
 }
 
 #[cfg(test)]

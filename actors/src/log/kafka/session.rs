@@ -255,6 +255,9 @@ impl Keeper {
             if self.is_replaced() {
                 return Err(Error::Fenced);
             }
+            if let Some(refusal) = self.member.refusal() {
+                return Err(refusal);
+            }
             if deadline < Instant::now() {
                 return Err(Error::Unavailable(otherwise.to_owned()));
             }

@@ -14,6 +14,8 @@ pub struct Settings {
     pub prefix: String,
     /// Further librdkafka properties, such as `security.protocol`; see [`refused`].
     pub properties: BTreeMap<String, String>,
+    /// Properties over those, for the client that trims: the principal that may delete is not the one that may write.
+    pub trim_properties: BTreeMap<String, String>,
     /// How long one commit may take before its outcome counts as unknown. Shorter than [`TRANSACTION_TIMEOUT`].
     pub commit_deadline: Duration,
     /// Where the other processes ask this one, as `host:port`; `None` where it answers nobody.
@@ -92,6 +94,7 @@ impl Settings {
             brokers: brokers.to_owned(),
             prefix: prefix.to_owned(),
             properties: BTreeMap::new(),
+            trim_properties: BTreeMap::new(),
             commit_deadline: Duration::from_secs(5),
             advertised: None,
             secret: String::new(),

@@ -14,6 +14,7 @@ use rdkafka::TopicPartitionList;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use super::admission::{is_unauthorized, unauthorized};
 use super::context::Quiet;
 use super::record::unavailable;
 use super::settings::{RECORD_BYTES_MAX, Settings};
@@ -67,6 +68,13 @@ impl Admin {
         Ok(Admin { client, prefix: settings.prefix.clone() })
     }
 
+    /// The same as the principal that trims, where it has one of its own.
+    pub(super) fn trimmer(settings: &Settings) -> Result<Admin, Error> {
+        let properties = settings.properties.iter().chain(&settings.trim_properties);
+        let properties = properties.map(|(name, value)| (name.clone(), value.clone())).collect();
+        Admin::new(&Settings { properties, ..settings.clone() })
+    }
+
     /// Makes the topics that are missing. What is there already is left as it is, and checked by [`Admin::check`].
     pub(super) fn create(&self, partitions: u32, replication: i32) -> Result<Vec<String>, Error> {
         let names: Vec<(String, BTreeMap<&str, String>)> =
@@ -84,6 +92,9 @@ impl Admin {
             match result {
                 Ok(name) => made.push(name),
                 Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((name, RDKafkaErrorCode::TopicAuthorizationFailed)) => {
+                    return Err(unauthorized(&format!("Create on topic {name}")));
+                }
                 Err((name, code)) => return Err(Error::Unavailable(format!("cannot create {name}: {code}"))),
             }
         }
@@ -142,7 +153,10 @@ impl Admin {
         list.add_partition_offset(&topic.name(&self.prefix), partition as i32, offset).map_err(unavailable)?;
         let trimmed = wait(self.client.delete_records(&list, &options())).map_err(unavailable)?;
         for place in trimmed.elements() {
-            place.error().map_err(unavailable)?;
+            place.error().map_err(|error| match is_unauthorized(&error) {
+                true => unauthorized(&format!("Delete on topic {}", topic.name(&self.prefix))),
+                false => unavailable(error),
+            })?;
         }
         Ok(())
     }

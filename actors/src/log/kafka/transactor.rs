@@ -12,6 +12,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use tracing::{debug, warn};
 
+use super::admission::{is_unauthorized, unauthorized};
 use super::context::Deliveries;
 use super::native;
 use super::record::{owned_headers, unavailable};
@@ -65,7 +66,10 @@ impl Transactor {
                 }
                 Err(error) => {
                     discard(producer);
-                    return Err(unavailable(error));
+                    return Err(match is_unauthorized(&error) {
+                        true => unauthorized(&format!("Write on transactional id {}", self.id)),
+                        false => unavailable(error),
+                    });
                 }
             }
         }

@@ -1,0 +1,118 @@
+//! Who needs which rights on the cluster: the one table that access control lists are printed from and a starting engine is held to.
+//!
+//! Least privilege: what is not here is not needed. Every right to read, write or delete also lets its owner describe the resource, and
+//! since Kafka 3.0 who may write to a topic may do so idempotently.
+
+use std::fmt;
+
+use finflow_topologies::Topic;
+
+/// A part in the application, each with a principal of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// `finflow run`: every process of the application.
+    Engine,
+    /// Deletes what the engine does not need any more; `kafka.trim_properties` says how the engine signs in for it.
+    Trimmer,
+    /// Whoever writes commands. It is trusted with every tenant: the tenant is what the command says.
+    Producer,
+    /// Whoever reads events, as a group of its own.
+    Consumer,
+}
+
+/// What may be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operation {
+    /// Read records, or take part in a group.
+    Read,
+    /// Write records, or use a transactional id.
+    Write,
+    /// Delete records.
+    Delete,
+}
+
+/// What it may be done with.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Resource {
+    /// The topic of this name.
+    Topic(String),
+    /// The consumer group of this name.
+    Group(String),
+    /// The transactional ids that begin so.
+    TransactionalIds(String),
+}
+
+/// One right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Right {
+    /// Whose it is.
+    pub role: Role,
+    /// What may be done.
+    pub operation: Operation,
+    /// With what.
+    pub resource: Resource,
+    /// What it is needed for.
+    pub purpose: &'static str,
+}
+
+/// Every right that an application with topics under `prefix` needs, its consumer reading as `group`.
+pub fn rights(prefix: &str, group: &str) -> Vec<Right> {
+    use Operation::{Delete, Read, Write};
+    use Role::{Consumer, Engine, Producer, Trimmer};
+    let topic = |topic: Topic| Resource::Topic(topic.name(prefix));
+    let rows = [
+        (Engine, Read, topic(Topic::Commands), "takes commands, and commits how far it has come"),
+        (Engine, Read, topic(Topic::Postings), "takes what other partitions have sent"),
+        (Engine, Read, topic(Topic::Journal), "restores the state"),
+        (Engine, Read, Resource::Group(prefix.to_owned()), "shares the partitions with the other processes"),
+        (Engine, Read, Resource::Group(format!("{prefix}.addresses")), "says where it is asked, and reads where the others are"),
+        (Engine, Write, topic(Topic::Events), "tells what has happened"),
+        (Engine, Write, topic(Topic::Postings), "sends to other partitions"),
+        (Engine, Write, topic(Topic::Journal), "keeps the state"),
+        (Engine, Write, topic(Topic::Dlq), "puts aside what it cannot understand"),
+        (Engine, Write, Resource::TransactionalIds(format!("{prefix}-")), "commits each epoch as one transaction, a lane an id"),
+        (Trimmer, Delete, topic(Topic::Postings), "trims what is applied"),
+        (Trimmer, Delete, topic(Topic::Journal), "trims what is below the snapshots"),
+        (Producer, Write, topic(Topic::Commands), "sends commands, of any tenant"),
+        (Consumer, Read, topic(Topic::Events), "reads what has happened"),
+        (Consumer, Read, Resource::Group(group.to_owned()), "remembers how far it has come"),
+    ];
+    let right = |(role, operation, resource, purpose)| Right { role, operation, resource, purpose };
+    rows.into_iter().map(right).collect()
+}
+
+impl Operation {
+    /// Kafka's word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Operation::Read => "Read",
+            Operation::Write => "Write",
+            Operation::Delete => "Delete",
+        }
+    }
+}
+
+impl Resource {
+    /// Its name, or what its name begins with.
+    pub fn name(&self) -> &str {
+        match self {
+            Resource::Topic(name) | Resource::Group(name) | Resource::TransactionalIds(name) => name,
+        }
+    }
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Resource::Topic(name) => write!(f, "topic {name}"),
+            Resource::Group(name) => write!(f, "group {name}"),
+            Resource::TransactionalIds(start) => write!(f, "transactional ids {start}*"),
+        }
+    }
+}
+
+impl fmt::Display for Right {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} on {}", self.operation.word(), self.resource)
+    }
+}

@@ -1,0 +1,402 @@
+//! The engine on a cluster that knows its clients and grants them what they need and nothing else.
+
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use finflow_actors::log::kafka::{KafkaLog, Settings};
+use finflow_topologies::Topic;
+use finflow_topologies::log::{Error, Log};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{ClientConfig, Message};
+use serde_json::Value;
+
+use self::cluster::{Cluster, Properties, USERS};
+
+#[path = "../../actors/tests/kafka_log/broker.rs"]
+#[allow(dead_code, reason = "each test uses its part")]
+mod broker;
+mod certificates;
+mod cluster;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(50);
+/// How long a start that is refused may take.
+const REFUSED_MAX: Duration = Duration::from_secs(20);
+/// What every secret of these tests contains.
+const CANARY: &str = "CANARY";
+
+/// One process of the application: how it signs in, and where.
+struct Process<'a> {
+    dir: &'a Path,
+    brokers: String,
+    properties: Properties,
+    more: Vec<String>,
+}
+
+impl Process<'_> {
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_finflow"));
+        command.args(arguments).args(["--log", "kafka", "--brokers", &self.brokers, "--set", "node.id=one"]);
+        command.arg("--data-dir").arg(self.dir.join("data")).current_dir(self.dir).stdin(Stdio::null()).args(&self.more);
+        command.args(self.properties.iter().flat_map(|(name, value)| ["-X".to_owned(), format!("{name}={value}")]));
+        command
+    }
+
+    fn finflow(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("the program runs")
+    }
+
+    /// Starts a service that logs all it can, and waits until it answers.
+    fn run(&self) -> Service {
+        std::fs::create_dir_all(self.dir.join("data")).expect("a directory");
+        let path = self.dir.join("stderr.txt");
+        let log = std::fs::File::create(&path).expect("a file");
+        let mut run = self.command(&["run", "--admin", "127.0.0.1:0"]);
+        let child = run.env("RUST_LOG", "debug,rdkafka=trace").stderr(log).spawn().expect("the program runs");
+        let service = Service { child };
+        eventually(|| match std::os::unix::net::UnixStream::connect(self.dir.join("data/finflow.sock")) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(format!("no answer: {error}\n{}", std::fs::read_to_string(&path).unwrap_or_default())),
+        });
+        service
+    }
+}
+
+/// A service that is killed when the test ends, however it ends.
+struct Service {
+    child: Child,
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Asks again until it is so, and says what was not at the deadline.
+fn eventually<T>(mut ask: impl FnMut() -> Result<T, String>) -> T {
+    let begun = Instant::now();
+    loop {
+        match ask() {
+            Ok(found) => return found,
+            Err(cause) => assert!(begun.elapsed() < DEADLINE, "{cause}"),
+        }
+        std::thread::park_timeout(PAUSE);
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A client of somebody else's, as this user.
+fn foreign(cluster: &Cluster, user: &str) -> ClientConfig {
+    let (_, password) = USERS.iter().find(|(name, _)| *name == user).expect("a user");
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", cluster.scram());
+    for (name, value) in cluster.signs_in(user, password) {
+        config.set(name, value);
+    }
+    config
+}
+
+/// Sends commands as the producer of commands.
+fn send(cluster: &Cluster, commands: &[&str]) {
+    let mut config = foreign(cluster, "upstream");
+    let producer: BaseProducer =
+        config.set("enable.idempotence", "true").set("partitioner", "murmur2_random").create().expect("a client");
+    for command in commands {
+        let wallet = serde_json::from_str::<Value>(command).expect("JSON")["wallet"].as_str().expect("a wallet").to_owned();
+        producer.send(BaseRecord::to("finflow.commands.v1").key(&wallet).payload(*command)).expect("a queue");
+    }
+    producer.flush(DEADLINE).expect("the commands are taken");
+}
+
+/// Reads events as the consumer of events until there are so many: wallet, event and amount.
+fn events(cluster: &Cluster, count: usize) -> Vec<String> {
+    let mut config = foreign(cluster, "downstream");
+    config.set("group.id", "finflow-consumer").set("auto.offset.reset", "earliest").set("enable.auto.commit", "true");
+    let consumer: BaseConsumer = config.create().expect("a client");
+    consumer.subscribe(&["finflow.events.v1"]).expect("a subscription");
+    let begun = Instant::now();
+    let mut told = Vec::new();
+    while told.len() < count {
+        assert!(begun.elapsed() < DEADLINE, "{told:?}");
+        let Some(record) = consumer.poll(PAUSE) else { continue };
+        let record = record.expect("a record");
+        let event: Value = serde_json::from_slice(record.payload().expect("a value")).expect("JSON");
+        let text = |name: &str| event[name].as_str().unwrap_or("-").to_owned();
+        told.push(format!("{} {} {}", text("wallet"), text("event"), text("amount")));
+    }
+    told.sort();
+    told
+}
+
+/// Grants a part exactly what `finflow topics acls` prints.
+fn grant(cluster: &Cluster, dir: &Path, role: &str, user: &str) {
+    let admin = Process { dir, brokers: cluster.plain(), properties: vec![], more: vec![] };
+    let printed = admin.finflow(&["topics", "acls", "--principal", &format!("User:{user}"), "--role", role]);
+    assert!(printed.status.success(), "{}", text(&printed.stderr));
+    let printed = text(&printed.stdout);
+    std::thread::scope(|scope| {
+        for line in printed.lines().filter(|line| !line.starts_with('#')) {
+            scope.spawn(|| cluster.kafka_acls(line));
+        }
+    });
+}
+
+/// Runs the service, which must end by itself in time with this code and one line that says this, and no secret.
+fn refused(process: &Process<'_>, code: i32, says: &str) {
+    let begun = Instant::now();
+    let mut child = process.command(&["run", "--admin", "127.0.0.1:0"]).stderr(Stdio::piped()).spawn().expect("the program runs");
+    let stderr = child.stderr.take().expect("a pipe");
+    let reading = std::thread::spawn(move || std::io::read_to_string(stderr).expect("text"));
+    let mut service = Service { child };
+    let status = eventually(|| match service.child.try_wait().expect("a child") {
+        Some(status) => Ok(status),
+        None => Err(format!("still running, instead of saying {says:?}")),
+    });
+    let told = reading.join().expect("its end");
+    let lines: Vec<&str> = told.lines().filter(|line| line.starts_with("finflow: ")).collect();
+    println!("{:.1} s: {lines:?}", begun.elapsed().as_secs_f64());
+    assert!(lines.len() == 1 && lines[0].contains(says), "{says:?} is not what it says: {told}");
+    assert_eq!(status.code(), Some(code), "{told}");
+    assert!(begun.elapsed() < REFUSED_MAX, "{:?}", begun.elapsed());
+    assert!(!told.contains(CANARY), "{told}");
+}
+
+const OPENED: [&str; 3] = [
+    r#"{"type":"open_wallet","tenant":"acme","idempotency_key":"o-1","wallet":"alice","currency":"AED","country":"AE","kind":"personal","holder":"Alice"}"#,
+    r#"{"type":"open_wallet","tenant":"acme","idempotency_key":"o-2","wallet":"bob","currency":"AED","country":"AE","kind":"merchant","holder":"Bob"}"#,
+    r#"{"type":"top_up","tenant":"acme","idempotency_key":"t-1","wallet":"alice","amount":"100","currency":"AED","source":{"account":"till"}}"#,
+];
+const BY_PASSWORD: &str = r#"{"type":"transfer","tenant":"acme","idempotency_key":"order-1","wallet":"alice","to":"bob","amount":"12.50","currency":"AED"}"#;
+const BY_CERTIFICATE: &str = r#"{"type":"transfer","tenant":"acme","idempotency_key":"order-2","wallet":"bob","to":"alice","amount":"2.25","currency":"AED"}"#;
+
+/// What is printed for each part, without the lines that say why.
+const PRINTED: [(&[&str], &[&str]); 5] = [
+    (
+        &["--principal", "User:finflow"],
+        &[
+            "--allow-principal 'User:finflow' --operation Read --topic finflow.commands.v1 --topic finflow.postings.v1 \
+             --topic finflow.journal.v1 --group finflow --group finflow.addresses",
+            "--allow-principal 'User:finflow' --operation Write --topic finflow.events.v1 --topic finflow.postings.v1 \
+             --topic finflow.journal.v1 --topic finflow.dlq.v1",
+            "--allow-principal 'User:finflow' --operation Write --resource-pattern-type prefixed --transactional-id finflow-",
+        ],
+    ),
+    (
+        &["--principal", "User:t", "--role", "trimmer"],
+        &["--allow-principal 'User:t' --operation Delete --topic finflow.postings.v1 --topic finflow.journal.v1"],
+    ),
+    (
+        &["--principal", "User:api", "--role", "producer", "--set", "topics.prefix=pay"],
+        &["--allow-principal 'User:api' --operation Write --topic pay.commands.v1"],
+    ),
+    (
+        &["--principal", "User:CN=ledger", "--role", "consumer"],
+        &["--allow-principal 'User:CN=ledger' --operation Read --topic finflow.events.v1 --group finflow-consumer"],
+    ),
+    (
+        &["--principal", "User:l", "--role", "consumer", "--group", "ledger"],
+        &["--allow-principal 'User:l' --operation Read --topic finflow.events.v1 --group ledger"],
+    ),
+];
+
+#[test]
+fn the_least_privilege_is_printed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let admin = Process { dir: dir.path(), brokers: "kafka:9092".to_owned(), properties: vec![], more: vec![] };
+    for (options, expected) in PRINTED {
+        let told = |format: &str| {
+            let output = admin.finflow(&[&["topics", "acls", "--format", format][..], options].concat());
+            assert!(output.status.success(), "{}", text(&output.stderr));
+            text(&output.stdout)
+        };
+        let printed = told("text");
+        let (reasons, commands): (Vec<&str>, Vec<&str>) = printed.lines().partition(|line| line.starts_with('#'));
+        let expected: Vec<String> =
+            expected.iter().map(|command| format!("kafka-acls --bootstrap-server kafka:9092 --add {command}")).collect();
+        assert_eq!(commands, expected);
+        let is_said = reasons.iter().any(|line| line.contains("trusted with every tenant"));
+        assert_eq!(is_said, options.contains(&"producer"), "{printed}");
+        let rows: Vec<Value> = told("json").lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        let names =
+            |words: &str| words.matches(" --topic ").count() + words.matches(" --group ").count() + words.matches("-id ").count();
+        assert_eq!(rows.len(), commands.iter().map(|command| names(command)).sum::<usize>(), "a row for each right");
+        assert!(rows.iter().all(|row| names(row["command"].as_str().expect("a command")) == 1), "{rows:?}");
+    }
+}
+
+#[test]
+fn an_engine_with_the_least_privilege_settles_and_says_what_is_missing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path();
+    let begun = Instant::now();
+    let timed = |what: &str| println!("{:.1} s: {what}", begun.elapsed().as_secs_f64());
+    let cluster = Cluster::start(dir);
+    timed("the broker runs");
+    let admin = Process { dir, brokers: cluster.plain(), properties: vec![], more: vec![] };
+    let made = admin.finflow(&["topics", "create"]);
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    for (role, user) in [("engine", "finflow"), ("producer", "upstream"), ("consumer", "downstream"), ("trimmer", "trimmer")] {
+        grant(&cluster, dir, role, user);
+    }
+    timed("rights are granted");
+    settles_through_both_listeners(&cluster, dir);
+    timed("payments have settled");
+    trims_by_its_own_principal(&cluster);
+    timed("the journal is trimmed");
+    strangers_are_refused(&cluster, dir);
+    timed("strangers are refused");
+    tells_which_right_is_missing(&cluster, dir);
+    timed("missing rights are told");
+}
+
+fn settles_through_both_listeners(cluster: &Cluster, dir: &Path) {
+    // The password lies in a file, as it should.
+    let (user, password) = USERS[0];
+    let mut properties = cluster.signs_in(user, password);
+    properties.retain(|(name, _)| *name != "sasl.password");
+    std::fs::write(dir.join("secret.toml"), format!("kafka.properties = [\"sasl.password={password}\"]\n")).expect("a file");
+    let more = vec!["--config".to_owned(), "secret.toml".to_owned()];
+    let by_password = Process { dir, brokers: cluster.scram(), properties, more };
+    let shown = by_password.finflow(&["config", "show"]);
+    assert!(text(&shown.stdout).contains("sasl.password=(hidden)"), "{}", text(&shown.stdout));
+
+    let begun = Instant::now();
+    let timed = |what: &str| println!("    {:.1} s: {what}", begun.elapsed().as_secs_f64());
+    let mut logs = String::new();
+    let service = by_password.run();
+    timed("by password, it runs");
+    send(cluster, &OPENED);
+    eventually(|| match by_password.finflow(&["wallet", "show", "bob"]).status.success() {
+        true => Ok(()),
+        false => Err("bob has no wallet".to_owned()),
+    });
+    timed("a wallet is there");
+    send(cluster, &[BY_PASSWORD]);
+    assert_eq!(
+        events(cluster, 5),
+        [
+            "alice payment.settled 100.00",
+            "alice payment.settled 12.50",
+            "alice wallet.opened -",
+            "bob wallet.credited 12.50",
+            "bob wallet.opened -"
+        ]
+    );
+    timed("the transfer is told");
+    drop(service);
+    logs += &std::fs::read_to_string(dir.join("stderr.txt")).expect("a file");
+
+    let by_certificate = Process { dir, brokers: cluster.tls(), properties: cluster.shows_certificate(), more: vec![] };
+    let service = by_certificate.run();
+    timed("by certificate, it runs");
+    send(cluster, &[BY_CERTIFICATE]);
+    assert_eq!(events(cluster, 2), ["alice wallet.credited 2.25", "bob payment.settled 2.25"]);
+    drop(service);
+    logs += &std::fs::read_to_string(dir.join("stderr.txt")).expect("a file");
+    assert!(logs.contains("running") && logs.contains("rdkafka"), "it logged");
+    let leaks: Vec<&str> = logs.lines().filter(|line| line.contains(CANARY)).collect();
+    assert!(leaks.is_empty() && !text(&shown.stdout).contains(CANARY), "{leaks:?}");
+}
+
+/// The engine's principal may not delete what it has written; the trimmer may, and nothing else.
+fn trims_by_its_own_principal(cluster: &Cluster) {
+    let owned = |properties: Properties| properties.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let (user, password) = USERS[0];
+    let settings = Settings { properties: owned(cluster.signs_in(user, password)), ..Settings::new(&cluster.scram(), "finflow") };
+    let (trimmer, password) = USERS[3];
+    let trims = Settings { trim_properties: owned(cluster.signs_in(trimmer, password)), ..settings.clone() };
+    let log = KafkaLog::open(settings).expect("the log");
+    let refused = log.trim(Topic::Journal, 0, 1);
+    assert!(
+        matches!(&refused, Err(Error::Refused(cause)) if cause.contains("Delete on topic finflow.journal.v1")),
+        "{refused:?}"
+    );
+    let log = KafkaLog::open(trims).expect("the log");
+    log.trim(Topic::Journal, 0, 1).expect("the trimmer may");
+    assert_eq!(log.range(Topic::Journal, 0).expect("a range").start, 1);
+    let refused = log.trim(Topic::Events, 0, u64::MAX);
+    let end = log.range(Topic::Events, 0).expect("a range").end;
+    assert!(end == 0 || refused.is_err(), "events are the consumers'");
+}
+
+fn strangers_are_refused(cluster: &Cluster, dir: &Path) {
+    let (user, password) = USERS[0];
+    let with = |mut properties: Properties, name: &'static str, value: String| {
+        properties.retain(|(known, _)| *known != name);
+        properties.push((name, value));
+        properties
+    };
+    let signs_in = || cluster.signs_in(user, password);
+    let stranger = cluster.certificates.path("stranger.pem");
+    let rows = [
+        ("wrong password", cluster.scram(), cluster.signs_in(user, "wrong-CANARY"), "uthentication failed"),
+        ("unknown user", cluster.scram(), cluster.signs_in("nobody", "wrong-CANARY"), "uthentication failed"),
+        ("another mechanism", cluster.scram(), with(signs_in(), "sasl.mechanism", "SCRAM-SHA-256".to_owned()), "mechanism"),
+        (
+            "unknown authority",
+            cluster.scram(),
+            with(signs_in(), "ssl.ca.location", stranger.clone()),
+            "certificate verify failed",
+        ),
+        ("no certificate", cluster.tls(), cluster.shows_nothing(), "certificate"),
+        (
+            "unknown authority, mutual",
+            cluster.tls(),
+            with(cluster.shows_certificate(), "ssl.ca.location", stranger),
+            "certificate verify failed",
+        ),
+        (
+            "no such property",
+            cluster.scram(),
+            with(signs_in(), "sasl.passwrod", "typo-CANARY".to_owned()),
+            "the Kafka property sasl.passwrod is unknown",
+        ),
+        (
+            "no such file",
+            cluster.scram(),
+            with(signs_in(), "ssl.ca.location", "missing.pem".to_owned()),
+            "ssl.ca.location failed",
+        ),
+        ("an owned property", cluster.scram(), with(signs_in(), "acks", "CANARY".to_owned()), "which cannot be set: acks"),
+    ];
+    std::thread::scope(|scope| {
+        for (name, brokers, properties, says) in rows {
+            let dir = dir.join(name);
+            std::fs::create_dir(&dir).expect("a directory");
+            scope.spawn(move || refused(&Process { dir: &dir, brokers, properties, more: vec![] }, 78, says));
+        }
+    });
+}
+
+/// One right after the other is taken away, those that are found last first.
+fn tells_which_right_is_missing(cluster: &Cluster, dir: &Path) {
+    let (user, password) = USERS[0];
+    let process = Process { dir, brokers: cluster.scram(), properties: cluster.signs_in(user, password), more: vec![] };
+    let rows = [
+        (
+            "--operation Write --resource-pattern-type prefixed --transactional-id finflow-",
+            "not authorized: Write on transactional id finflow-one-lane-0;",
+        ),
+        ("--operation Read --group finflow", "not authorized: Read on group finflow;"),
+        ("--operation Write --topic finflow.dlq.v1", "not authorized: Write on topic finflow.dlq.v1;"),
+        (
+            "--operation Read --topic finflow.journal.v1",
+            "not authorized: Read on topic finflow.journal.v1, Write on topic finflow.dlq.v1;",
+        ),
+    ];
+    for (right, says) in rows {
+        let plain = cluster.plain();
+        cluster
+            .kafka_acls(&format!("kafka-acls --bootstrap-server {plain} --remove --force --allow-principal User:{user} {right}"));
+        refused(&process, 78, says);
+    }
+}

@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use finflow_topologies::Topic;
 use finflow_topologies::log::Error;
@@ -21,6 +21,8 @@ use super::settings::{RECORD_BYTES_MAX, Settings};
 
 /// How long the cluster may take for an administrative request.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Between two looks for the leaders of new topics.
+const LEADER_PAUSE: Duration = Duration::from_millis(20);
 /// Commands and events are kept for a week; what needs a command later is told by the lag against it.
 const WEEK_MS: &str = "604800000";
 const FOR_EVER: &str = "-1";
@@ -98,7 +100,32 @@ impl Admin {
                 Err((name, code)) => return Err(Error::Unavailable(format!("cannot create {name}: {code}"))),
             }
         }
+        if !made.is_empty() {
+            self.wait_until_led(&made)?;
+        }
         Ok(made)
+    }
+
+    /// A broker that has made a topic may not show it at once, nor have a leader for each of its partitions.
+    fn wait_until_led(&self, names: &[String]) -> Result<(), Error> {
+        let deadline = Instant::now() + ADMIN_TIMEOUT;
+        loop {
+            let metadata = self.client.inner().fetch_metadata(None, ADMIN_TIMEOUT).map_err(unavailable)?;
+            let is_led = |name: &String| {
+                let found = metadata.topics().iter().find(|found| found.name() == name);
+                found.is_some_and(|found| {
+                    let partitions = found.partitions();
+                    !partitions.is_empty() && partitions.iter().all(|partition| 0 <= partition.leader())
+                })
+            };
+            match names.iter().find(|name| !is_led(name)) {
+                None => return Ok(()),
+                Some(name) if deadline < Instant::now() => {
+                    return Err(Error::Unavailable(format!("{name} was made, but is not there in time")));
+                }
+                Some(_) => std::thread::sleep(LEADER_PAUSE),
+            }
+        }
     }
 
     /// Removes the topics with all that is in them.

@@ -47,8 +47,9 @@ struct Schedule {
 }
 
 impl Schedule {
-    fn due_by(&self, now: Instant) -> u64 {
-        now.duration_since(self.begun).as_micros() as u64 * self.rate / 1_000_000
+    /// How many transfers must have been made by now, of a schedule that ends with number `last`.
+    fn due_by(&self, now: Instant, last: u64) -> u64 {
+        last.min(self.first + now.duration_since(self.begun).as_micros() as u64 * self.rate / 1_000_000)
     }
 
     /// How late `now` is for the transfer with this key, in microseconds; `None` while the engine warms up.

@@ -95,19 +95,11 @@ async fn latency(common: &Common, settings: &Settings, options: &cli::Bench, loa
     let is_over = Arc::new(AtomicBool::new(false));
     let reader = tokio::spawn(read_ends(node.clone(), schedule, is_over.clone()));
     let cpu = Usage::own().cpu_seconds();
-    let total = (options.seconds + WARM.as_secs()) * options.rate;
+    let last = schedule.first + (options.seconds + WARM.as_secs()) * options.rate;
     let mut ticks = tokio::time::interval(TICK);
-    let mut published = 0;
-    while published < total {
+    while load.transfers < last {
         ticks.tick().await;
-        let due = schedule.due_by(Instant::now()).min(total);
-        let mut batch = Vec::new();
-        while published < due {
-            // Repetitions come on top: only what is new has a place in the schedule.
-            let before = load.transfers;
-            batch.push(load.next());
-            published += load.transfers - before;
-        }
+        let batch = load.until(schedule.due_by(Instant::now(), last));
         if !batch.is_empty() {
             node.publish(batch).await?;
         }

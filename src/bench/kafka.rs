@@ -217,16 +217,9 @@ impl<'a> Bench<'a> {
 
 /// Publishes what is due, tick by tick.
 fn pace(log: &KafkaLog, load: &mut Load, schedule: Schedule, total: u64) -> Result<(), Failure> {
-    let mut published = 0;
-    while published < total {
-        let due = schedule.due_by(Instant::now()).min(total);
-        let mut batch = Vec::new();
-        while published < due {
-            // Repetitions come on top: only what is new has a place in the schedule.
-            let before = load.transfers;
-            batch.push(load.next());
-            published += load.transfers - before;
-        }
+    let last = schedule.first + total;
+    while load.transfers < last {
+        let batch = load.until(schedule.due_by(Instant::now(), last));
         if batch.is_empty() {
             std::thread::sleep(TICK);
         } else {

@@ -37,6 +37,15 @@ impl Load {
         [command(number, "open", &open), command(number, "top-up", top_up)]
     }
 
+    /// The next commands, until `transfers` have been made. Repetitions come on top: only what is new has a place in a schedule.
+    pub(super) fn until(&mut self, transfers: u64) -> Vec<Publish> {
+        let mut batch = Vec::new();
+        while self.transfers < transfers {
+            batch.push(self.next());
+        }
+        batch
+    }
+
     /// The next command of the schedule; one in twenty repeats an earlier one.
     pub(super) fn next(&mut self) -> Publish {
         self.made += 1;

@@ -1,13 +1,17 @@
 //! A service whose clock is wrong when it starts: it says so where operators look, decides nothing, and goes on when it is told to.
 
-use std::io::{Read, Write};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use finflow_actors::{Clock, Housekeeping, Node, Publish, Reading, Settings};
+use finflow_actors::{Clock, Node, Publish, Reading, Settings};
 
+use self::http::get;
 use self::service::{DEADLINE, Service, finflow, json};
 
+#[path = "../actors/tests/support/engine.rs"]
+mod engine;
+#[path = "support/http.rs"]
+mod http;
 #[path = "process/service.rs"]
 mod service;
 
@@ -16,22 +20,7 @@ const AHEAD_MS: i64 = 3_600_000;
 
 /// What `run` has by default, but for the clock.
 fn settings(dir: &Path, clock: Clock) -> Settings {
-    Settings {
-        data_dir: dir.join("data"),
-        prefix: "finflow".to_owned(),
-        kafka: None,
-        partitions: 8,
-        lanes: 1,
-        node_id: "finflow-1".to_owned(),
-        epoch_interval: Duration::from_millis(1),
-        treasury_enabled: true,
-        dedup_retention: Duration::from_secs(35 * 86_400),
-        dedup_margin: Duration::from_secs(3_600),
-        store_memory_bytes: 16 << 20,
-        hot_wallets: 100,
-        housekeeping: Housekeeping::default(),
-        clock,
-    }
+    Settings { partitions: 8, lanes: 1, node_id: "finflow-1".to_owned(), clock, ..engine::settings(&dir.join("data")) }
 }
 
 fn ahead() -> Clock {
@@ -47,14 +36,6 @@ fn open(wallet: &str) -> Publish {
     let rest = r#""type":"open_wallet","currency":"AED","country":"AE","kind":"personal","holder":"H""#;
     let value = format!(r#"{{"tenant":"acme","wallet":"{wallet}","idempotency_key":"open",{rest}}}"#);
     Publish { partition: None, key: Some(wallet.to_owned().into()), value: Some(value.into()), ..Publish::default() }
-}
-
-fn get(address: &str, path: &str) -> String {
-    let mut stream = std::net::TcpStream::connect(address).expect("a listener");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: finflow\r\nConnection: close\r\n\r\n").expect("a connection");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
-    answer
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -135,6 +135,21 @@ fn status(node: &Node) -> PartitionStatus {
     node.status().into_iter().find(|status| status.partition == HIT).expect("a partition")
 }
 
+async fn until_halted(node: &Node) {
+    let begun = Instant::now();
+    while status(node).cause.is_none() {
+        assert!(begun.elapsed() < DEADLINE, "the partition is not halted");
+        node.changed(Duration::from_millis(10)).await;
+    }
+}
+
+/// Flips a bit of a payment in the store: the middle of its largest file, as the head and the wallets stand before.
+fn rot_store(data: &Path) {
+    let rows = files(&data.join("state").join(HIT.to_string()), ".sst");
+    let largest = rows.iter().max_by_key(|path| fs::metadata(path).expect("a file").len()).expect("rows");
+    flip(largest, fs::metadata(largest).expect("a file").len() as usize / 2);
+}
+
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a directory");
     for entry in fs::read_dir(from).expect("a directory").map(|entry| entry.expect("an entry")) {
@@ -328,18 +343,11 @@ async fn a_trimmed_journal_needs_a_snapshot_and_what_contradicts_the_log_halts()
 async fn a_bit_that_flips_under_a_running_node_halts_the_partition_until_it_is_built_again() {
     let base = Base::new().await;
     let data = base.dir.path().join("data");
-    let rows = files(&data.join("state").join(HIT.to_string()), ".sst");
-    let largest = rows.iter().max_by_key(|path| fs::metadata(path).expect("a file").len()).expect("rows");
-    // The middle of it holds payments; the head and the wallets stand before.
-    flip(largest, fs::metadata(largest).expect("a file").len() as usize / 2);
+    rot_store(&data);
     let node = Node::start(settings(&data)).await.expect("a node");
     assert_eq!(status(&node).restored_from, "directory", "nobody has read it whole");
     assert!(node.digest(HIT).is_err(), "the damage is seen by whoever reads it");
-    let begun = Instant::now();
-    while status(&node).cause.is_none() {
-        assert!(begun.elapsed() < DEADLINE, "the partition is not halted");
-        node.changed(Duration::from_millis(10)).await;
-    }
+    until_halted(&node).await;
     assert!(status(&node).cause.is_some_and(|cause| cause.contains("the store is corrupt")), "{:?}", status(&node));
     node.stop().await;
     drop(node);
@@ -355,20 +363,14 @@ async fn a_bit_that_flips_under_a_running_node_halts_the_partition_until_it_is_b
 async fn a_store_that_has_rotted_never_replaces_a_good_snapshot() {
     let base = Base::new().await;
     let data = base.dir.path().join("data");
-    let rows = files(&data.join("state").join(HIT.to_string()), ".sst");
-    let largest = rows.iter().max_by_key(|path| fs::metadata(path).expect("a file").len()).expect("rows");
-    flip(largest, fs::metadata(largest).expect("a file").len() as usize / 2);
+    rot_store(&data);
     let node = Node::start(settings(&data)).await.expect("a node");
     let before = manifests(&data);
     assert_eq!(status(&node).restored_from, "directory", "nobody has read it whole");
     let refused = node.snapshot().await.expect_err("it is read before it counts");
     assert!(refused.to_string().contains("corrupt"), "{refused}");
     assert_eq!(manifests(&data), before, "both good ones are still there");
-    let begun = Instant::now();
-    while status(&node).cause.is_none() {
-        assert!(begun.elapsed() < DEADLINE, "the partition is not halted");
-        node.changed(Duration::from_millis(10)).await;
-    }
+    until_halted(&node).await;
     node.stop().await;
     drop(node);
     let node = Node::start(settings(&data)).await.expect("a node");

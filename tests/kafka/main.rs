@@ -8,6 +8,10 @@ use self::three::Three;
 
 #[path = "../../actors/tests/kafka_log/broker.rs"]
 mod broker;
+#[path = "../support/child.rs"]
+mod child;
+#[path = "../support/contract.rs"]
+mod commands;
 mod contract;
 mod process;
 mod three;

@@ -1,14 +1,14 @@
 //! The processes of an application on Kafka, each with a directory and a name of its own.
 
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
+pub(crate) use crate::child::Service;
+
 const DEADLINE: Duration = Duration::from_secs(120);
-/// Between two looks.
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// One process of an application: a directory, a name, and the broker.
 pub(crate) struct Process<'a> {
@@ -78,9 +78,6 @@ impl Process<'_> {
     }
 }
 
-/// A service that is killed when the test ends, however it ends.
-pub(crate) struct Service(pub(crate) Child);
-
 impl Service {
     /// Signals its process.
     pub(crate) fn signal(&self, name: &str) {
@@ -94,22 +91,7 @@ impl Service {
     }
 }
 
-impl Drop for Service {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Asks again until it is so, and says what was not at the deadline.
-pub(crate) fn eventually<T>(mut ask: impl FnMut() -> Result<T, String>) -> T {
-    let begun = Instant::now();
-    loop {
-        match ask() {
-            Ok(found) => return found,
-            Err(cause) => assert!(begun.elapsed() < DEADLINE, "{cause}"),
-        }
-        std::thread::park_timeout(PAUSE);
-    }
+/// Asks again until it is so, within the time that a rebalance may take.
+pub(crate) fn eventually<T>(ask: impl FnMut() -> Result<T, String>) -> T {
+    crate::child::eventually(DEADLINE, ask)
 }

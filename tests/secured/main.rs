@@ -1,7 +1,7 @@
 //! The engine on a cluster that knows its clients and grants them what they need and nothing else.
 
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use finflow_actors::log::kafka::{KafkaLog, Settings};
@@ -12,17 +12,18 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Message};
 use serde_json::Value;
 
+use self::child::{PAUSE, Service};
 use self::cluster::{Cluster, Properties, USERS};
 
 #[path = "../../actors/tests/kafka_log/broker.rs"]
 #[allow(dead_code, reason = "each test uses its part")]
 mod broker;
 mod certificates;
+#[path = "../support/child.rs"]
+mod child;
 mod cluster;
 
 const DEADLINE: Duration = Duration::from_secs(60);
-/// Between two looks.
-const PAUSE: Duration = Duration::from_millis(50);
 /// How long a start that is refused may take.
 const REFUSED_MAX: Duration = Duration::from_secs(20);
 /// What every secret of these tests contains.
@@ -56,7 +57,7 @@ impl Process<'_> {
         let log = std::fs::File::create(&path).expect("a file");
         let mut run = self.command(&["run", "--admin", "127.0.0.1:0"]);
         let child = run.env("RUST_LOG", "debug,rdkafka=trace").stderr(log).spawn().expect("the program runs");
-        let service = Service { child };
+        let service = Service(child);
         eventually(|| match std::os::unix::net::UnixStream::connect(self.dir.join("data/finflow.sock")) {
             Ok(_) => Ok(()),
             Err(error) => Err(format!("no answer: {error}\n{}", std::fs::read_to_string(&path).unwrap_or_default())),
@@ -65,29 +66,9 @@ impl Process<'_> {
     }
 }
 
-/// A service that is killed when the test ends, however it ends.
-struct Service {
-    child: Child,
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Asks again until it is so, and says what was not at the deadline.
-fn eventually<T>(mut ask: impl FnMut() -> Result<T, String>) -> T {
-    let begun = Instant::now();
-    loop {
-        match ask() {
-            Ok(found) => return found,
-            Err(cause) => assert!(begun.elapsed() < DEADLINE, "{cause}"),
-        }
-        std::thread::park_timeout(PAUSE);
-    }
+/// Asks again until it is so.
+fn eventually<T>(ask: impl FnMut() -> Result<T, String>) -> T {
+    child::eventually(DEADLINE, ask)
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -156,8 +137,8 @@ fn refused(process: &Process<'_>, code: i32, says: &str) {
     let mut child = process.command(&["run", "--admin", "127.0.0.1:0"]).stderr(Stdio::piped()).spawn().expect("the program runs");
     let stderr = child.stderr.take().expect("a pipe");
     let reading = std::thread::spawn(move || std::io::read_to_string(stderr).expect("text"));
-    let mut service = Service { child };
-    let status = eventually(|| match service.child.try_wait().expect("a child") {
+    let mut service = Service(child);
+    let status = eventually(|| match service.0.try_wait().expect("a child") {
         Some(status) => Ok(status),
         None => Err(format!("still running, instead of saying {says:?}")),
     });

@@ -101,7 +101,7 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Option<PartitionsCommand>,
     },
-    /// Show dead letters
+    /// Show dead letters, or send them again
     #[command(subcommand)]
     Dlq(DlqCommand),
     /// Make or check the topics on Kafka
@@ -351,6 +351,33 @@ pub(crate) enum DlqCommand {
         #[arg(value_parser = place)]
         place: (u32, u64),
     },
+    /// Send dead letters again that would be carried out now; without --yes, only say which
+    Replay(Replay),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Replay {
+    /// The places of dead letters, as `list` gives them; without any, all of them
+    #[arg(value_parser = place, conflicts_with_all = ["partition", "from", "to"])]
+    pub(crate) places: Vec<(u32, u64)>,
+    /// Those in this partition alone
+    #[arg(long, value_name = "N")]
+    pub(crate) partition: Option<u32>,
+    /// Those from this offset of the partition on
+    #[arg(long, value_name = "OFFSET", requires = "partition")]
+    pub(crate) from: Option<u64>,
+    /// Those up to this offset of the partition, itself included
+    #[arg(long, value_name = "OFFSET", requires = "partition")]
+    pub(crate) to: Option<u64>,
+    /// Those with this error code alone, for example panicked
+    #[arg(long)]
+    pub(crate) code: Option<String>,
+    /// Send them, and do not only say what would be sent
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// How many seconds to wait at most until all have ended; then exit 75
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) timeout: u64,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,4 +1,4 @@
-//! `finflow dlq`: commands that could not be understood, where they stood and why.
+//! `finflow dlq`: commands that could not be understood, where they stood and why; and sending them again.
 
 use finflow_topologies::Topic;
 use finflow_topologies::wire::v1::{dead_lettered_ms, origin_of, time_text};
@@ -10,13 +10,15 @@ use crate::failure::Failure;
 use crate::output::{self, print};
 use crate::tail::record_line;
 
+mod replay;
+
 const FETCH_BYTES: usize = 1 << 20;
 
 pub(crate) async fn dlq(common: &Common, command: &DlqCommand) -> Result<(), Failure> {
-    let access = Access::open(common).await?;
     match command {
-        DlqCommand::List => list(common, &access).await,
-        DlqCommand::Show { place } => show(common, &access, *place).await,
+        DlqCommand::List => list(common, &Access::open(common).await?).await,
+        DlqCommand::Show { place } => show(common, &Access::open(common).await?, *place).await,
+        DlqCommand::Replay(options) => replay::replay(common, options).await,
     }
 }
 
@@ -46,12 +48,21 @@ async fn list(common: &Common, access: &Access) -> Result<(), Failure> {
 
 async fn show(common: &Common, access: &Access, (partition, offset): (u32, u64)) -> Result<(), Failure> {
     let prefix = configuration(common)?.topics.prefix;
-    let none = || Failure::Failed(format!("there is no dead letter at {partition}:{offset}"));
-    let count = access.partitions_count().await?;
-    if count <= partition || !access.range(Topic::Dlq, partition).await?.contains(&offset) {
+    let none = || missing(partition, offset);
+    if !is_held(access, partition, offset).await? {
         return Err(none());
     }
     let fetched = access.fetch(Topic::Dlq, partition, offset, 1).await?;
     let record = fetched.records.first().ok_or_else(none)?;
     output::text(&format!("{}\n", record_line(&prefix, Topic::Dlq, partition, record)))
+}
+
+/// Whether the log has a dead letter there, or a gap.
+async fn is_held(access: &Access, partition: u32, offset: u64) -> Result<bool, Failure> {
+    let count = access.partitions_count().await?;
+    Ok(partition < count && access.range(Topic::Dlq, partition).await?.contains(&offset))
+}
+
+fn missing(partition: u32, offset: u64) -> Failure {
+    Failure::Failed(format!("there is no dead letter at {partition}:{offset}"))
 }

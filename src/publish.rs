@@ -8,13 +8,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use finflow_actors::Publish;
+use finflow_ledger::Coordinates;
 use finflow_topologies::log::Headers;
 use finflow_topologies::topics::{partition_of_wallet, payment_id};
 use finflow_topologies::wire::v1::{Unsendable, decode, home_of};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use self::answers::{Answers, Counts, Sent};
+pub(crate) use self::answers::Counts;
+use self::answers::{Answers, Sent};
 use self::lines::{Chunk, Line};
 use crate::access::Access;
 use crate::cli::{self, Common};
@@ -30,7 +32,7 @@ const UNANSWERED_MAX: usize = 20_000;
 const RAW_BYTES_MAX: u64 = 1 << 20;
 
 /// What was done so far.
-struct Publishing<'a> {
+pub(crate) struct Publishing<'a> {
     access: &'a Access,
     headers: Headers,
     answers: Option<Answers>,
@@ -87,13 +89,34 @@ async fn run(
     Ok((published, refused, answers.map(|answers| answers.counts), unanswered, ended))
 }
 
+/// Records that are no lines of a file: dead letters that are sent again.
+impl<'a> Publishing<'a> {
+    /// Begins, without any progress to be seen.
+    pub(crate) async fn quietly(access: &'a Access) -> Result<Publishing<'a>, Failure> {
+        let (headers, answers, progress) = (Headers::default(), Some(Answers::new(access).await?), ProgressBar::hidden());
+        Ok(Publishing { access, headers, answers, progress, published: 0, refused: 0 })
+    }
+
+    /// Sends some and says where they stand; `None` if too many of those before stay unanswered.
+    pub(crate) async fn pass(&mut self, records: Vec<Publish>, patience: Duration) -> Result<Option<Vec<Coordinates>>, Failure> {
+        if self.has_room(patience).await? { Ok(Some(self.send(records).await?)) } else { Ok(None) }
+    }
+
+    /// Waits until all have ended, and gives how, and how many have not; `false` if that took longer than `patience`.
+    pub(crate) async fn ended(mut self, patience: Duration) -> Result<(Counts, usize, bool), Failure> {
+        let is_done = self.finish(patience).await?;
+        let answers = self.answers.as_ref();
+        Ok((answers.map(|answers| answers.counts).unwrap_or_default(), answers.map_or(0, Answers::unanswered), is_done))
+    }
+}
+
 impl Publishing<'_> {
     /// Every line of the source; `false` if too much of it stays unanswered.
     async fn all(&mut self, source: Source, patience: Duration) -> Result<bool, Failure> {
         let mut chunks = lines::read(source.bytes);
         while let Some(chunk) = chunks.recv().await {
             let Chunk { lines, bytes } = chunk?;
-            let (mut records, mut sent) = (Vec::with_capacity(lines.len()), Vec::new());
+            let mut records = Vec::with_capacity(lines.len());
             for line in lines {
                 match self.record(&line) {
                     Ok(record) => records.push(record),
@@ -103,17 +126,23 @@ impl Publishing<'_> {
                     }
                 }
             }
-            self.send(records, &mut sent).await?;
+            self.send(records).await?;
             self.progress.inc(bytes);
-            if let Some(answers) = &mut self.answers {
-                answers.expect(sent);
-                if UNANSWERED_MAX < answers.unanswered() && !answers.wait_until(self.access, UNANSWERED_MAX / 2, patience).await?
-                {
-                    return Ok(false);
-                }
+            if !self.has_room(patience).await? {
+                return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    /// Waits until there is room for more that is unanswered; `false` if that takes longer than `patience`.
+    async fn has_room(&mut self, patience: Duration) -> Result<bool, Failure> {
+        match &mut self.answers {
+            Some(answers) if UNANSWERED_MAX < answers.unanswered() => {
+                answers.wait_until(self.access, UNANSWERED_MAX / 2, patience).await
+            }
+            _ => Ok(true),
+        }
     }
 
     fn record(&self, line: &Line) -> Result<Publish, Unsendable> {
@@ -122,9 +151,10 @@ impl Publishing<'_> {
         Ok(Publish { partition: None, key, value: Some(line.text.clone()), headers: self.headers.clone() })
     }
 
-    async fn send(&mut self, records: Vec<Publish>, sent: &mut Vec<Sent>) -> Result<(), Failure> {
+    /// Sends records, whose answers are waited for from now on, and says where they stand.
+    async fn send(&mut self, records: Vec<Publish>) -> Result<Vec<Coordinates>, Failure> {
         if records.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let count = self.access.partitions_count().await?;
         let expected: Vec<_> = match &self.answers {
@@ -134,12 +164,14 @@ impl Publishing<'_> {
         let places = self.access.publish(records).await?;
         self.published += places.len() as u64;
         self.progress.set_message(format!("{} published", self.published));
-        sent.extend(places.into_iter().zip(expected).map(|(at, (record, home))| Sent {
-            at,
-            record,
-            is_at_home: home.is_none_or(|home| home == at.partition),
-        }));
-        Ok(())
+        if let Some(answers) = &mut self.answers {
+            answers.expect(places.iter().zip(expected).map(|(at, (record, home))| Sent {
+                at: *at,
+                record,
+                is_at_home: home.is_none_or(|home| home == at.partition),
+            }));
+        }
+        Ok(places)
     }
 
     /// The whole input as one record.
@@ -152,11 +184,7 @@ impl Publishing<'_> {
         }
         let key = options.key.as_ref().map(|key| Bytes::copy_from_slice(key.as_bytes()));
         let record = Publish { partition: options.partition, key, value: Some(value.into()), headers: self.headers.clone() };
-        let mut sent = Vec::new();
-        self.send(vec![record], &mut sent).await?;
-        if let Some(answers) = &mut self.answers {
-            answers.expect(sent);
-        }
+        self.send(vec![record]).await?;
         Ok(true)
     }
 

@@ -1,8 +1,17 @@
 //! The command line as a user types it: publish, tail, show, verify, demo, mistakes.
 
+use std::path::Path;
 use std::process::Stdio;
 
-use serde_json::Value;
+use bytes::Bytes;
+use finflow_actors::Clock;
+use finflow_actors::log::embedded::EmbeddedLog;
+use finflow_ledger::Coordinates;
+use finflow_topologies::Topic;
+use finflow_topologies::log::{Headers, Log, Outgoing, Record};
+use finflow_topologies::topics::RECORD_BYTES_MAX;
+use finflow_topologies::wire::v1::{Code, Malformed, dead_letter};
+use serde_json::{Value, json};
 
 use self::contract::COMMANDS;
 use self::program::{Service, command, finflow, json};
@@ -186,4 +195,103 @@ fn operators_read_health_and_metrics() {
             && metrics.contains("# HELP finflow_inputs_committed_total")
     );
     assert!(metrics.contains("finflow_commit_duration_seconds_bucket"));
+}
+
+/// Dead letters of an engine that could not understand what this one can: key, value, and how many days ago each was sent.
+fn leave_letters(dir: &Path, partition: u32, rows: &[(&str, String, i64)]) {
+    let log = EmbeddedLog::open(&dir.join("data/log"), 8).expect("nobody else has it");
+    let malformed = Malformed { code: Code::Panicked, message: "it panicked".to_owned() };
+    let now_ms = Clock::system().now_ms();
+    let letters = (0_u64..).zip(rows).map(|(offset, (key, value, days))| {
+        let bytes = |text: &str| Some(Bytes::copy_from_slice(text.as_bytes()));
+        let headers = Headers::from_pairs([("correlation-id", &b"batch-7"[..])]);
+        let timestamp_ms = now_ms - days * 86_400_000;
+        let record = Record { offset, timestamp_ms, key: bytes(key), value: bytes(value), headers };
+        dead_letter(&record, Coordinates { partition, offset }, &malformed, "finflow", now_ms)
+    });
+    let foreign = Outgoing { value: Some(Bytes::from_static(b"{}")), ..Outgoing::default() };
+    log.append(Topic::Dlq, partition, letters.chain([foreign]).collect()).expect("a log");
+}
+
+#[test]
+fn dead_letters_are_sent_again_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path();
+    std::fs::write(dir.join("payments.jsonl"), COMMANDS).expect("a file");
+    json(dir, &["publish", "payments.jsonl", "--wait"]);
+    let own = json(dir, &["dlq", "list"])[0]["place"].as_str().expect("a place").to_owned();
+    let transfer = |key: &str, amount: &str| {
+        format!(
+            r#"{{"type":"transfer","tenant":"acme","idempotency_key":"{key}","wallet":"alice","to":"bob","amount":"{amount}","currency":"AED"}}"#
+        )
+    };
+    // One partition holds nothing else: places are offsets there.
+    let partition = (0..8).find(|partition| !own.starts_with(&format!("{partition}:"))).expect("another one");
+    leave_letters(
+        dir,
+        partition,
+        &[
+            ("alice", transfer("order-9", "5.00"), 0),
+            ("alice", transfer("order-9", "5.00"), 0),
+            ("alice", transfer("order-1", "12.50"), 0),
+            ("alice", transfer("order-1", "13"), 0),
+            ("alice", transfer("order-8", "1"), 40),
+            ("nobody", transfer("order-10", "2.5"), 30),
+            ("alice", transfer("order-11", "900"), 0),
+            ("alice", "x".repeat(RECORD_BYTES_MAX), 0),
+        ],
+    );
+    let place = |offset: u64| format!("{partition}:{offset}");
+    let verdicts = |told: &[Value]| -> Vec<String> {
+        let letters = told.iter().filter(|line| line["place"].as_str().is_some_and(|at| at.starts_with(&place(0)[..2])));
+        letters.map(|line| line["verdict"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    let expected =
+        ["accepted", "duplicate", "duplicate", "key_reused", "expired", "accepted", "accepted", "unsendable", "unsendable"];
+    let alice = || json(dir, &["wallet", "show", "alice"])[0]["ledger"].clone();
+    let events = || json(dir, &["tail", "events", "--from", "beginning", "--exit-at-end"]).len();
+
+    let told = json(dir, &["dlq", "replay"]);
+    assert_eq!(verdicts(&told), expected);
+    assert_eq!(told.last(), Some(&json!({ "selected": 10, "accepted": 3, "duplicates": 2, "refused": 5 })));
+    let own_letter = told.iter().find(|line| line["place"] == own.as_str()).expect("the letter of the contract's file");
+    assert_eq!((&own_letter["verdict"], &own_letter["sent"]), (&"field_invalid".into(), &Value::Null));
+    assert_eq!((alice(), events()), ("87.50".into(), 6), "nothing was sent");
+    let of = |arguments: &[&str]| json(dir, &[&["dlq", "replay"], arguments].concat()).len() - 1;
+    let number = partition.to_string();
+    assert_eq!(of(&["--partition", &number, "--from", "2", "--to", "4"]), 3);
+    assert_eq!((of(&["--code", "panicked"]), of(&["--code", "field_invalid"])), (8, 1));
+    assert_eq!(of(&[&place(4), &own]), 2);
+
+    // Through a service, those that are named; then, without one, all.
+    let service = Service::start(dir);
+    let told = json(dir, &["dlq", "replay", &place(0), &place(5), "--yes"]);
+    let sent = told[0]["sent"].as_str().expect("a place").to_owned();
+    assert_eq!((&told[2]["settled"], &told[2]["unanswered"]), (&2.into(), &0.into()), "{told:?}");
+    assert_eq!((alice(), events()), ("80.00".into(), 10));
+    let commands = json(dir, &["tail", "commands", "--from", "beginning", "--exit-at-end"]);
+    let command = commands.iter().find(|line| format!("{}:{}", line["partition"], line["offset"]) == sent).expect("it is there");
+    assert_eq!((&command["key"], &command["value"]["amount"]), (&"alice".into(), &"5.00".into()));
+    let headers: Vec<&String> = command["headers"].as_object().expect("headers").keys().collect();
+    assert_eq!(headers, ["correlation-id", "x-replayed-from", "x-replayed-timestamp"]);
+    assert_eq!(command["headers"]["x-replayed-from"], format!("finflow.dlq.v1:{}", place(0)));
+    drop(service);
+    for (accepted, rejected) in [(1, 1), (0, 0)] {
+        let output = finflow(dir, &["dlq", "replay", "--yes", "--format", "json"]);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && errors.contains("5 dead letters"), "{errors}");
+        let last = program::lines(&output).pop().expect("a sum");
+        assert_eq!((&last["accepted"], &last["rejected"], &last["settled"]), (&accepted.into(), &rejected.into(), &0.into()));
+        assert_eq!((alice(), events()), ("80.00".into(), 11), "what has been sent has no second effect");
+    }
+    for (arguments, code, told) in [
+        (&["dlq", "replay", "7:99"][..], 1, "there is no dead letter at 7:99"),
+        (&["dlq", "replay", "--partition", "8"], 1, "there is no partition 8: they are 0 to 7"),
+        (&["dlq", "replay", "--from", "8"], 2, "--partition"),
+        (&["dlq", "replay", "1:1", "--partition", "1"], 2, "cannot be used with"),
+    ] {
+        let output = finflow(dir, arguments);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(code) && errors.contains(told), "{arguments:?}: {errors}");
+    }
 }

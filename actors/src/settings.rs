@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use finflow_topologies::Rules;
+
 use crate::clock::Clock;
 use crate::log::kafka;
 
@@ -37,6 +39,21 @@ pub struct Settings {
     pub housekeeping: Housekeeping,
     /// What time it is.
     pub clock: Clock,
+}
+
+impl Settings {
+    /// What decisions depend on besides the state.
+    pub fn rules(&self) -> Rules {
+        let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        Rules {
+            partitions: self.partitions,
+            prefix: self.prefix.as_str().into(),
+            treasury_enabled: self.treasury_enabled,
+            dedup_retention_ms: millis(self.dedup_retention),
+            dedup_margin_ms: millis(self.dedup_margin),
+            hot_wallets_max: self.hot_wallets / self.partitions.max(1) as usize,
+        }
+    }
 }
 
 /// What a node does beside its epochs.

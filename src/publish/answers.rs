@@ -31,13 +31,13 @@ pub(super) struct Sent {
 
 /// How lines ended.
 #[derive(Default, Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Counts {
-    pub(super) settled: u64,
-    pub(super) rejected: u64,
-    pub(super) applied: u64,
-    pub(super) dead_lettered: u64,
+pub(crate) struct Counts {
+    pub(crate) settled: u64,
+    pub(crate) rejected: u64,
+    pub(crate) applied: u64,
+    pub(crate) dead_lettered: u64,
     /// Lines whose command had been carried out before, counted among the others too.
-    pub(super) duplicates: u64,
+    pub(crate) duplicates: u64,
 }
 
 /// Follows what was sent until it is answered.

@@ -15,6 +15,7 @@ mod halt;
 pub mod lane;
 pub mod log;
 pub mod partition;
+pub mod replay;
 pub mod restore;
 pub mod simulation;
 pub mod sizes;

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use finflow_state::{Generation, Shared, Snapshots, Store};
 use finflow_topologies::log::Log;
@@ -116,7 +115,7 @@ fn restored(restorer: &Arc<Restorer>, log: &NodeLog) -> Result<BTreeMap<u32, Arc
 }
 
 pub(super) fn arguments(inner: &Inner) -> root::Args {
-    let rules = rules(&inner.settings);
+    let rules = Arc::new(inner.settings.rules());
     let housekeeper = housekeeper::Args {
         settings: inner.settings.housekeeping.clone(),
         rules: rules.clone(),
@@ -126,18 +125,6 @@ pub(super) fn arguments(inner: &Inner) -> root::Args {
         clock: inner.clock.clone(),
     };
     root::Args { lanes: lanes(inner, &rules), housekeeper }
-}
-
-fn rules(settings: &Settings) -> Arc<Rules> {
-    let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
-    Arc::new(Rules {
-        partitions: settings.partitions,
-        prefix: settings.prefix.as_str().into(),
-        treasury_enabled: settings.treasury_enabled,
-        dedup_retention_ms: millis(settings.dedup_retention),
-        dedup_margin_ms: millis(settings.dedup_margin),
-        hot_wallets_max: settings.hot_wallets / settings.partitions.max(1) as usize,
-    })
 }
 
 fn lanes(inner: &Inner, rules: &Arc<Rules>) -> BTreeMap<u32, Args> {

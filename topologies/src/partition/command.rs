@@ -18,6 +18,7 @@ use crate::log::Record;
 use crate::topics::{RECORD_BYTES_MAX, partition_of_wallet, payment_id};
 use crate::wire::v1::{
     AmountEcho, Body, Code, Command, Event, EventName, Malformed, PostingBody, Snapshot, TimeText, dead_letter, decode,
+    first_sent_ms,
 };
 
 /// The reasons of `command.rejected` that are not a [`Rejection`].
@@ -88,7 +89,10 @@ impl Deciding<'_> {
                 Ok(())
             }
             Some(_) => self.refuse(&request, KEY_REUSED),
-            None if self.is_expired(record.timestamp_ms) => self.refuse(&request, EXPIRED),
+            // What was sent again is as old as its first sending: the record that would answer for it may be gone.
+            None if self.rules.is_expired(first_sent_ms(&record.headers, record.timestamp_ms), self.now_ms) => {
+                self.refuse(&request, EXPIRED)
+            }
             None => self.execute(&request),
         }
     }
@@ -117,11 +121,6 @@ impl Deciding<'_> {
 
     fn dead_letter(&mut self, record: &Record, source: Coordinates, malformed: &Malformed) {
         self.effects.dead_letters.push(dead_letter(record, source, malformed, &self.rules.prefix, self.now_ms));
-    }
-
-    fn is_expired(&self, received_ms: i64) -> bool {
-        let answers_for_ms = self.rules.dedup_retention_ms.saturating_sub(self.rules.dedup_margin_ms);
-        received_ms < self.now_ms.saturating_sub(answers_for_ms)
     }
 
     /// The home wallet, if it exists and belongs to the tenant who asks.

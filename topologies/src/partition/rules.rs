@@ -22,6 +22,12 @@ pub struct Rules {
 }
 
 impl Rules {
+    /// Whether a command that was sent at `sent_ms` is too old to be carried out: the record that would answer for it may be gone.
+    pub fn is_expired(&self, sent_ms: i64, now_ms: i64) -> bool {
+        let answers_for_ms = self.dedup_retention_ms.saturating_sub(self.dedup_margin_ms);
+        sent_ms < now_ms.saturating_sub(answers_for_ms)
+    }
+
     /// Whether the record of a command may be forgotten: it has ended, and its retention has passed since then and since the log
     /// took the command.
     pub fn may_forget(&self, payment: &Payment, now_ms: i64) -> bool {

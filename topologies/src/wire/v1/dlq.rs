@@ -3,6 +3,8 @@
 //!
 //! The names are those that Kafka Streams uses since 4.2 (KIP-1034), and `x-error-code`. What the log takes as a command fits
 //! whole. Only a record that was compressed below the broker's limit can be longer: then it is cut, and its length and SHA-256 are told.
+//!
+//! What is sent again is the original, with two headers behind its own that say where it comes from and how old it is.
 
 use bytes::Bytes;
 use finflow_ledger::Coordinates;
@@ -12,10 +14,18 @@ use super::command::{HEADER_BYTES_MAX, HEADERS_MAX, Malformed};
 use crate::log::{Headers, HeadersBuilder, Outgoing, Record};
 use crate::topics::{RECORD_BYTES_MAX, Topic};
 
+/// The first of the headers that a dead letter has behind those of its producer.
+const EXCEPTION: &str = "__streams.errors.exception";
 const PARTITION: &str = "__streams.errors.partition";
 const OFFSET: &str = "__streams.errors.offset";
 /// When the command became a dead letter, in milliseconds since 1970-01-01 UTC.
 const DEAD_LETTERED_AT: &str = "x-dead-lettered-at";
+/// Told of a record that was cut.
+const ORIGINAL_BYTES: &str = "x-original-bytes";
+/// The dead letter that a command was sent again from: topic, partition and offset.
+const REPLAYED_FROM: &str = "x-replayed-from";
+/// When the log took the command for the first time, in milliseconds since 1970-01-01 UTC.
+const REPLAYED_TIMESTAMP: &str = "x-replayed-timestamp";
 /// Of a key that is cut, this much stays.
 const KEY_BYTES_MAX: usize = 1024;
 
@@ -34,7 +44,7 @@ pub fn dead_letter(record: &Record, origin: Coordinates, malformed: &Malformed, 
         }
         headers.push(name, value);
     }
-    headers.push("__streams.errors.exception", b"finflow.Malformed");
+    headers.push(EXCEPTION, b"finflow.Malformed");
     headers.push("__streams.errors.message", malformed.message.as_bytes());
     headers.push("__streams.errors.topic", Topic::Commands.name(prefix).as_bytes());
     headers.push(PARTITION, origin.partition.to_string().as_bytes());
@@ -43,7 +53,7 @@ pub fn dead_letter(record: &Record, origin: Coordinates, malformed: &Malformed, 
     headers.push(DEAD_LETTERED_AT, now_ms.to_string().as_bytes());
     let (mut key, mut value) = (record.key.clone(), record.value.clone());
     if !is_whole {
-        headers.push("x-original-bytes", value_bytes.to_string().as_bytes());
+        headers.push(ORIGINAL_BYTES, value_bytes.to_string().as_bytes());
         headers.push("x-original-sha256", hex(&Sha256::digest(value.as_deref().unwrap_or_default())).as_bytes());
         key = key.map(|key| key.slice(..key.len().min(KEY_BYTES_MAX)));
         let rest = RECORD_BYTES_MAX.saturating_sub(KEY_BYTES_MAX).saturating_sub(HEADER_BYTES_MAX);
@@ -64,9 +74,44 @@ pub fn origin_of(headers: &Headers) -> Option<Coordinates> {
 
 /// When a dead letter was written, in milliseconds since 1970-01-01 UTC; its own time is that of the original.
 pub fn dead_lettered_ms(letter: &Record) -> i64 {
-    let told = letter.headers.get(DEAD_LETTERED_AT).and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
+    let told = letter.headers.get(DEAD_LETTERED_AT).and_then(millis);
     // Before it was told, a dead letter had the log's own time.
     told.unwrap_or(letter.timestamp_ms)
+}
+
+/// The command of a dead letter that lies at `place`, as its producer sent it, to be sent again; with where it comes from, and when the
+/// log took it for the first time.
+///
+/// # Errors
+/// The engine has not written the letter, or only a part of the command is in it.
+pub fn replayed(letter: &Record, place: Coordinates, prefix: &str) -> Result<Outgoing, &'static str> {
+    let pairs: Vec<(&str, &[u8])> = letter.headers.iter().collect();
+    // A producer may use any name: the engine's own are those behind the last of these.
+    let end = pairs.iter().rposition(|(name, _)| *name == EXCEPTION).ok_or("the engine has not written it")?;
+    let (mut own, told) = pairs.split_at(end);
+    if told.iter().any(|(name, _)| *name == ORIGINAL_BYTES) {
+        return Err("it was too long, and only a part of it is here");
+    }
+    let mut sent_ms = letter.timestamp_ms;
+    if let [rest @ .., (REPLAYED_FROM, _), (REPLAYED_TIMESTAMP, first)] = own {
+        sent_ms = millis(first).map_or(sent_ms, |first_ms| first_ms.min(sent_ms));
+        own = rest;
+    }
+    let mut headers = HeadersBuilder::default();
+    own.iter().for_each(|(name, value)| headers.push(name, value));
+    let Coordinates { partition, offset } = place;
+    headers.push(REPLAYED_FROM, format!("{}:{partition}:{offset}", Topic::Dlq.name(prefix)).as_bytes());
+    headers.push(REPLAYED_TIMESTAMP, sent_ms.to_string().as_bytes());
+    Ok(Outgoing { key: letter.key.clone(), value: letter.value.clone(), headers: headers.build(), timestamp_ms: None })
+}
+
+/// When the log took a command, in milliseconds since 1970-01-01 UTC; for one that was sent again, the first time.
+pub fn first_sent_ms(headers: &Headers, timestamp_ms: i64) -> i64 {
+    headers.get(REPLAYED_TIMESTAMP).and_then(millis).map_or(timestamp_ms, |first_ms| first_ms.min(timestamp_ms))
+}
+
+fn millis(value: &[u8]) -> Option<i64> {
+    std::str::from_utf8(value).ok()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -124,6 +169,53 @@ mod tests {
             let digest = hex(&Sha256::digest(record.value.as_deref().unwrap_or_default()));
             assert_eq!(letter.headers.get("x-original-sha256"), Some(digest.as_bytes()));
             assert_eq!(letter.headers.get("x-error-code"), Some(&b"too_large"[..]));
+        }
+    }
+
+    #[test]
+    fn what_is_sent_again_is_the_producers_and_says_where_it_comes_from() {
+        let place = Coordinates { partition: 3, offset: 17 };
+        let again = |letter: Outgoing, timestamp_ms| {
+            let Outgoing { key, value, headers, .. } = letter;
+            replayed(&Record { offset: 17, timestamp_ms, key, value, headers }, place, "pay")
+        };
+        // A producer's names may be anybody's.
+        let (record, first) = letter(5, 9, &[("correlation-id", 3), (EXCEPTION, 1), (REPLAYED_FROM, 2)]);
+        let sent = again(first, record.timestamp_ms).expect("it is whole");
+        assert_eq!((&sent.key, &sent.value, sent.timestamp_ms), (&record.key, &record.value, None));
+        let told = |sent: &Outgoing| sent.headers.iter().map(|(name, _)| name.to_owned()).collect::<Vec<_>>();
+        let names = ["correlation-id", EXCEPTION, REPLAYED_FROM, REPLAYED_FROM, REPLAYED_TIMESTAMP];
+        assert_eq!(told(&sent), names);
+        assert_eq!(sent.headers.get(REPLAYED_FROM), Some(&b"pay.dlq.v1:3:17"[..]));
+        assert_eq!(first_sent_ms(&sent.headers, i64::MAX), record.timestamp_ms);
+
+        // It comes back, and goes out once more: still as old as it was.
+        let malformed = Malformed { code: Code::Panicked, message: String::new() };
+        let Outgoing { key, value, headers, .. } = sent;
+        let taken = Record { offset: 40, timestamp_ms: record.timestamp_ms + 5_000, key, value, headers };
+        let origin = Coordinates { partition: 3, offset: 40 };
+        let back = dead_letter(&taken, origin, &malformed, "pay", taken.timestamp_ms + 1);
+        let sent = again(back, taken.timestamp_ms).expect("it is whole");
+        assert_eq!(told(&sent), names);
+        assert_eq!(first_sent_ms(&sent.headers, i64::MAX), record.timestamp_ms);
+
+        let (record, cut) = letter(5, RECORD_BYTES_MAX, &[]);
+        assert!(again(cut, record.timestamp_ms).is_err_and(|cause| cause.contains("only a part")));
+        let foreign = Outgoing { headers: record.headers.clone(), ..Outgoing::default() };
+        assert!(again(foreign, 0).is_err_and(|cause| cause.contains("has not written it")));
+    }
+
+    #[test]
+    fn a_command_is_as_old_as_the_log_says_or_older() {
+        let with = |value: &[u8]| Headers::from_pairs([(REPLAYED_TIMESTAMP, value)]);
+        for (headers, expected) in [
+            (Headers::default(), 1_000),
+            (with(b"400"), 400),
+            (with(b"1001"), 1_000),
+            (with(b"x"), 1_000),
+            (with(b"99999999999999999999"), 1_000),
+        ] {
+            assert_eq!(first_sent_ms(&headers, 1_000), expected);
         }
     }
 }

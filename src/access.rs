@@ -103,6 +103,7 @@ pub(crate) fn settings(common: &Common) -> Result<Settings, Failure> {
         treasury_enabled: config.treasury.enabled,
         dedup_retention: config.dedup.retention,
         dedup_margin: config.dedup.margin,
+        attention_after: config.transfers.attention_after,
         store_memory_bytes: usize::try_from(config.store.memory_bytes).unwrap_or(usize::MAX),
         hot_wallets: config.store.hot_wallets as usize,
         housekeeping: Housekeeping {

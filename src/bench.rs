@@ -63,7 +63,8 @@ impl Schedule {
 /// The number of the transfer that an event ends, found by text: the reader must not cost more than the engine.
 fn ended(event: &[u8]) -> Option<u64> {
     const KEY: &str = "\"idempotency_key\":\"t";
-    let event = std::str::from_utf8(event).ok().filter(|event| event.starts_with("{\"event\":\"payment."))?;
+    const ENDS: [&str; 2] = ["{\"event\":\"payment.settled\"", "{\"event\":\"payment.rejected\""];
+    let event = std::str::from_utf8(event).ok().filter(|event| ENDS.iter().any(|end| event.starts_with(end)))?;
     let rest = event.get(event.find(KEY)? + KEY.len()..)?;
     rest.split('"').next()?.parse().ok()
 }

@@ -75,6 +75,8 @@ pub(crate) enum Message {
     Resume(u32),
     /// Proposes records that may be forgotten.
     Sweep(u32, Vec<PaymentId>),
+    /// Proposes timers that seem to be due.
+    Timers(u32, Vec<(i64, PaymentId)>),
     /// A reader found the store of a partition corrupt.
     Corrupt(u32, String),
     /// Kills a partition actor, as chaos does.
@@ -187,6 +189,10 @@ impl Actor for LaneActor {
             }
             Message::Sweep(partition, payments) => {
                 state.lane.offer_sweep(partition, payments);
+                myself.cast(Message::Turn)?;
+            }
+            Message::Timers(partition, due) => {
+                state.lane.offer_timers(partition, due);
                 myself.cast(Message::Turn)?;
             }
             Message::Kill(partition) => {

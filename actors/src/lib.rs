@@ -18,5 +18,7 @@ mod restoring;
 mod settings;
 mod snapshots;
 pub mod socket;
+mod stepper;
 mod supervisor;
+mod timers;
 mod waiters;

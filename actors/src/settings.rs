@@ -31,6 +31,8 @@ pub struct Settings {
     pub dedup_retention: Duration,
     /// How much younger than that a command must be.
     pub dedup_margin: Duration,
+    /// How long a transfer waits for the receiver's partition before it says that it does.
+    pub attention_after: Duration,
     /// Memory for cached blocks and memtables of all stores, in bytes.
     pub store_memory_bytes: usize,
     /// Wallets kept in memory, over all partitions.
@@ -51,6 +53,7 @@ impl Settings {
             treasury_enabled: self.treasury_enabled,
             dedup_retention_ms: millis(self.dedup_retention),
             dedup_margin_ms: millis(self.dedup_margin),
+            attention_after_ms: millis(self.attention_after),
             hot_wallets_max: self.hot_wallets / self.partitions.max(1) as usize,
         }
     }

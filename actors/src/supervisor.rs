@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// The supervised actors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     /// Drives epochs; restarted with its partitions restored from log and stores.
     Lane,
@@ -12,6 +12,20 @@ pub(crate) enum Kind {
     Partition,
     /// Looks after snapshots, retention and old records; restarted with its intervals begun anew.
     Housekeeper,
+    /// Fires what is due; restarted with a look at all of it.
+    Timers,
+}
+
+impl Kind {
+    /// What it is called in metrics.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Kind::Lane => "lane",
+            Kind::Partition => "partition",
+            Kind::Housekeeper => "housekeeper",
+            Kind::Timers => "timers",
+        }
+    }
 }
 
 /// How often an actor may be restarted before its supervisor gives up: so many times within so long.
@@ -19,7 +33,7 @@ pub(crate) fn policy(kind: Kind) -> (usize, Duration) {
     match kind {
         Kind::Lane => (5, Duration::from_secs(60)),
         Kind::Partition => (30, Duration::from_secs(60)),
-        Kind::Housekeeper => (5, Duration::from_secs(600)),
+        Kind::Housekeeper | Kind::Timers => (5, Duration::from_secs(600)),
     }
 }
 

@@ -2,13 +2,11 @@
 //! Time is the test's: what is due is due when the test says so.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use finflow_actors::log::embedded::EmbeddedLog;
-use finflow_actors::{Clock, Housekeeping, Node, Publish, Reading, Settings};
+use finflow_actors::{Housekeeping, Node, Publish, Settings};
 use finflow_ledger::{IdempotencyKey, Payment, Tenant, WalletId};
 use finflow_topologies::Topic;
 use finflow_topologies::log::{Error, Log, Outgoing};
@@ -16,45 +14,20 @@ use finflow_topologies::topics::{partition_of_wallet, payment_id};
 
 use self::commands::{command, open, top_up};
 use self::engine::DEADLINE;
+use self::time::Time;
 
 #[path = "support/commands.rs"]
 mod commands;
 #[path = "support/engine.rs"]
 mod engine;
+#[path = "support/time.rs"]
+mod time;
 
 const PARTITIONS: u32 = 3;
 /// The partition that some tests halt.
 const HALTED: u32 = 2;
 const DAY_MS: i64 = 86_400_000;
 const INTERVAL_MS: i64 = 600_000;
-
-/// A clock that runs like the machine's, ahead of it by what the test says.
-#[derive(Clone, Default)]
-struct Time {
-    ahead_ms: Arc<AtomicI64>,
-    jumped_ms: Arc<AtomicI64>,
-}
-
-impl Time {
-    fn clock(&self) -> Clock {
-        let (time, begun) = (self.clone(), Instant::now());
-        let wall_ms = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock").as_millis() as i64;
-        Clock::new(move || {
-            let monotonic_ms = begun.elapsed().as_millis() as i64 + time.ahead_ms.load(Ordering::SeqCst);
-            Reading { wall_ms: wall_ms + monotonic_ms + time.jumped_ms.load(Ordering::SeqCst), monotonic_ms }
-        })
-    }
-
-    /// Time passes.
-    fn pass(&self, ms: i64) {
-        self.ahead_ms.fetch_add(ms, Ordering::SeqCst);
-    }
-
-    /// Somebody sets the wall clock.
-    fn jump(&self, ms: i64) {
-        self.jumped_ms.fetch_add(ms, Ordering::SeqCst);
-    }
-}
 
 fn settings(dir: &Path, time: &Time) -> Settings {
     Settings {

@@ -12,7 +12,7 @@ use finflow_topologies::Topic;
 use finflow_topologies::log::Log;
 use sha2::{Digest, Sha256};
 
-use self::engine::DEADLINE;
+use self::engine::{DEADLINE, copy};
 use self::orders::{open, top_up};
 
 #[path = "support/engine.rs"]
@@ -148,18 +148,6 @@ fn rot_store(data: &Path) {
     let rows = files(&data.join("state").join(HIT.to_string()), ".sst");
     let largest = rows.iter().max_by_key(|path| fs::metadata(path).expect("a file").len()).expect("rows");
     flip(largest, fs::metadata(largest).expect("a file").len() as usize / 2);
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a directory");
-    for entry in fs::read_dir(from).expect("a directory").map(|entry| entry.expect("an entry")) {
-        let to = to.join(entry.file_name());
-        if entry.file_type().expect("a kind").is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            fs::copy(entry.path(), to).expect("a file");
-        }
-    }
 }
 
 /// The names in a directory, sorted; none where there is no directory.

@@ -49,6 +49,8 @@ pub struct Config {
     pub clock: Clock,
     /// The memory of commands seen.
     pub dedup: Dedup,
+    /// Transfers.
+    pub transfers: Transfers,
     /// The store.
     pub store: Store,
     /// The snapshots.
@@ -182,6 +184,15 @@ pub struct Dedup {
     /// How often all records are read for those that may be forgotten; more than zero.
     #[serde(with = "values::duration")]
     pub sweep_interval: Duration,
+}
+
+/// `[transfers]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Transfers {
+    /// How long one waits for the receiver's partition before it says so; more than zero.
+    #[serde(with = "values::duration")]
+    pub attention_after: Duration,
 }
 
 /// `[store]`

@@ -67,6 +67,7 @@ fn what_is_shown_is_read_back() {
         "dedup.retention=1000d",
         "dedup.margin=36h",
         "dedup.sweep_interval=2h",
+        "transfers.attention_after=5m",
         "topics.retention=off",
         "topics.retention=0",
         "topics.retention=36h",

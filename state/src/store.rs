@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use finflow_ledger::{Currency, Money, WalletId};
+use finflow_ledger::{Currency, Money, PaymentId, WalletId};
 use sha2::{Digest, Sha256};
 
 pub use self::memory::MemoryStore;
 pub use self::rocks::{RocksStore, Shared, is_held};
 use crate::codec;
 use crate::journal::{Broken, EncodedBlock, Head};
-use crate::tables::{Accounts, Holds, Payments, Table, Tag, Wallets};
+use crate::tables::{Accounts, Holds, Payments, Table, Tag, Timers, Wallets};
 
 mod memory;
 mod rocks;
@@ -95,6 +95,17 @@ pub fn visit_rows<T: Table>(store: &dyn Store, mut visit: impl FnMut(T::Key, T::
         }
         after = rows.into_iter().last().map(|(key, _)| key);
     }
+}
+
+/// The first timers that were due between `since_ms` and `now_ms`, both included, in order of time; at most `limit`.
+pub fn due(store: &dyn Store, since_ms: i64, now_ms: i64, limit: usize) -> Result<Vec<(i64, PaymentId)>, Error> {
+    let mut after = Vec::new();
+    if let Some(before_ms) = since_ms.checked_sub(1) {
+        Timers::encode_key(&(before_ms, PaymentId::from_bytes([0xff; 16])), &mut after);
+    }
+    let rows = store.scan(Tag::Timers, Some(&after[..]).filter(|after| !after.is_empty()), limit)?;
+    let keys = rows.iter().map(|(key, _)| Ok(Timers::decode_key(key)?));
+    keys.take_while(|key| !matches!(key, Ok((due_ms, _)) if now_ms < *due_ms)).collect()
 }
 
 /// SHA-256 over every row in key order: equal for stores that hold the same rows, whatever way they came.

@@ -318,7 +318,8 @@ fn tail(log: &str) -> String {
 
 fn ended(events: &[Value]) -> usize {
     let is_end = |line: &&Value| {
-        line["value"]["type"] == "transfer" && line["value"]["event"].as_str().is_some_and(|event| event.starts_with("payment."))
+        let ends = ["payment.settled", "payment.rejected"];
+        line["value"]["type"] == "transfer" && line["value"]["event"].as_str().is_some_and(|event| ends.contains(&event))
     };
     events.iter().filter(is_end).count()
 }

@@ -64,6 +64,7 @@ impl TopologyDriver {
             treasury_enabled: true,
             dedup_retention_ms: 35 * 86_400_000,
             dedup_margin_ms: 3_600_000,
+            attention_after_ms: 60_000,
             hot_wallets_max: 100,
         };
         let log = SimulatedLog::new(partitions);

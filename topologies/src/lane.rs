@@ -191,6 +191,14 @@ impl Lane {
         }
     }
 
+    /// Proposes timers whose time has come; lost with the epoch, they are proposed again. Whoever proposes them has read the store
+    /// alone: those that are gone meanwhile are ignored.
+    pub fn offer_timers(&mut self, partition: u32, due: Vec<(i64, finflow_ledger::PaymentId)>) {
+        if let Some(hosted) = self.hosted.get_mut(&partition) {
+            hosted.due = due;
+        }
+    }
+
     /// Whether there is input that no wave has taken yet.
     pub fn has_input(&self) -> bool {
         !self.is_epoch_full() && self.hosted.values().any(|hosted| hosted.has_input())

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use finflow_ledger::{Coordinates, PaymentId};
 use finflow_state::{Overlay, Store};
+use tracing::warn;
 
 use self::command::Deciding;
 use self::effects::Effects;
@@ -18,6 +19,7 @@ use self::hot::Hot;
 pub use self::rules::Rules;
 pub use self::sight::Layers;
 use self::sight::Sight;
+use self::timer::TIMER_FAILED;
 use crate::halt::Halt;
 use crate::log::Record;
 use crate::wire::v1::{Code, Malformed, Posting, PostingBody, TimeText, dead_letter};
@@ -28,6 +30,7 @@ mod epoch;
 mod hot;
 mod rules;
 mod sight;
+mod timer;
 mod top_up;
 mod transfer;
 mod wallets;
@@ -44,14 +47,21 @@ pub enum Input {
         /// What it says.
         posting: Posting,
     },
+    /// What a payment has asked to be reminded of, if it still is; the time is looked at again.
+    Timer {
+        /// When it is due.
+        due_ms: i64,
+        /// The payment.
+        payment: PaymentId,
+    },
     /// Records whose retention has passed and which may be forgotten; each is checked again.
     Sweep(Vec<PaymentId>),
 }
 
 impl Input {
-    /// Whether it waits in the log until it is consumed.
-    fn is_from_log(&self) -> bool {
-        matches!(self, Input::Command(_) | Input::Posting { offset: Some(_), .. })
+    /// Whether it comes again if it is not consumed: it waits in the log, or as a row.
+    fn may_wait(&self) -> bool {
+        matches!(self, Input::Command(_) | Input::Posting { offset: Some(_), .. } | Input::Timer { .. })
     }
 }
 
@@ -79,24 +89,21 @@ impl Partition {
 
     /// Decides a batch in order and merges the effects of each input into the epoch that came with it.
     ///
-    /// A command that panics, or would cause more than one input may, is dead-lettered; one that was forwarded, here. Whatever else
-    /// goes wrong is a [`Halt`]: the epoch is lost with the error, and the lane drops it whole. Once the epoch is full, it takes
-    /// nothing more from the log.
+    /// A command that panics, or would cause more than one input may, is dead-lettered; one that was forwarded, here. A payment over
+    /// whose timer it panics is left to a human, with its hold kept. Whatever else goes wrong is a [`Halt`]: the epoch is lost with the
+    /// error, and the lane drops it whole. Once the epoch is full, it takes nothing more that can wait.
     pub fn decide(&mut self, work: Work) -> Result<OpenEpoch, Halt> {
         let Work { now_ms, inputs, mut open, layers } = work;
         self.hot.read_ahead(&*self.store)?;
         let now = (now_ms, TimeText::new(now_ms));
         for input in inputs {
-            if open.is_full() && input.is_from_log() {
+            if open.is_full() && input.may_wait() {
                 open.untaken.push(input);
                 continue;
             }
-            self.effects.clear();
-            let decided = catch_unwind(AssertUnwindSafe(|| self.decide_one(&input, &open, &layers, now)));
-            let decided = decided.unwrap_or_else(|panic| Err(Halt::Panic(panic_text(&*panic))));
-            match decided.and_then(|()| self.effects.check()) {
+            match self.attempt(&open, &layers, now, |deciding| deciding.input(&input, &open)) {
                 Ok(()) => {}
-                Err(cause @ (Halt::Panic(_) | Halt::TooLarge(_))) => self.poisoned(&input, now_ms, cause)?,
+                Err(cause @ (Halt::Panic(_) | Halt::TooLarge(_))) => self.poisoned(&input, &open, &layers, now, cause)?,
                 Err(halt) => return Err(halt),
             }
             open.merge(&input, &mut self.effects);
@@ -109,45 +116,66 @@ impl Partition {
         self.hot.retire(overlay);
     }
 
-    fn decide_one(
+    /// The effects of one decision, alone and checked. A panic on the way is caught.
+    fn attempt(
+        &mut self,
+        open: &OpenEpoch,
+        layers: &Layers,
+        (now_ms, at): (i64, TimeText),
+        decide: impl FnOnce(&mut Deciding<'_>) -> Result<(), Halt>,
+    ) -> Result<(), Halt> {
+        self.effects.clear();
+        let sight = Sight { open: &open.overlay, layers, hot: &mut self.hot, store: &*self.store, key: &mut self.key };
+        let mut deciding = Deciding { partition: self.id, rules: &self.rules, now_ms, at, sight, effects: &mut self.effects };
+        let decided = catch_unwind(AssertUnwindSafe(|| decide(&mut deciding)));
+        decided.unwrap_or_else(|panic| Err(Halt::Panic(panic_text(&*panic))))?;
+        self.effects.check()
+    }
+
+    /// Dead-letters a command under the coordinates at which it was read first, and leaves the payment of a timer to a human;
+    /// anything else may be neither.
+    fn poisoned(
         &mut self,
         input: &Input,
         open: &OpenEpoch,
         layers: &Layers,
-        (now_ms, at): (i64, TimeText),
+        now: (i64, TimeText),
+        cause: Halt,
     ) -> Result<(), Halt> {
-        let sight = Sight { open: &open.overlay, layers, hot: &mut self.hot, store: &*self.store, key: &mut self.key };
-        let mut deciding = Deciding { partition: self.id, rules: &self.rules, now_ms, at, sight, effects: &mut self.effects };
-        match input {
-            Input::Command(record) => {
-                let source = Coordinates { partition: self.id, offset: record.offset };
-                deciding.command(record, source, false)
-            }
-            Input::Posting { posting, .. } => {
-                open.check_sequence(self.id, posting)?;
-                deciding.posting(posting)
-            }
-            Input::Sweep(payments) => deciding.sweep(payments),
-        }
-    }
-
-    /// Dead-letters a command under the coordinates at which it was read first; anything else may not be.
-    fn poisoned(&mut self, input: &Input, now_ms: i64, cause: Halt) -> Result<(), Halt> {
         let command = match input {
             Input::Command(record) => Some((record.clone(), Coordinates { partition: self.id, offset: record.offset })),
             Input::Posting { posting, .. } => posting.body.forwarded(),
+            Input::Timer { due_ms, payment } => {
+                warn!(partition = self.id, %payment, %cause, "a timer failed, its payment requires attention");
+                return self.attempt(open, layers, now, |deciding| deciding.escalate(*due_ms, *payment, TIMER_FAILED));
+            }
             Input::Sweep(_) => None,
         };
         let Some((record, source)) = command else { return Err(cause) };
         let code = if matches!(cause, Halt::TooLarge(_)) { Code::TooLarge } else { Code::Panicked };
         let malformed = Malformed { code, message: cause.to_string() };
         self.effects.clear();
-        self.effects.dead_letters.push(dead_letter(&record, source, &malformed, &self.rules.prefix, now_ms));
+        self.effects.dead_letters.push(dead_letter(&record, source, &malformed, &self.rules.prefix, now.0));
         Ok(())
     }
 }
 
 impl Deciding<'_> {
+    fn input(&mut self, input: &Input, open: &OpenEpoch) -> Result<(), Halt> {
+        match input {
+            Input::Command(record) => {
+                let source = Coordinates { partition: self.partition, offset: record.offset };
+                self.command(record, source, false)
+            }
+            Input::Posting { posting, .. } => {
+                open.check_sequence(self.partition, posting)?;
+                self.posting(posting)
+            }
+            Input::Timer { due_ms, payment } => self.timer(*due_ms, *payment),
+            Input::Sweep(payments) => self.sweep(payments),
+        }
+    }
+
     fn posting(&mut self, posting: &Posting) -> Result<(), Halt> {
         let Posting { source, destination, sequence, body } = posting;
         let (payment, correlation) = match body {

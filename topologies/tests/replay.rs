@@ -19,6 +19,7 @@ fn rules() -> Rules {
         treasury_enabled: true,
         dedup_retention_ms: 35 * DAY_MS,
         dedup_margin_ms: 3_600_000,
+        attention_after_ms: 60_000,
         hot_wallets_max: 100,
     }
 }

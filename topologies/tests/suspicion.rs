@@ -51,6 +51,7 @@ impl World {
             treasury_enabled: true,
             dedup_retention_ms: 1_000_000,
             dedup_margin_ms: 1_000,
+            attention_after_ms: 60_000,
             hot_wallets_max: 10,
         });
         let log = SimulatedLog::new(PARTITIONS);

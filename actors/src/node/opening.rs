@@ -22,6 +22,7 @@ use crate::metrics;
 use crate::restoring::{Restorer, clear, directory, move_aside};
 use crate::snapshots::Carrier;
 use crate::socket::Peers;
+use crate::timers;
 
 /// What a node is opened for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -124,7 +125,8 @@ pub(super) fn arguments(inner: &Inner) -> root::Args {
         carrier: inner.carrier.clone(),
         clock: inner.clock.clone(),
     };
-    root::Args { lanes: lanes(inner, &rules), housekeeper }
+    let timers = timers::Args { partitions: inner.partitions.clone(), clock: inner.clock.clone() };
+    root::Args { lanes: lanes(inner, &rules), housekeeper, timers }
 }
 
 fn lanes(inner: &Inner, rules: &Arc<Rules>) -> BTreeMap<u32, Args> {

@@ -1,4 +1,4 @@
-//! The root of the supervision tree: starts the lanes and the housekeeper, and starts one again that has died.
+//! The root of the supervision tree: starts the lanes, the housekeeper and the timers, and starts one again that has died.
 //! Owns them. Receives messages to pass on, and their deaths. When one keeps dying it stops trying, and says so.
 
 use std::collections::BTreeMap;
@@ -9,10 +9,12 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent
 use tracing::{error, warn};
 
 use super::stopping::{DRAIN_MAX, REST_MAX};
-use crate::housekeeper::{self, Housekeeper, Tell};
+use crate::housekeeper::{self, Housekeeper};
 use crate::lane::{self, LaneActor};
 use crate::metrics;
+use crate::stepper::{self, Job, Stepper, Tell};
 use crate::supervisor::{Kind, Restarts};
+use crate::timers::{self, Timers};
 
 /// How long to wait before a lane is started again.
 const RESTART_DELAY: Duration = Duration::from_millis(100);
@@ -23,6 +25,7 @@ pub(super) struct Root;
 pub(super) struct Args {
     pub(super) lanes: BTreeMap<u32, lane::Args>,
     pub(super) housekeeper: housekeeper::Args,
+    pub(super) timers: timers::Args,
 }
 
 pub(super) enum Message {
@@ -32,8 +35,8 @@ pub(super) enum Message {
     Resume(u32),
     /// Starts a lane that has died.
     Restart(u32),
-    /// Starts the housekeeper, which has died.
-    RestartHousekeeper,
+    /// Starts one that works beside the lanes and has died.
+    RestartBeside(Kind),
     /// Lets every lane finish, and tells whether all did in time.
     Drain(RpcReplyPort<bool>),
 }
@@ -41,7 +44,8 @@ pub(super) enum Message {
 pub(super) struct State {
     args: Args,
     lanes: BTreeMap<u32, (ActorRef<lane::Message>, Restarts)>,
-    housekeeper: (ActorRef<housekeeper::Message>, Restarts),
+    /// Those that work beside the lanes.
+    beside: BTreeMap<Kind, (ActorRef<stepper::Message>, Restarts)>,
 }
 
 impl Actor for Root {
@@ -55,8 +59,11 @@ impl Actor for Root {
             let (lane, _) = LaneActor::spawn_linked(None, LaneActor, args.clone(), myself.get_cell()).await?;
             lanes.insert(*id, (lane, Restarts::default()));
         }
-        let housekeeper = (start_housekeeper(&myself, &args).await?, Restarts::default());
-        Ok(State { args, lanes, housekeeper })
+        let mut beside = BTreeMap::new();
+        for kind in [Kind::Housekeeper, Kind::Timers] {
+            beside.insert(kind, (start_beside(kind, &myself, &args).await?, Restarts::default()));
+        }
+        Ok(State { args, lanes, beside })
     }
 
     async fn handle(&self, myself: ActorRef<Message>, message: Message, state: &mut State) -> Result<(), ActorProcessingErr> {
@@ -75,17 +82,21 @@ impl Actor for Root {
                 }
             }
             Message::Restart(id) => state.restart(&myself, id).await,
-            Message::RestartHousekeeper => state.restart_housekeeper(&myself).await,
+            Message::RestartBeside(kind) => state.restart_beside(&myself, kind).await,
             Message::Drain(answer) => {
                 let (drain_ms, rest_ms) = (DRAIN_MAX.as_millis() as u64, REST_MAX.as_millis() as u64);
-                let housekeeper = state.housekeeper.0.clone();
-                let rest = tokio::spawn(async move { ractor::call_t!(housekeeper, housekeeper::Message::Rest, rest_ms).is_ok() });
+                let rest = |beside: ActorRef<stepper::Message>| async move {
+                    ractor::call_t!(beside, stepper::Message::Rest, rest_ms).is_ok()
+                };
+                let beside: Vec<_> = state.beside.values().map(|(beside, _)| tokio::spawn(rest(beside.clone()))).collect();
                 let drain =
                     |lane: ActorRef<lane::Message>| async move { ractor::call_t!(lane, lane::Message::Drain, drain_ms).is_ok() };
                 // All at once: each has the whole time.
                 let lanes: Vec<_> = state.lanes.values().map(|(lane, _)| tokio::spawn(drain(lane.clone()))).collect();
                 // One that a disk holds, or that has been given up, has nothing that would have to be finished.
-                let _ = rest.await;
+                for beside in beside {
+                    let _ = beside.await;
+                }
                 let mut are_drained = true;
                 for lane in lanes {
                     are_drained &= lane.await.unwrap_or(false);
@@ -104,41 +115,52 @@ impl Actor for Root {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         if let SupervisionEvent::ActorFailed(cell, cause) = event {
+            let beside = state.beside.iter().find(|(_, (beside, _))| beside.get_id() == cell.get_id()).map(|(kind, _)| *kind);
             let died = state.lanes.iter().find(|(_, (lane, _))| lane.get_id() == cell.get_id()).map(|(id, _)| *id);
             if let Some(id) = died {
                 warn!(lane = id, %cause, "the lane died");
                 myself.send_after(RESTART_DELAY, move || Message::Restart(id));
-            } else if state.housekeeper.0.get_id() == cell.get_id() {
-                warn!(%cause, "the housekeeper died");
-                myself.send_after(RESTART_DELAY, || Message::RestartHousekeeper);
+            } else if let Some(kind) = beside {
+                warn!(kind = kind.as_str(), %cause, "died");
+                myself.send_after(RESTART_DELAY, move || Message::RestartBeside(kind));
             }
         }
         Ok(())
     }
 }
 
-async fn start_housekeeper(myself: &ActorRef<Message>, args: &Args) -> Result<ActorRef<housekeeper::Message>, ractor::SpawnErr> {
+async fn start_beside(
+    kind: Kind,
+    myself: &ActorRef<Message>,
+    args: &Args,
+) -> Result<ActorRef<stepper::Message>, ractor::SpawnErr> {
     let (root, partitions) = (myself.clone(), args.housekeeper.partitions.clone());
     let tell: Tell = Arc::new(move |partition, message| {
         let lane = partitions.get(&partition).and_then(|committed| committed.condition().lane);
         // A root that is gone has no lanes.
         let _ = lane.map(|lane| root.cast(Message::Tell(lane, message)));
     });
-    let args = (args.housekeeper.clone(), tell);
-    Ok(Housekeeper::spawn_linked(None, Housekeeper, args, myself.get_cell()).await?.0)
+    let job: (Box<dyn Job>, Duration) = match kind {
+        Kind::Timers => (Box::new(Timers::new(args.timers.clone(), tell)), timers::TICK),
+        Kind::Housekeeper | Kind::Lane | Kind::Partition => {
+            (Box::new(Housekeeper::new(args.housekeeper.clone(), tell)), housekeeper::TICK)
+        }
+    };
+    Ok(Stepper::spawn_linked(None, Stepper, job, myself.get_cell()).await?.0)
 }
 
 impl State {
-    async fn restart_housekeeper(&mut self, myself: &ActorRef<Message>) {
-        let (housekeeper, restarts) = &mut self.housekeeper;
-        if !restarts.may_restart(Kind::Housekeeper, Instant::now()) {
-            error!("the housekeeper keeps dying and is given up: no snapshots, no retention, no sweep");
+    async fn restart_beside(&mut self, myself: &ActorRef<Message>, kind: Kind) {
+        let Some((beside, restarts)) = self.beside.get_mut(&kind) else { return };
+        if !restarts.may_restart(kind, Instant::now()) {
+            let left = if kind == Kind::Timers { "nothing that is due" } else { "no snapshots, no retention, no sweep" };
+            error!(kind = kind.as_str(), left, "it keeps dying and is given up");
             return;
         }
-        ::metrics::counter!(metrics::RESTARTS, "kind" => "housekeeper").increment(1);
-        match start_housekeeper(myself, &self.args).await {
-            Ok(fresh) => *housekeeper = fresh,
-            Err(cause) => warn!(%cause, "the housekeeper does not start"),
+        ::metrics::counter!(metrics::RESTARTS, "kind" => kind.as_str()).increment(1);
+        match start_beside(kind, myself, &self.args).await {
+            Ok(fresh) => *beside = fresh,
+            Err(cause) => warn!(kind = kind.as_str(), %cause, "it does not start"),
         }
     }
 

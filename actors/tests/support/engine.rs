@@ -26,6 +26,7 @@ pub(crate) fn settings(dir: &Path) -> Settings {
         treasury_enabled: true,
         dedup_retention: Duration::from_secs(35 * 86_400),
         dedup_margin: Duration::from_secs(3_600),
+        attention_after: Duration::from_secs(60),
         store_memory_bytes: 16 << 20,
         hot_wallets: 100,
         housekeeping: Housekeeping::default(),
@@ -60,4 +61,17 @@ pub(crate) fn audited(node: &Node, wallets: usize) -> Audit {
         assert!(wallet.held().is_zero());
     }
     audit
+}
+
+/// Copies a directory with all that is in it.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a directory");
+    for entry in std::fs::read_dir(from).expect("a directory").map(|entry| entry.expect("an entry")) {
+        let to = to.join(entry.file_name());
+        if entry.file_type().expect("a kind").is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).expect("a file");
+        }
+    }
 }

@@ -179,7 +179,7 @@ impl PaymentState {
         match (self, step) {
             (Received, Step::Apply) => Ok(Applied),
             (Received, Step::Hold) => Ok(Reserved),
-            (Received | Reserved, Step::Reject) => Ok(Rejected),
+            (Received | Reserved | RequiresAttention, Step::Reject) => Ok(Rejected),
             (Reserved, Step::Submit) => Ok(Submitted),
             (Reserved, Step::Cancel) => Ok(Cancelled),
             (Reserved, Step::Expire) => Ok(Expired),
@@ -299,8 +299,8 @@ mod tests {
             reserved Expire expired|reserved Escalate requires_attention|submitted Doubt unknown|submitted Settle settled|\
             submitted Decline failed|submitted Cancel cancelled|submitted Escalate requires_attention|unknown Settle settled|\
             unknown Decline failed|unknown Cancel cancelled|unknown Escalate requires_attention|requires_attention Settle settled|\
-            requires_attention Decline failed|settled Return returned|settled Reverse reversed|settled Refund refunded|\
-            refunded Refund refunded";
+            requires_attention Decline failed|requires_attention Reject rejected|settled Return returned|settled Reverse reversed|\
+            settled Refund refunded|refunded Refund refunded";
         let sorted = |text: &str, by: char| {
             let mut rows: Vec<String> = text.split(by).filter(|row| !row.is_empty()).map(str::to_owned).collect();
             rows.sort();

@@ -68,6 +68,8 @@ pub(super) struct Hosted {
     commands: Queue<Record>,
     postings: Queue<(u64, Posting)>,
     pub(super) sweep: Vec<PaymentId>,
+    /// Timers that seem to be due.
+    pub(super) due: Vec<(i64, PaymentId)>,
     /// Where the next fetch goes on.
     read: Positions,
     /// Since when commands have been withheld.
@@ -87,6 +89,7 @@ impl Hosted {
             commands: Queue::default(),
             postings: Queue::default(),
             sweep: Vec::new(),
+            due: Vec::new(),
             withheld_since_ms: None,
         }
     }
@@ -129,6 +132,7 @@ impl Hosted {
         self.commands.clear();
         self.postings.clear();
         self.sweep.clear();
+        self.due.clear();
         self.read = self.newest().positions;
         self.withheld_since_ms = None;
     }
@@ -175,7 +179,8 @@ impl Hosted {
     }
 
     pub(super) fn has_input(&self) -> bool {
-        let queued = !self.commands.is_empty() || !self.postings.is_empty() || !self.sweep.is_empty();
+        let proposed = !self.sweep.is_empty() || !self.due.is_empty();
+        let queued = proposed || !self.commands.is_empty() || !self.postings.is_empty();
         self.is_running() && queued && self.unapplied.len() < UNAPPLIED_EPOCHS_MAX && !self.is_full()
     }
 
@@ -189,7 +194,9 @@ impl Hosted {
             match input {
                 Input::Command(record) => self.commands.put_back(record),
                 Input::Posting { offset: Some(offset), posting } => self.postings.put_back((offset, posting)),
-                // A partition puts back what came from the log, and nothing else.
+                // Its row is still there, and it is proposed again.
+                Input::Timer { .. } => {}
+                // A partition puts back what comes again, and nothing else.
                 Input::Posting { offset: None, .. } | Input::Sweep(_) => {}
             }
         }
@@ -207,7 +214,8 @@ impl Hosted {
         self.open.take().unwrap_or_else(|| OpenEpoch::new(self.newest().clone()))
     }
 
-    /// The work of round 0: postings first, then commands; each has its own share.
+    /// The work of round 0: postings first, so that an answer comes before its deadline, then timers, then commands; each has its own
+    /// share.
     pub(super) fn wave(&mut self, now_ms: i64, commands_withheld: bool) -> Option<Work> {
         if !self.has_input() {
             return None;
@@ -216,6 +224,7 @@ impl Hosted {
         for (offset, posting) in self.postings.take(WAVE_RECORDS_MAX, WAVE_BYTES_MAX) {
             inputs.push(Input::Posting { offset: Some(offset), posting });
         }
+        inputs.extend(self.due.drain(..).map(|(due_ms, payment)| Input::Timer { due_ms, payment }));
         if !commands_withheld {
             inputs.extend(self.commands.take(WAVE_RECORDS_MAX, WAVE_BYTES_MAX).into_iter().map(Input::Command));
         }

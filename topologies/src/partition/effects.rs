@@ -3,7 +3,7 @@
 //! Effects are merged into the open epoch only when the whole input was decided, so a refusal or a panic leaves nothing behind.
 
 use finflow_ledger::{Account, Currency, Hold, Money, Payment, PaymentId, PaymentState, Wallet};
-use finflow_state::{Payments, Table, Wallets};
+use finflow_state::{Payments, Table, TimerKind, Timers, Wallets};
 
 use crate::halt::Halt;
 use crate::log::Outgoing;
@@ -33,6 +33,8 @@ pub(crate) enum Change {
     PaymentRemoved(PaymentId),
     Hold { payment: PaymentId, hold: Hold },
     HoldRemoved(PaymentId),
+    Timer { due_ms: i64, payment: PaymentId, kind: TimerKind },
+    TimerRemoved { due_ms: i64, payment: PaymentId },
     Account(Account),
 }
 
@@ -105,8 +107,9 @@ impl Change {
         match self {
             Change::Wallet { wallet, .. } => Wallets::size(wallet.id(), wallet),
             Change::Payment { payment, .. } => Payments::size(&payment.id, payment),
+            Change::Timer { due_ms, payment, kind } => Timers::size(&(*due_ms, *payment), kind),
             Change::Hold { .. } | Change::Account(_) => ROW_BYTES,
-            Change::PaymentRemoved(_) | Change::HoldRemoved(_) => 64,
+            Change::PaymentRemoved(_) | Change::HoldRemoved(_) | Change::TimerRemoved { .. } => 64,
         }
     }
 }

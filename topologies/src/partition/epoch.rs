@@ -41,7 +41,7 @@ pub struct OpenEpoch {
     pub(crate) inputs: u64,
     /// What it holds besides its changed rows: events, postings, dead letters and answers, in bytes.
     pub(crate) record_bytes: usize,
-    /// Inputs from the log for which there was no room any more, in order.
+    /// Inputs for which there was no room any more and which come again, in order.
     pub(crate) untaken: Vec<Input>,
 }
 
@@ -128,7 +128,7 @@ impl OpenEpoch {
                 }
                 self.received.insert(posting.source, posting.sequence);
             }
-            Input::Sweep(_) => {}
+            Input::Timer { .. } | Input::Sweep(_) => {}
         }
     }
 
@@ -141,6 +141,8 @@ impl OpenEpoch {
             Change::PaymentRemoved(id) => self.overlay.payments.remove(id),
             Change::Hold { payment, hold } => self.overlay.holds.insert_new(payment, hold),
             Change::HoldRemoved(id) => self.overlay.holds.remove(id),
+            Change::Timer { due_ms, payment, kind } => self.overlay.timers.insert_new((due_ms, payment), kind),
+            Change::TimerRemoved { due_ms, payment } => self.overlay.timers.remove((due_ms, payment)),
             Change::Account(account) => {
                 self.overlay.accounts.put((account.kind(), account.currency()), account.balance().minor())
             }

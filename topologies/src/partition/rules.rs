@@ -17,6 +17,8 @@ pub struct Rules {
     pub dedup_retention_ms: i64,
     /// A command this much younger than the retention is refused as `expired` already, so that clocks may disagree.
     pub dedup_margin_ms: i64,
+    /// How long a transfer waits for the receiver's partition before it says that it does, in milliseconds.
+    pub attention_after_ms: i64,
     /// How many wallets a partition keeps in memory.
     pub hot_wallets_max: usize,
 }
@@ -26,6 +28,12 @@ impl Rules {
     pub fn is_expired(&self, sent_ms: i64, now_ms: i64) -> bool {
         let answers_for_ms = self.dedup_retention_ms.saturating_sub(self.dedup_margin_ms);
         sent_ms < now_ms.saturating_sub(answers_for_ms)
+    }
+
+    /// When a transfer that is still in transit says so. Its timer stands at this time; one that stands at another, because the
+    /// setting was another, finds the payment ended and goes.
+    pub(crate) fn attention_at(&self, payment: &Payment) -> i64 {
+        payment.created_ms.saturating_add(self.attention_after_ms)
     }
 
     /// Whether the record of a command may be forgotten: it has ended, and its retention has passed since then and since the log

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use finflow_ledger::{Account, Currency, Hold, Payment, PaymentId, SystemAccount, Wallet, WalletId};
-use finflow_state::{Accounts, Holds, Overlay, Payments, Store, Table, Wallets};
+use finflow_state::{Accounts, Holds, Overlay, Payments, Store, Table, TimerKind, Timers, Wallets};
 
 use super::hot::Hot;
 use crate::halt::Halt;
@@ -48,6 +48,16 @@ impl Sight<'_> {
             return Ok(row.cloned());
         }
         stored::<Holds>(self.store, self.key, &id)
+    }
+
+    /// What is due then for a payment; `None` where nothing is any more.
+    pub(crate) fn timer(&mut self, due_ms: i64, payment: PaymentId) -> Result<Option<TimerKind>, Halt> {
+        let key = (due_ms, payment);
+        let layered = std::iter::once(self.open).chain(self.layers.iter().map(Arc::as_ref));
+        if let Some(row) = layered.map(|overlay| overlay.timers.get(&key)).find_map(|row| row) {
+            return Ok(row.copied());
+        }
+        stored::<Timers>(self.store, self.key, &key)
     }
 
     /// A system account; one that was never posted to is empty.

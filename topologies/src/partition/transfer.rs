@@ -5,6 +5,7 @@
 //! into `in_transit:{receiver's partition}`, or releases it when the receiver refused. Nothing is ever taken back.
 
 use finflow_ledger::{Money, Payment, PaymentId, PaymentState, Rejection, Step, SystemAccount, Wallet, WalletId};
+use finflow_state::TimerKind;
 
 use super::command::{Deciding, Request, amount_of};
 use super::effects::Change;
@@ -91,6 +92,8 @@ impl Deciding<'_> {
         };
         self.effects.changes.push(Change::Wallet { wallet: payer, born: false });
         self.effects.changes.push(Change::Hold { payment: request.id, hold });
+        let due_ms = self.rules.attention_at(&payment);
+        self.effects.changes.push(Change::Timer { due_ms, payment: request.id, kind: TimerKind::Deadline });
         self.finish(payment, Step::Hold)?;
         self.effects.postings.push((destination, PostingBody::Credit(Box::new(credit))));
         Ok(())
@@ -142,11 +145,16 @@ impl Deciding<'_> {
 
     /// The home's side: captures or releases the hold. An answer for which nothing is held is a broken invariant.
     pub(crate) fn acknowledged(&mut self, receiver: u32, id: PaymentId, outcome: Result<(), Rejection>) -> Result<(), Halt> {
-        let payment = self.sight.payment(id)?.filter(|payment| payment.state == PaymentState::Reserved);
+        let is_open = |payment: &Payment| matches!(payment.state, PaymentState::Reserved | PaymentState::RequiresAttention);
+        let payment = self.sight.payment(id)?.filter(is_open);
         let (Some(mut payment), Some(hold)) = (payment, self.sight.hold(id)?) else { return Err(Halt::NoHold(id)) };
         let Some(mut payer) = self.sight.wallet(&hold.wallet)? else { return Err(Halt::NoHold(id)) };
         let before = payer.ledger();
         self.effects.changes.push(Change::HoldRemoved(id));
+        if payment.state == PaymentState::Reserved {
+            let due_ms = self.rules.attention_at(&payment);
+            self.effects.changes.push(Change::TimerRemoved { due_ms, payment: id });
+        }
         let (step, name) = match outcome {
             Ok(()) => {
                 payer.capture(&hold)?;
@@ -160,14 +168,14 @@ impl Deciding<'_> {
             }
         };
         self.effects.moved(before, payer.ledger())?;
-        let event = terminal_event(&payment, name, hold.amount, self.at);
+        let event = event_of(&payment, name, hold.amount, self.at);
         self.tell(event, Some(payer))?;
         self.advance(payment, step)
     }
 }
 
-/// The home wallet's terminal event, told from the record; a rejection echoes the amount as it was given.
-fn terminal_event(payment: &Payment, name: EventName, amount: Money, at: TimeText) -> Event<'_> {
+/// The home wallet's event, told from the record; a rejection echoes the amount as it was given.
+pub(super) fn event_of(payment: &Payment, name: EventName, amount: Money, at: TimeText) -> Event<'_> {
     let amount = match (name, &payment.amount_given) {
         (EventName::PaymentRejected, Some(given)) => AmountEcho::Text { amount: given, currency: amount.currency().code() },
         _ => AmountEcho::Money(amount),

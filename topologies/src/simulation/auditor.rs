@@ -26,6 +26,8 @@ pub struct Audit {
     seqs: BTreeMap<String, u64>,
     ids: BTreeSet<String>,
     ended: BTreeMap<String, String>,
+    /// Payments that were left to a human.
+    left: BTreeSet<String>,
     credits: BTreeMap<String, String>,
 }
 
@@ -66,7 +68,11 @@ impl Audit {
         if name == "payment.settled" && kind == "top_up" {
             *self.brought_in.entry(text("currency")).or_default() += moved;
         }
-        if name.starts_with("payment.")
+        if name == "payment.requires_attention" {
+            if self.ended.contains_key(&payment) || !self.left.insert(payment.clone()) {
+                self.fault(Kind::LeftTwice, format!("payment {payment} requires attention again, or after its end"));
+            }
+        } else if name.starts_with("payment.")
             && let Some(before) = self.ended.insert(payment.clone(), name.clone())
         {
             let is_settled = before == name && name == "payment.settled";

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use finflow_ledger::{Currency, PaymentId, PaymentState, SystemAccount};
-use finflow_state::{Accounts, MemoryStore, Payments, Store, Wallets, store};
+use finflow_state::{Accounts, MemoryStore, Payments, Store, Timers, Wallets, store};
 use sha2::{Digest, Sha256};
 
 use super::audit;
@@ -30,6 +30,14 @@ pub(super) fn records(log: &SimulatedLog, topic: Topic) -> Vec<Record> {
     let from = |partition| log.range(topic, partition).map_or(0, |range| range.start);
     let all = (0..log.partitions()).filter_map(|partition| log.fetch(topic, partition, from(partition), usize::MAX).ok());
     all.flat_map(|fetched| fetched.records).collect()
+}
+
+/// How many payments have said that they wait for too long.
+pub(super) fn reminders(log: &SimulatedLog) -> u64 {
+    let is_one = |record: &Record| {
+        record.value.as_ref().is_some_and(|value| value.starts_with(br#"{"event":"payment.requires_attention""#))
+    };
+    records(log, Topic::Events).iter().filter(|record| is_one(record)).count() as u64
 }
 
 /// Everything that was ever committed, in 256 bits.
@@ -68,6 +76,11 @@ impl AtRest<'_> {
             if verified.holds != 0 {
                 let text = format!("partition {partition}: {} holds are left", verified.holds);
                 faults.push(Fault::new(Kind::HoldLeft, text));
+            }
+            let mut timers = 0_u64;
+            store::visit_rows::<Timers>(&**held, |_, _| timers += 1)?;
+            if timers != 0 {
+                faults.push(Fault::new(Kind::TimerLeft, format!("partition {partition}: {timers} timers are left")));
             }
             self.read(partition, &**held, &mut states, &mut transit, &mut balances)?;
             faults.extend(self.rebuilt(partition, &**held).err());

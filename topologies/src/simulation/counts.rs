@@ -23,13 +23,15 @@ pub struct Counts {
     pub epochs: u64,
     /// Postings that travelled through the log.
     pub postings: u64,
+    /// Payments that waited for too long and said so.
+    pub reminders: u64,
     /// Inputs that were trimmed once they were in a store.
     pub trims: u64,
 }
 
 impl Counts {
     /// Each count with its name.
-    pub fn named(&self) -> [(&'static str, u64); 10] {
+    pub fn named(&self) -> [(&'static str, u64); 11] {
         [
             ("crashes", self.crashes),
             ("moves", self.moves),
@@ -40,6 +42,7 @@ impl Counts {
             ("acquitted", self.acquitted),
             ("epochs", self.epochs),
             ("postings", self.postings),
+            ("reminders", self.reminders),
             ("trims", self.trims),
         ]
     }
@@ -56,6 +59,7 @@ impl AddAssign for Counts {
         self.acquitted += other.acquitted;
         self.epochs += other.epochs;
         self.postings += other.postings;
+        self.reminders += other.reminders;
         self.trims += other.trims;
     }
 }

@@ -22,6 +22,8 @@ pub enum Kind {
     SettledTwice,
     /// A payment ended twice in another way.
     EndedTwice,
+    /// A payment was left to a human twice, or after it had ended.
+    LeftTwice,
     /// A receiver got one payment twice.
     CreditedTwice,
     /// A wallet's events do not follow each other.
@@ -38,6 +40,8 @@ pub enum Kind {
     RowsWrong,
     /// Something is still held when everything has ended.
     HoldLeft,
+    /// Something is still due when everything has ended.
+    TimerLeft,
     /// A store is not what its journal says.
     StoreDiffers,
     /// What one partition sent on its way is not what the other received.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use finflow_state::{MemoryStore, Store};
+use finflow_state::{MemoryStore, Store, store};
 
 use crate::halt::Halt;
 use crate::lane::{Failure, Lane, Next, Settled};
@@ -14,6 +14,8 @@ use crate::restore::{self, restore};
 use crate::topics::Topic;
 
 const FETCH_BYTES: usize = 64 * 1024;
+/// Timers proposed to a partition at a time.
+const DUE_MAX: usize = 64;
 
 /// A node. Dropping it is a crash: whatever is not in the log or in a store is gone.
 pub struct Node {
@@ -97,6 +99,16 @@ impl Node {
                 }
             }
         }
+    }
+
+    /// Proposes what is due in a partition, as far as its store knows.
+    pub fn remind(&mut self, partition: u32, now_ms: i64) -> Result<(), Halt> {
+        let Some((_, held)) = self.partitions.get(&partition) else { return Ok(()) };
+        let due = store::due(&**held, i64::MIN, now_ms, DUE_MAX)?;
+        if !due.is_empty() {
+            self.lane.offer_timers(partition, due);
+        }
+        Ok(())
     }
 
     /// Decides one round of the open epoch. `lost` names a partition whose actor dies over its work.
@@ -197,6 +209,7 @@ impl Node {
         let mut quiet = 0;
         while quiet < 2 {
             ids.iter().for_each(|id| self.fetch(*id));
+            ids.iter().try_for_each(|id| self.remind(*id, now_ms))?;
             let mut is_busy = false;
             while self.round(now_ms, None).is_some() {
                 is_busy = true;

@@ -81,12 +81,12 @@ impl World {
     /// The new owner works and commits, while the former one decides on what it does not know to be gone.
     fn get_ahead(&mut self, ahead: usize, behind: usize) -> Result<(), Fault> {
         for _ in 0..self.rng.usize(1..4) {
-            work(&mut self.nodes[ahead], self.now_ms);
+            work(&mut self.nodes[ahead], self.now_ms)?;
             self.commit(ahead, true)?;
         }
         for _ in 0..self.rng.usize(1..6) {
             let step = self.rng.u8(100..200);
-            wander(&mut self.nodes[behind], &mut self.rng, step, self.now_ms);
+            wander(&mut self.nodes[behind], &mut self.rng, step, self.now_ms)?;
         }
         Ok(())
     }
@@ -104,7 +104,7 @@ impl World {
         let Some(mut ghost) = self.ghosts.pop() else { return Ok(()) };
         for _ in 0..4 {
             let step = self.rng.u8(100..200);
-            wander(&mut ghost, &mut self.rng, step, self.now_ms);
+            wander(&mut ghost, &mut self.rng, step, self.now_ms)?;
         }
         ghost.close(self.now_ms);
         let is_new = ghost.in_flight().is_some();
@@ -208,18 +208,27 @@ fn stale<'a>(positions: &'a [Claimed], claims: &'a [u64]) -> impl Iterator<Item 
 }
 
 /// Everything up to the next commit: fetch, decide, close.
-pub(super) fn work(node: &mut Node, now_ms: i64) {
+pub(super) fn work(node: &mut Node, now_ms: i64) -> Result<(), Fault> {
     let hosted: Vec<u32> = node.lane.partitions().collect();
-    hosted.into_iter().for_each(|partition| node.fetch(partition));
+    for partition in hosted {
+        node.fetch(partition);
+        remind(node, partition, now_ms)?;
+    }
     while node.round(now_ms, None).is_some() {}
     node.close(now_ms);
+    Ok(())
 }
 
-/// One of the steps that need nothing from the world: fetch, decide - now and then an actor dies over it - or close.
-pub(super) fn wander(node: &mut Node, rng: &mut Rng, step: u8, now_ms: i64) {
+fn remind(node: &mut Node, partition: u32, now_ms: i64) -> Result<(), Fault> {
+    node.remind(partition, now_ms).map_err(|halt| Fault::new(Kind::NotRestored, format!("partition {partition}: {halt}")))
+}
+
+/// One of the steps that need nothing from the world: fetch, propose what is due, decide - now and then an actor dies over it - or close.
+pub(super) fn wander(node: &mut Node, rng: &mut Rng, step: u8, now_ms: i64) -> Result<(), Fault> {
     let hosted: Vec<u32> = node.lane.partitions().collect();
     match step {
-        100..130 => hosted.into_iter().filter(|_| rng.bool()).for_each(|partition| node.fetch(partition)),
+        100..120 => hosted.into_iter().filter(|_| rng.bool()).for_each(|partition| node.fetch(partition)),
+        120..130 => hosted.into_iter().filter(|_| rng.bool()).try_for_each(|partition| remind(node, partition, now_ms))?,
         130..170 => {
             let lost = rng.choice(hosted).filter(|_| rng.u8(..15) == 0);
             node.round(now_ms, lost);
@@ -230,4 +239,5 @@ pub(super) fn wander(node: &mut Node, rng: &mut Rng, step: u8, now_ms: i64) {
             node.close(now_ms);
         }
     }
+    Ok(())
 }

@@ -10,7 +10,7 @@ use finflow_state::{Generation, MemoryStore};
 use sha2::{Digest, Sha256};
 
 use super::Node;
-use super::check::{AtRest, history};
+use super::check::{AtRest, history, reminders};
 use super::counts::Counts;
 use super::fault::{Fault, Kind};
 use super::planted::{Plant, Planted};
@@ -79,6 +79,7 @@ pub fn run_seed(seed: u64, planted: Option<Planted>) -> Outcome {
     }
     let postings = (0..world.log.partitions()).filter_map(|partition| world.log.range(Topic::Postings, partition).ok());
     world.outcome.counts.postings = postings.map(|range| range.end).sum();
+    world.outcome.counts.reminders = reminders(&world.log);
     world.outcome.history = history(&world.log, world.trace);
     world.outcome
 }
@@ -118,6 +119,7 @@ impl World {
             treasury_enabled: true,
             dedup_retention_ms: 35 * DAY_MS,
             dedup_margin_ms: DAY_MS / 24,
+            attention_after_ms: rng.choice([20, 200, 5_000]).unwrap_or_default(),
             hot_wallets_max: rng.usize(1..8),
         };
         let nodes = rng.usize(2..=3);
@@ -192,7 +194,7 @@ impl World {
                 10..20 => self.haunt()?,
                 20..60 => self.apply(index)?,
                 60..100 => self.commit(index, true)?,
-                _ => wander(&mut self.nodes[index], &mut self.rng, step, self.now_ms),
+                _ => wander(&mut self.nodes[index], &mut self.rng, step, self.now_ms)?,
             }
             self.halted()?;
         }
@@ -235,7 +237,7 @@ impl World {
             self.log.set_time(self.now_ms);
             let epochs = self.outcome.counts.epochs;
             for index in 0..self.nodes.len() {
-                work(&mut self.nodes[index], self.now_ms);
+                work(&mut self.nodes[index], self.now_ms)?;
                 self.commit(index, false)?;
                 let hosted: Vec<u32> = self.nodes[index].lane.partitions().collect();
                 let node = &mut self.nodes[index];

@@ -23,6 +23,7 @@ pub enum EventName {
     WalletCredited,
     PaymentSettled,
     PaymentRejected,
+    PaymentRequiresAttention,
 }
 
 impl EventName {
@@ -37,6 +38,7 @@ impl EventName {
             EventName::WalletCredited => "wallet.credited",
             EventName::PaymentSettled => "payment.settled",
             EventName::PaymentRejected => "payment.rejected",
+            EventName::PaymentRequiresAttention => "payment.requires_attention",
         }
     }
 
@@ -51,6 +53,7 @@ impl EventName {
             EventName::WalletCredited => "finflow.wallet.credited.v1",
             EventName::PaymentSettled => "finflow.payment.settled.v1",
             EventName::PaymentRejected => "finflow.payment.rejected.v1",
+            EventName::PaymentRequiresAttention => "finflow.payment.requires_attention.v1",
         }
     }
 }

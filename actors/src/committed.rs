@@ -29,8 +29,8 @@ pub(crate) struct Condition {
     pub(crate) postings_next: u64,
     pub(crate) halted: Option<String>,
     pub(crate) is_quiet: bool,
-    /// It has been assigned to this node and is on its way.
-    pub(crate) is_restoring: bool,
+    /// The lane of this node that it has been assigned to and that brings it here.
+    pub(crate) restored_by: Option<Arc<str>>,
 }
 
 impl Condition {
@@ -43,7 +43,7 @@ impl Condition {
             postings_next: head.positions.postings,
             halted: None,
             is_quiet: true,
-            is_restoring: false,
+            restored_by: None,
         }
     }
 }
@@ -183,6 +183,14 @@ impl Committed {
     pub(crate) fn show(&self, layers: Layers, condition: Condition) {
         *self.layers.write().unwrap_or_else(PoisonError::into_inner) = layers;
         *self.condition.lock().unwrap_or_else(PoisonError::into_inner) = condition;
+    }
+
+    /// Takes the partition out of sight, because the lane that ran it has died: what it had is its own until another one has claimed it.
+    pub(crate) fn suspend(&self, lane: &Arc<str>) {
+        let mut condition = self.condition.lock().unwrap_or_else(PoisonError::into_inner);
+        if condition.lane.as_ref() == Some(lane) {
+            *condition = Condition { lane: None, restored_by: Some(lane.clone()), ..condition.clone() };
+        }
     }
 
     /// Shows the partition as halted: nobody will go on with it in this process.

@@ -15,7 +15,7 @@ use finflow_topologies::log::{self, Commit, Resolution, Session};
 use finflow_topologies::{Halt, Rules};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::sync::{Semaphore, watch};
-use tracing::warn;
+use tracing::{error, warn};
 
 use self::assignment::Adopted;
 use crate::clock::Guard;
@@ -81,6 +81,8 @@ pub(crate) enum Message {
     Corrupt(u32, String),
     /// Kills a partition actor, as chaos does.
     Kill(u32),
+    /// Lets a partition actor stand still, as chaos does.
+    Hang(u32, partition::Hang),
     /// The lane dies over it, as chaos does, and so does the answer.
     Fail(ractor::concurrency::OneshotSender<()>),
     /// Finishes what is in flight, writes the stores, answers and takes no more turns.
@@ -105,6 +107,10 @@ pub(crate) struct State {
     /// So many are restored at a time.
     restores: Arc<Semaphore>,
     actors: BTreeMap<u32, (ActorRef<partition::Message>, Restarts)>,
+    /// Those that have not answered in this turn.
+    hung: Vec<u32>,
+    /// How often those have been replaced that did not answer.
+    hangs: BTreeMap<u32, Restarts>,
     /// A `Turn` is in the mailbox already.
     is_scheduled: Arc<AtomicBool>,
     /// When the open epoch took its first input.
@@ -140,6 +146,8 @@ impl Actor for LaneActor {
             releasing: BTreeSet::new(),
             restores: Arc::new(Semaphore::new(RESTORES_MAX)),
             actors: BTreeMap::new(),
+            hung: Vec::new(),
+            hangs: BTreeMap::new(),
             is_scheduled: Arc::new(AtomicBool::new(false)),
             opened_at: None,
             closed_at: Instant::now(),
@@ -151,6 +159,7 @@ impl Actor for LaneActor {
             args,
         };
         if state.args.log.is_shared() {
+            state.forget_former();
             state.follow_assignment(&myself)?;
         } else {
             // Nothing is taken away: who started the node finds all of it running.
@@ -198,6 +207,12 @@ impl Actor for LaneActor {
             Message::Kill(partition) => {
                 if let Some((actor, _)) = state.actors.get(&partition) {
                     actor.kill();
+                }
+            }
+            Message::Hang(partition, hang) => {
+                if let Some((actor, _)) = state.actors.get(&partition) {
+                    // A dead actor does nothing anyway.
+                    let _ = actor.cast(partition::Message::Hang(hang));
                 }
             }
             Message::Fail(answer) => {
@@ -262,6 +277,21 @@ impl State {
             }
         }
         myself.cast(Message::Turn)?;
+        Ok(())
+    }
+
+    /// Puts another actor in the place of one that does not answer, and halts the partition if that one does not either. The thread
+    /// that the first one keeps is lost until it goes on; what it decides then nobody takes.
+    async fn replace(&mut self, myself: &ActorRef<Message>, id: u32) -> Result<(), ActorProcessingErr> {
+        error!(partition = id, "the partition actor does not answer");
+        ::metrics::counter!(metrics::RESTARTS, "kind" => Kind::Hung.as_str()).increment(1);
+        let actor = self.start(myself, id).await?;
+        if let Some((held, _)) = self.actors.get_mut(&id) {
+            std::mem::replace(held, actor).stop(None);
+        }
+        if !self.hangs.entry(id).or_default().may_restart(Kind::Hung, Instant::now()) {
+            self.halt(id, Halt::Hung);
+        }
         Ok(())
     }
 

@@ -26,6 +26,7 @@ use crate::committed::{Committed, Condition};
 use crate::lane::Message;
 use crate::log::NodeLog;
 use crate::log::embedded::{Disk, LocalDisk};
+use crate::partition::Hang;
 use crate::settings::Settings;
 use crate::snapshots::Carrier;
 use crate::socket::Peers;
@@ -276,7 +277,7 @@ impl Node {
             let condition = committed.condition();
             let state = match &condition.lane {
                 Some(_) => "running",
-                None if condition.is_restoring => "restoring",
+                None if condition.restored_by.is_some() => "restoring",
                 None if self.0.root.is_some() => "elsewhere",
                 None => "stopped",
             };
@@ -341,6 +342,15 @@ impl Node {
     /// Kills a partition actor.
     pub fn kill_partition(&self, partition: u32) {
         self.tell(partition, Message::Kill(partition));
+    }
+
+    /// Lets a partition actor stand still until what is given back is dropped; returns when it does.
+    pub async fn hang_partition(&self, partition: u32) -> std::sync::mpsc::Sender<()> {
+        let (sender, until) = std::sync::mpsc::channel();
+        let (begins, begun) = ractor::concurrency::oneshot();
+        self.tell(partition, Message::Hang(partition, Hang { begins, until: until.into() }));
+        let _ = begun.await;
+        sender
     }
 
     /// Why no epoch begins anywhere, if so: the wall clock is wrong.

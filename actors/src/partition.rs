@@ -19,6 +19,16 @@ pub(crate) struct Args {
 pub(crate) enum Message {
     Decide(Box<Work>, RpcReplyPort<Result<OpenEpoch, Halt>>),
     Retire(Vec<Arc<Overlay>>),
+    /// Stands still, as a disk that does not answer makes it do.
+    Hang(Hang),
+}
+
+/// How chaos makes a partition stand still.
+pub(crate) struct Hang {
+    /// Dropped when it begins.
+    pub(crate) begins: ractor::concurrency::OneshotSender<()>,
+    /// It ends when the other end is dropped.
+    pub(crate) until: std::sync::Mutex<std::sync::mpsc::Receiver<()>>,
 }
 
 impl Actor for PartitionActor {
@@ -40,6 +50,11 @@ impl Actor for PartitionActor {
             Message::Decide(work, answer) => {
                 // The lane may have given the epoch up meanwhile; then nobody waits for the answer.
                 let _ = answer.send(partition.decide(*work));
+            }
+            Message::Hang(Hang { begins, until }) => {
+                drop(begins);
+                // It ends with the other end.
+                let _ = until.lock().map(|until| until.recv());
             }
             Message::Retire(overlays) => overlays.iter().for_each(|overlay| partition.retire(overlay)),
         }

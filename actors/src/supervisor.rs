@@ -10,6 +10,8 @@ pub(crate) enum Kind {
     Lane,
     /// Decides; restarted empty, because everything uncommitted is the lane's.
     Partition,
+    /// A partition that does not answer; its actor is replaced, but not over and over: each keeps a thread.
+    Hung,
     /// Looks after snapshots, retention and old records; restarted with its intervals begun anew.
     Housekeeper,
     /// Fires what is due; restarted with a look at all of it.
@@ -22,6 +24,7 @@ impl Kind {
         match self {
             Kind::Lane => "lane",
             Kind::Partition => "partition",
+            Kind::Hung => "hung",
             Kind::Housekeeper => "housekeeper",
             Kind::Timers => "timers",
         }
@@ -33,6 +36,7 @@ pub(crate) fn policy(kind: Kind) -> (usize, Duration) {
     match kind {
         Kind::Lane => (5, Duration::from_secs(60)),
         Kind::Partition => (30, Duration::from_secs(60)),
+        Kind::Hung => (1, Duration::from_secs(600)),
         Kind::Housekeeper | Kind::Timers => (5, Duration::from_secs(600)),
     }
 }

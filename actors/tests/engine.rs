@@ -177,6 +177,35 @@ async fn a_halt_outlives_its_lane_until_it_is_resumed() {
     node.stop().await;
 }
 
+/// A thread stays with each actor that stands still, so there are more of them than of those.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_partition_that_does_not_answer_is_replaced_once_and_then_halted() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let node = Node::start(settings(dir.path(), 1)).await.expect("a node");
+    node.publish(opened(20, "10")).await.expect("a log");
+    assert!(node.idle(DEADLINE).await);
+    let first = node.hang_partition(0).await;
+    node.publish(opened(30, "10")).await.expect("a log");
+    assert!(node.idle(DEADLINE).await, "{:?}", node.status());
+    check(&node, 30, 0);
+    let second = node.hang_partition(0).await;
+    node.publish(opened(40, "10")).await.expect("a log");
+    assert!(node.idle(DEADLINE).await, "{:?}", node.status());
+    let status = node.status();
+    assert_eq!(status[0].cause.as_deref(), Some("it does not answer"));
+    assert!(status[1..].iter().all(|status| status.commands_lag == 0 && status.cause.is_none()), "the others go on: {status:?}");
+    drop((first, second));
+    node.resume(0).expect("it runs here");
+    let until = Instant::now() + DEADLINE;
+    while node.status()[0].cause.is_some() {
+        assert!(Instant::now() < until, "it is not resumed: {:?}", node.status());
+        node.changed(Duration::from_millis(5)).await;
+    }
+    assert!(node.idle(DEADLINE).await, "{:?}", node.status());
+    check(&node, 40, 0);
+    node.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lane_that_keeps_dying_is_given_up_and_its_partitions_say_so() {
     let dir = tempfile::tempdir().expect("a directory");

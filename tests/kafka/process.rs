@@ -85,7 +85,7 @@ impl Service {
         assert!(sent.expect("a shell").success(), "the service cannot be signalled");
     }
 
-    /// The code that it ends with.
+    /// The code that it ends with; none where a signal ended it.
     pub(crate) fn ended(&mut self) -> Option<i32> {
         eventually(|| self.0.try_wait().expect("a child").ok_or_else(|| "the service runs on".to_owned())).code()
     }

@@ -222,21 +222,25 @@ impl<'a> Three<'a> {
         self.all_end();
     }
 
-    /// The body and code of `/readyz?verbose`.
-    fn ready(&self, name: &'a str) -> (u16, String) {
+    /// The code and body of `/readyz?verbose`.
+    fn ready(&mut self, name: &'a str) -> (u16, String) {
         let log = self.process(name).logged();
         let address = log.lines().find_map(|line| line.split_once("admin listener address=")).expect("a listener").1;
-        let mut stream = TcpStream::connect(address.trim()).expect("a listener");
-        let request = "GET /readyz?verbose HTTP/1.1\r\nhost: finflow\r\nconnection: close\r\n\r\n";
-        stream.write_all(request.as_bytes()).expect("a reader");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer");
+        let asked = TcpStream::connect(address.trim()).and_then(|mut stream| {
+            stream.write_all(b"GET /readyz?verbose HTTP/1.1\r\nhost: finflow\r\nconnection: close\r\n\r\n")?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).map(|_| answer)
+        });
+        let answer = asked.unwrap_or_else(|error| {
+            let ended = self.services.get_mut(name).map(Service::ended);
+            panic!("{name} does not answer: {error}; it ended with {ended:?}:\n{}", tail(&self.process(name).logged()))
+        });
         let code = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a code");
         (code, answer)
     }
 
     pub(crate) fn the_broker_is_gone(&mut self, broker: &Broker) {
-        let becomes = |three: &Three<'_>, due: u16, what: &str| {
+        let becomes = |three: &mut Self, due: u16, what: &str| {
             for name in NAMES {
                 eventually(|| match three.ready(name) {
                     (code, body) if code == due && body.contains(what) => Ok(()),
@@ -248,7 +252,8 @@ impl<'a> Three<'a> {
         self.load();
         broker.stop();
         let begun = Instant::now();
-        becomes(self, 503, &format!("[-]log the brokers {}", self.brokers));
+        let gone = format!("[-]log the brokers {}", self.brokers);
+        becomes(self, 503, &gone);
         println!("    told after {:.1} s", begun.elapsed().as_secs_f64());
         // Once the lease is over, nobody knows whether they are still its own.
         eventually(|| match self.process("three").finflow(&["wallet", "list"]).status.code() {

@@ -66,6 +66,9 @@ pub enum Halt {
     /// The decision panicked on an input that may not be dead-lettered.
     #[error("panic while deciding: {0}")]
     Panic(String),
+    /// Its decisions do not end: a disk that does not answer, or a bug.
+    #[error("it does not answer")]
+    Hung,
     /// The local state cannot be read or continued.
     #[error("state: {0}")]
     State(String),

@@ -313,6 +313,8 @@ pub trait Log: Send + Sync {
 /// One lane's right to commit for the partitions it claims.
 pub trait Session: Send {
     /// Takes over a partition, voids every earlier claim of it, this session's own included, and then reads its position.
+    ///
+    /// [`Error::Unavailable`] where somebody else decides who may claim what and has not given it to this session: it may come.
     fn claim(&mut self, partition: u32) -> Result<Claim, Error>;
 
     /// Gives a partition back.

@@ -58,7 +58,8 @@ impl State {
                 if !self.lane.is_committing() && !self.lane.has_open() {
                     self.finish_drain();
                 }
-                return Ok(());
+                // What it was to be given back for does not wait for the disk.
+                return self.recall_assignment(myself);
             }
             Err(cause) => self.halt(id, cause.into()),
             Ok(()) => {

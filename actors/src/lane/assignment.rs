@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::{Message, RETRY_DELAY, State};
-use crate::committed::Condition;
+use crate::committed::{Committed, Condition};
 use crate::log::Assignment;
 use crate::metrics;
 use crate::supervisor::Restarts;
@@ -50,6 +50,22 @@ impl State {
         }
         myself.cast(Message::Turn)?;
         Ok(())
+    }
+
+    /// What an earlier life of this lane had and this one has not been given is elsewhere.
+    pub(super) fn forget_former(&self) {
+        let kept = self.assignment.borrow().kept();
+        for (id, committed) in &self.args.partitions {
+            if committed.condition().restored_by.as_ref() == Some(&self.args.name) && !kept.contains(id) {
+                self.forget(id);
+            }
+        }
+    }
+
+    /// Shows a partition as elsewhere, and closes its store beside the lane: a disk may take its time.
+    fn forget(&self, id: &u32) {
+        let Some(store) = self.args.partitions.get(id).map(|committed| put_away(committed)) else { return };
+        tokio::task::spawn_blocking(move || drop(store));
     }
 
     /// Takes everything that is assigned, one after the other.
@@ -90,11 +106,7 @@ impl State {
 
     /// Closes a partition's store and releases its claim.
     fn give_back(&mut self, myself: &ActorRef<Message>, id: u32) {
-        let store = self.args.partitions.get(&id).and_then(|committed| {
-            committed.show(Arc::from([]), Condition::default());
-            committed.set_fault(None);
-            committed.close()
-        });
+        let store = self.args.partitions.get(&id).and_then(|committed| put_away(committed));
         self.release(myself, id, store, Duration::ZERO);
         info!(partition = id, "given back");
     }
@@ -115,12 +127,9 @@ impl State {
 
     pub(super) fn released(&mut self, myself: &ActorRef<Message>, id: u32) -> Result<(), ActorProcessingErr> {
         self.releasing.remove(&id);
-        if let Some(committed) = self.args.partitions.get(&id).filter(|_| !self.assignment.borrow().kept().contains(&id)) {
+        if !self.assignment.borrow().kept().contains(&id) {
             // It may have gone while it was waited for.
-            committed.show(Arc::from([]), Condition::default());
-            committed.set_fault(None);
-            let store = committed.close();
-            tokio::task::spawn_blocking(move || drop(store));
+            self.forget(&id);
         }
         self.recall_assignment(myself)
     }
@@ -180,6 +189,16 @@ impl State {
                 self.adopt_later(myself, id, &cause.to_string());
                 return Ok(());
             }
+            // Somebody else has written the position: it concerns this partition and no other.
+            Err(log::Error::Corrupt(cause)) if is_wanted => {
+                self.halt_unrestored(id, &cause);
+                myself.cast(Message::Turn)?;
+                return Ok(());
+            }
+            Err(log::Error::Corrupt(_)) => {
+                self.give_back(myself, id);
+                return Ok(());
+            }
             Err(cause) => return Err(cause.into()),
         };
         if !is_wanted {
@@ -207,20 +226,23 @@ impl State {
                 self.show(id);
             }
             Err(cause) if cause.may_pass() => self.adopt_later(myself, id, &cause.to_string()),
-            Err(cause) => {
-                error!(partition = id, %cause, "halted");
-                if known.is_none() {
-                    ::metrics::counter!(metrics::HALTS).increment(1);
-                }
-                self.claimed.insert(id);
-                if let Some(committed) = self.args.partitions.get(&id) {
-                    let condition = Condition { halted: Some(cause.to_string()), ..Condition::default() };
-                    committed.show(Arc::from([]), condition);
-                }
-            }
+            Err(cause) => self.halt_unrestored(id, &cause.to_string()),
         }
         myself.cast(Message::Turn)?;
         Ok(())
+    }
+
+    /// Shows a partition as halted that is this lane's and cannot be restored.
+    fn halt_unrestored(&mut self, id: u32, cause: &str) {
+        error!(partition = id, cause, "halted");
+        if self.known_halt(id).is_none() {
+            ::metrics::counter!(metrics::HALTS).increment(1);
+        }
+        self.claimed.insert(id);
+        if let Some(committed) = self.args.partitions.get(&id) {
+            committed.set_fault(None);
+            committed.show(Arc::from([]), Condition { halted: Some(cause.to_owned()), ..Condition::default() });
+        }
     }
 
     /// Begins again after a while, if it is still assigned then; meanwhile the readiness names the cause.
@@ -256,7 +278,17 @@ impl State {
 
     fn show_restoring(&self, id: u32, known: Option<String>) {
         if let Some(committed) = self.args.partitions.get(&id) {
-            committed.show(Arc::from([]), Condition { is_restoring: true, halted: known, ..Condition::default() });
+            committed.show(
+                Arc::from([]),
+                Condition { restored_by: Some(self.args.name.clone()), halted: known, ..Condition::default() },
+            );
         }
     }
+}
+
+/// Shows a partition as elsewhere and takes its store away.
+fn put_away(committed: &Committed) -> Option<Arc<RocksStore>> {
+    committed.show(Arc::from([]), Condition::default());
+    committed.set_fault(None);
+    committed.close()
 }

@@ -35,7 +35,11 @@ impl State {
         if self.draining.is_none() && !self.fetch() {
             myself.send_after(RETRY_DELAY, || Message::Turn);
         }
-        let is_withheld = match self.decide_rounds(myself).await {
+        let decided = self.decide_rounds(myself).await;
+        for id in std::mem::take(&mut self.hung) {
+            self.replace(myself, id).await?;
+        }
+        let is_withheld = match decided {
             Ok(is_withheld) => is_withheld,
             Err(strayed) => return self.stand_still(myself, strayed),
         };
@@ -80,7 +84,8 @@ impl State {
         if work.is_empty() {
             return Ok(None);
         }
-        let answers = self.decide(work).await;
+        let (answers, hung) = self.decide(work).await;
+        self.hung = hung;
         Ok(Some(self.lane.merge(answers)))
     }
 
@@ -124,8 +129,8 @@ impl State {
         is_whole
     }
 
-    /// Gives each partition its work, all at once, and takes the answers.
-    async fn decide(&self, work: Vec<(u32, Work)>) -> Vec<Decided> {
+    /// Gives each partition its work, all at once, and takes the answers. Also, the partitions that have not given any in time.
+    async fn decide(&self, work: Vec<(u32, Work)>) -> (Vec<Decided>, Vec<u32>) {
         let mut asked = Vec::with_capacity(work.len());
         for (id, work) in work {
             let (sender, answer) = ractor::concurrency::oneshot();
@@ -133,25 +138,23 @@ impl State {
             let is_sent = self.actors.get(&id).is_some_and(|(actor, _)| actor.cast(message).is_ok());
             asked.push((id, is_sent.then_some(answer)));
         }
-        let mut answers = Vec::with_capacity(asked.len());
+        let (mut answers, mut hung) = (Vec::with_capacity(asked.len()), Vec::new());
+        let deadline = tokio::time::Instant::now() + DECIDE_TIMEOUT;
         for (id, answer) in asked {
-            let answer = match answer {
-                Some(answer) => tokio::time::timeout(DECIDE_TIMEOUT, answer).await,
-                None => {
-                    answers.push((id, Err(Failure::Lost)));
-                    continue;
-                }
-            };
-            answers.push((
-                id,
-                match answer {
-                    Ok(Ok(Ok(open))) => Ok(open),
-                    Ok(Ok(Err(halt))) => Err(Failure::Halted(halt)),
-                    Ok(Err(_)) | Err(_) => Err(Failure::Lost),
+            let decided = match answer {
+                None => Err(Failure::Lost),
+                Some(answer) => match tokio::time::timeout_at(deadline, answer).await {
+                    Ok(Ok(decided)) => decided.map_err(Failure::Halted),
+                    Ok(Err(_)) => Err(Failure::Lost),
+                    Err(_) => {
+                        hung.push(id);
+                        Err(Failure::Lost)
+                    }
                 },
-            ));
+            };
+            answers.push((id, decided));
         }
-        answers
+        (answers, hung)
     }
 
     /// Another turn as soon as there is input to decide, when the open epoch is due, or when the stores should follow.

@@ -119,6 +119,7 @@ impl Actor for Root {
             let died = state.lanes.iter().find(|(_, (lane, _))| lane.get_id() == cell.get_id()).map(|(id, _)| *id);
             if let Some(id) = died {
                 warn!(lane = id, %cause, "the lane died");
+                state.suspend(id);
                 myself.send_after(RESTART_DELAY, move || Message::Restart(id));
             } else if let Some(kind) = beside {
                 warn!(kind = kind.as_str(), %cause, "died");
@@ -142,7 +143,7 @@ async fn start_beside(
     });
     let job: (Box<dyn Job>, Duration) = match kind {
         Kind::Timers => (Box::new(Timers::new(args.timers.clone(), tell)), timers::TICK),
-        Kind::Housekeeper | Kind::Lane | Kind::Partition => {
+        Kind::Housekeeper | Kind::Lane | Kind::Partition | Kind::Hung => {
             (Box::new(Housekeeper::new(args.housekeeper.clone(), tell)), housekeeper::TICK)
         }
     };
@@ -162,6 +163,12 @@ impl State {
             Ok(fresh) => *beside = fresh,
             Err(cause) => warn!(kind = kind.as_str(), %cause, "it does not start"),
         }
+    }
+
+    /// Whatever a dead lane ran may be another process's by now, and is not told any more.
+    fn suspend(&self, id: u32) {
+        let Some(args) = self.args.lanes.get(&id).filter(|args| args.log.is_shared()) else { return };
+        args.partitions.values().for_each(|committed| committed.suspend(&args.name));
     }
 
     async fn restart(&mut self, myself: &ActorRef<Message>, id: u32) {

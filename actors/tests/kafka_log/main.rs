@@ -22,7 +22,7 @@ mod takeover;
 /// The names of lanes that the suite uses.
 const LANES: [&str; 2] = ["lane/0", "lane/1"];
 /// How often a look is repeated until a commit is seen, and the pause between two looks.
-const LOOKS: u32 = 200;
+const LOOKS: u32 = 800;
 const PAUSE: Duration = Duration::from_millis(25);
 /// Commits whose latency is measured, and the records of each.
 const MEASURED_COMMITS: u64 = 200;
@@ -112,6 +112,14 @@ fn a_real_broker_keeps_the_contract() {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         let assigned = Settings::new(&direct, "takeover");
         runtime.block_on(takeover::partitions_that_are_assigned_are_restored_as_at_a_start(&assigned));
+    });
+    timed("a lane that comes back with less answers for no more than that", || {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(takeover::a_lane_that_comes_back_with_less_answers_for_no_more_than_that(&Settings::new(&direct, "less")));
+    });
+    timed("an offset without a stamp halts its partition alone", || {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(takeover::an_offset_without_a_stamp_halts_its_partition_alone(&Settings::new(&direct, "stamp")));
     });
     timed("commits are measured", || commits_are_measured(&mut Cluster::new(&direct, "measured", &armed)));
 }

@@ -10,6 +10,8 @@ use finflow_actors::{Clock, Housekeeping, Node, PartitionStatus, Publish, Settin
 use finflow_state::Generation;
 use finflow_topologies::log::Log;
 use finflow_topologies::{Topic, restore};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 const PARTITIONS: u32 = 4;
 const WALLETS: usize = 32;
@@ -28,6 +30,7 @@ fn settings(cluster: &Cluster, dir: &Path, name: &str) -> Settings {
         treasury_enabled: true,
         dedup_retention: Duration::from_secs(86_400),
         dedup_margin: Duration::from_secs(3_600),
+        attention_after: Duration::from_secs(60),
         store_memory_bytes: 32 << 20,
         hot_wallets: 1_000,
         housekeeping: Housekeeping { snapshots_dir: Some(dir.join("snapshots")), ..Housekeeping::default() },
@@ -78,12 +81,17 @@ fn digests(node: &Node) -> BTreeMap<u32, [u8; 32]> {
     running(node).iter().map(|of| (of.partition, node.digest(of.partition).expect("readable"))).collect()
 }
 
-pub(crate) async fn partitions_that_are_assigned_are_restored_as_at_a_start(cluster: &Cluster) {
-    let dir = tempfile::tempdir().expect("a directory");
+/// Topics with their first blocks.
+fn created(cluster: &Cluster) -> KafkaLog {
     KafkaLog::create_topics(cluster, PARTITIONS, 1).expect("topics");
     let log = KafkaLog::open(cluster.clone()).expect("a log");
     restore::create(&log, Generation([7; 16]), Clock::system().now_ms()).expect("block 0");
+    log
+}
 
+pub(crate) async fn partitions_that_are_assigned_are_restored_as_at_a_start(cluster: &Cluster) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = created(cluster);
     let first = Node::start(settings(cluster, dir.path(), "first")).await.expect("a node");
     first.publish(top_ups(0)).await.expect("published");
     at_rest(&[&first]).await;
@@ -132,4 +140,75 @@ pub(crate) async fn partitions_that_are_assigned_are_restored_as_at_a_start(clus
         lock.try_lock().expect("nobody holds the store of a partition that was given back");
     }
     assert!(again.stop().await && second.stop().await);
+}
+
+/// The lane dies while the group gives a part of its partitions to somebody else: what it showed of them is told no more.
+pub(crate) async fn a_lane_that_comes_back_with_less_answers_for_no_more_than_that(cluster: &Cluster) {
+    let dir = tempfile::tempdir().expect("a directory");
+    drop(created(cluster));
+    let first = Node::start(settings(cluster, dir.path(), "first")).await.expect("a node");
+    first.publish(top_ups(0)).await.expect("published");
+    at_rest(&[&first]).await;
+    let started = tokio::spawn(Node::start(settings(cluster, dir.path(), "second")));
+    until("a partition is wanted back", async || running(&first).len() < PARTITIONS as usize).await;
+    if let Some(of) = running(&first).first() {
+        first.kill_lane(of.partition).await;
+        let answers = |id| first.wallets(id, None, 1).is_ok();
+        until("nobody knows what it has until it has come back", async || !(0..PARTITIONS).any(answers)).await;
+    }
+    let second = started.await.expect("a task").expect("a node");
+    for round in 1..3 {
+        second.publish(top_ups(round)).await.expect("published");
+        at_rest(&[&first, &second]).await;
+    }
+    for id in 0..PARTITIONS {
+        let answers: Vec<bool> = [&first, &second].map(|node| node.wallets(id, None, 1).is_ok()).into();
+        let runs: Vec<bool> = [&first, &second].map(|node| running(node).iter().any(|of| of.partition == id)).into();
+        assert_eq!(answers, runs, "partition {id}");
+    }
+    assert!(first.stop().await && second.stop().await);
+}
+
+/// Somebody sets a committed offset with a tool of Kafka's own: its partition is halted until the position is put back, the others go on.
+pub(crate) async fn an_offset_without_a_stamp_halts_its_partition_alone(cluster: &Cluster) {
+    const HIT: u32 = 1;
+    let dir = tempfile::tempdir().expect("a directory");
+    drop(created(cluster));
+    let node = Node::start(settings(cluster, dir.path(), "first")).await.expect("a node");
+    node.publish(top_ups(0)).await.expect("published");
+    at_rest(&[&node]).await;
+    assert_eq!(node.leave().await, Ok(true), "the group lets others set its offsets once it is empty");
+    assert!(node.stop().await);
+    drop(node);
+
+    let topic = Topic::Commands.name(&cluster.prefix);
+    let tool: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", &cluster.brokers)
+        .set("group.id", &cluster.prefix)
+        .create()
+        .expect("a client");
+    let mut place = TopicPartitionList::new();
+    place.add_partition(&topic, HIT as i32);
+    let before = tool.committed_offsets(place, DEADLINE).expect("a position");
+    let mut set = TopicPartitionList::new();
+    set.add_partition_offset(&topic, HIT as i32, Offset::Offset(1)).expect("a place");
+    tool.commit(&set, CommitMode::Sync).expect("an offset");
+
+    let node = Node::start(settings(cluster, dir.path(), "first")).await.expect("a node");
+    let halted = || node.status()[HIT as usize].cause.clone();
+    until("it is halted", async || halted().is_some_and(|cause| cause.contains("no stamp"))).await;
+    node.publish(top_ups(1)).await.expect("published");
+    until("the others go on", async || {
+        let status = node.status();
+        running(&node).len() == PARTITIONS as usize - 1 && status.iter().all(|of| of.partition == HIT || of.commands_lag == 0)
+    })
+    .await;
+    // Its own member does not let anybody else commit: it leaves once more.
+    assert_eq!(node.leave().await, Ok(true));
+    assert!(node.stop().await);
+    drop(node);
+    tool.commit(&before, CommitMode::Sync).expect("an offset");
+    let node = Node::start(settings(cluster, dir.path(), "first")).await.expect("a node");
+    at_rest(&[&node]).await;
+    assert!(node.stop().await);
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use finflow_state::Stamp;
 
 use super::simulated::Fault;
-use super::{Batch, Claimed, Error, Log, Outgoing, Position, Record, Session, Transaction};
+use super::{Batch, Claim, Claimed, Error, Log, Outgoing, Position, Record, Session, Transaction};
 use crate::topics::Topic;
 
 mod claims;
@@ -107,8 +107,20 @@ fn position(partition: u32, block: u64) -> Position {
     Position { partition, commands: block.saturating_mul(3), block, stamp: stamp(block) }
 }
 
-fn claim(session: &mut dyn Session, partition: u32) -> u64 {
-    session.claim(partition).expect("a session that is not fenced").epoch
+/// Claims a partition, once whoever decides has given it to the session.
+fn claimed<H: Harness + ?Sized>(harness: &mut H, session: &mut dyn Session, partition: u32) -> Claim {
+    let mut tries = 0;
+    loop {
+        match session.claim(partition) {
+            Err(Error::Unavailable(_)) if harness.wait(tries) => tries += 1,
+            claimed => return claimed.expect("a session that is not fenced"),
+        }
+    }
+}
+
+/// The epoch of such a claim.
+fn claim<H: Harness + ?Sized>(harness: &mut H, session: &mut dyn Session, partition: u32) -> u64 {
+    claimed(harness, session, partition).epoch
 }
 
 /// An epoch that brings each partition to block `block`: its number as an event, and another one in the journal.

@@ -26,8 +26,6 @@ use crate::log::Assignment;
 const SERVE_INTERVAL: Duration = Duration::from_millis(50);
 /// How long a lane waits to become a member: longer than a dead member is missed.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long it waits for a partition that it claims and does not have.
-const ASSIGN_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a call may take before the session is given up as hung: longer than all it may wait for by its own deadlines.
 const HUNG_TIMEOUT: Duration = Duration::from_secs(90);
 const DISMISS_PAUSE: Duration = Duration::from_millis(20);
@@ -230,11 +228,9 @@ impl Keeper {
         }
         self.member.join().map_err(unavailable)?;
         self.wait(JOIN_TIMEOUT, Member::has_joined, "the group does not answer")?;
-        let is_settled = |member: &Member| member.may_claim(partition) || member.is_revoked(partition);
-        let elsewhere = "the group has given the partition to another lane";
-        self.wait(ASSIGN_TIMEOUT, is_settled, elsewhere)?;
+        // It may come: whoever waits for it asks again, and keeps nobody else from committing meanwhile.
         if !self.member.may_claim(partition) {
-            return Err(Error::Unavailable(elsewhere.to_owned()));
+            return Err(Error::Unavailable("the group has not given the partition to this lane".to_owned()));
         }
         self.transactor.ready()?;
         let epoch = self.member.claim(partition);
@@ -351,7 +347,15 @@ impl Keeper {
             self.is_over = true;
             return Err(Error::Fenced);
         }
-        let positions = self.member.committed(&still.into_iter().collect::<Vec<_>>())?;
+        let positions = match self.member.committed(&still.into_iter().collect::<Vec<_>>()) {
+            // Somebody else has written them: nobody can tell any more, and whoever claims them anew finds what is wrong with which.
+            Err(Error::Corrupt(cause)) => {
+                warn!(cause, "a doubt cannot be settled");
+                self.is_over = true;
+                return Err(Error::Fenced);
+            }
+            found => found?,
+        };
         self.doubt = None;
         let is_committed = positions.values().any(|position| position.stamp == *stamp);
         Ok(if is_committed { Resolution::Committed } else { Resolution::Aborted })
@@ -359,7 +363,7 @@ impl Keeper {
 }
 
 /// The watchdog is longer than the sum of what one call may wait for on its own: a member's claim, a producer and the offsets.
-const _: () = assert!(SESSION_TIMEOUT.as_secs() < ASSIGN_TIMEOUT.as_secs());
+const _: () = assert!(SESSION_TIMEOUT.as_secs() + JOIN_TIMEOUT.as_secs() < HUNG_TIMEOUT.as_secs());
 
 #[cfg(test)]
 mod tests {

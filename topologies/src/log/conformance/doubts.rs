@@ -1,6 +1,6 @@
 //! Commits that fail, and commits of which nobody knows at first whether they did.
 
-use super::{Faulty, claim, epoch, position, stamp, texts};
+use super::{Faulty, claim, claimed, epoch, position, stamp, texts};
 use crate::log::simulated::Fault;
 use crate::log::{Commit, Error, Resolution};
 use crate::topics::Topic;
@@ -8,7 +8,7 @@ use crate::topics::Topic;
 pub(super) fn an_abort_leaves_nothing(harness: &mut dyn Faulty) {
     let log = harness.open();
     let mut session = log.session("lane/0").expect("a session");
-    let claims = [(0, claim(&mut *session, 0)), (1, claim(&mut *session, 1))];
+    let claims = [(0, claim(harness, &mut *session, 0)), (1, claim(harness, &mut *session, 1))];
     assert_eq!(session.commit(epoch(1, &claims)), Commit::Committed);
     harness.fail_next(Fault::Abort);
     let aborted = session.commit(epoch(2, &claims));
@@ -30,7 +30,7 @@ pub(super) fn about_what_was_not(harness: &mut dyn Faulty) {
 fn settle(harness: &mut dyn Faulty, fault: Fault, settled: Resolution, due: &[&str]) {
     let log = harness.open();
     let mut session = log.session("lane/0").expect("a session");
-    let claims = [(0, claim(&mut *session, 0)), (1, claim(&mut *session, 1))];
+    let claims = [(0, claim(harness, &mut *session, 0)), (1, claim(harness, &mut *session, 1))];
     assert_eq!(session.commit(epoch(1, &claims)), Commit::Committed);
     harness.fail_next(fault);
     let doubt = session.commit(epoch(2, &claims));
@@ -46,7 +46,7 @@ fn settle(harness: &mut dyn Faulty, fault: Fault, settled: Resolution, due: &[&s
     for partition in [0, 1] {
         assert_eq!(texts(harness, &*log, Topic::Events, partition, due.len()), due);
         let mut session = log.session("lane/0").expect("a session");
-        assert_eq!(session.claim(partition).expect("a claim").position, Some(position(partition, 3)));
+        assert_eq!(claimed(harness, &mut *session, partition).position, Some(position(partition, 3)));
     }
 }
 
@@ -54,7 +54,7 @@ pub(super) fn come_first(harness: &mut dyn Faulty) {
     let log = harness.open();
     for (fault, due) in [(Fault::DoubtCommitted, vec!["events 1"]), (Fault::DoubtAborted, vec!["events 1"])] {
         let mut session = log.session("lane/0").expect("a session");
-        let claimed = session.claim(0).expect("a claim");
+        let claimed = claimed(harness, &mut *session, 0);
         let block = claimed.position.map_or(1, |position| position.block + 1);
         harness.fail_next(fault);
         let doubt = session.commit(epoch(block, &[(0, claimed.epoch)]));
@@ -71,7 +71,7 @@ pub(super) fn are_not_guessed(harness: &mut dyn Faulty) {
     for (fault, is_committed) in [(Fault::DoubtCommitted, true), (Fault::DoubtAborted, false)] {
         let mut old = log.session("lane/0").expect("a session");
         harness.give(0, "lane/0");
-        let owned = old.claim(0).expect("a claim");
+        let owned = claimed(harness, &mut *old, 0);
         let block = owned.position.map_or(1, |position| position.block + 1);
         harness.fail_next(fault);
         let doubt = old.commit(epoch(block, &[(0, owned.epoch)]));
@@ -79,7 +79,7 @@ pub(super) fn are_not_guessed(harness: &mut dyn Faulty) {
 
         let mut new = log.session("lane/1").expect("a session");
         harness.give(0, "lane/1");
-        let taken = new.claim(0).expect("a claim");
+        let taken = claimed(harness, &mut *new, 0);
         assert_eq!(taken.position.map(|position| position.block == block).unwrap_or_default(), is_committed);
         assert_eq!(new.commit(epoch(block + 1, &[(0, taken.epoch)])), Commit::Committed);
         // The new owner's position stands where the doubtful one would tell.

@@ -1,6 +1,6 @@
 //! Records: what is written is read, in order, whole, until it is trimmed.
 
-use super::{Harness, PARTITIONS, claim, epoch, outgoing, position, read, text, texts};
+use super::{Harness, PARTITIONS, claim, claimed, epoch, outgoing, position, read, text, texts};
 use crate::log::{Batch, Commit, Error, Headers, Outgoing, Record, Transaction};
 use crate::topics::Topic;
 
@@ -38,7 +38,7 @@ pub(super) fn come_back_as_they_are(harness: &mut dyn Harness) {
 
     let long = Outgoing { headers, ..outgoing(Some("long"), Some(&vec![7; LONG_BYTES])) };
     let mut session = log.session("lane/0").expect("a session");
-    let claim = claim(&mut *session, 2);
+    let claim = claim(harness, &mut *session, 2);
     let batch = Batch { topic: Topic::Dlq, partition: 2, records: vec![long.clone(), long.clone()] };
     let committed = session.commit(Transaction { batches: vec![batch], ..epoch(1, &[(2, claim)]) });
     assert_eq!(committed, Commit::Committed);
@@ -54,7 +54,7 @@ pub(super) fn keep_their_time(harness: &mut dyn Harness) {
     let times = [Some(THEN_MS + 5), Some(THEN_MS), None];
     let records = times.map(|timestamp_ms| Outgoing { timestamp_ms, ..text("a letter") }).to_vec();
     let mut session = log.session("lane/0").expect("a session");
-    let claim = claim(&mut *session, 1);
+    let claim = claim(harness, &mut *session, 1);
     let batches = [Topic::Dlq, Topic::Events].map(|topic| Batch { topic, partition: 1, records: records.clone() });
     let committed = session.commit(Transaction { batches: batches.to_vec(), ..epoch(1, &[(1, claim)]) });
     assert_eq!(committed, Commit::Committed);
@@ -142,7 +142,7 @@ pub(super) fn trimmed_are_gone(harness: &mut dyn Harness) {
 pub(super) fn a_commit_is_seen_whole(harness: &mut dyn Harness) {
     let log = harness.open();
     let mut session = log.session("lane/0").expect("a session");
-    let claims = [(0, claim(&mut *session, 0)), (1, claim(&mut *session, 1))];
+    let claims = [(0, claim(harness, &mut *session, 0)), (1, claim(harness, &mut *session, 1))];
     for block in 1..=3 {
         let mut transaction = epoch(block, &claims);
         let records = vec![text(&format!("first {block}")), text(&format!("second {block}"))];
@@ -163,7 +163,7 @@ pub(super) fn a_commit_is_seen_whole(harness: &mut dyn Harness) {
 pub(super) fn a_commit_is_refused_whole(harness: &mut dyn Harness) {
     let log = harness.open();
     let mut session = log.session("lane/0").expect("a session");
-    let claim = claim(&mut *session, 0);
+    let claim = claim(harness, &mut *session, 0);
     let mut transaction = epoch(1, &[(0, claim)]);
     let partition = log.partitions();
     transaction.batches.push(Batch { topic: Topic::Postings, partition, records: vec![text("nowhere")] });
@@ -177,7 +177,7 @@ pub(super) fn a_commit_is_refused_whole(harness: &mut dyn Harness) {
 pub(super) fn a_restart_keeps_everything(harness: &mut dyn Harness) {
     let log = harness.open();
     let mut session = log.session("lane/0").expect("a session");
-    let claims = [(0, claim(&mut *session, 0)), (2, claim(&mut *session, 2))];
+    let claims = [(0, claim(harness, &mut *session, 0)), (2, claim(harness, &mut *session, 2))];
     for block in 1..=5 {
         log.append(Topic::Commands, 0, vec![text(&format!("command {block}"))]).expect("an append");
         assert_eq!(session.commit(epoch(block, &claims)), Commit::Committed);
@@ -195,10 +195,10 @@ pub(super) fn a_restart_keeps_everything(harness: &mut dyn Harness) {
     }
     let mut session = log.session("lane/0").expect("a session");
     for partition in [0, 2] {
-        let claim = session.claim(partition).expect("a claim");
+        let claim = claimed(harness, &mut *session, partition);
         assert_eq!(claim.position, Some(position(partition, 5)));
         assert_eq!(session.commit(epoch(6, &[(partition, claim.epoch)])), Commit::Committed);
         assert_eq!(texts(harness, &*log, Topic::Events, partition, 6).last().map(String::as_str), Some("events 6"));
     }
-    assert_eq!(session.claim(1).expect("a claim").position, None);
+    assert_eq!(claimed(harness, &mut *session, 1).position, None);
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::sizes::{QUEUE_RECORDS_MAX, UNAPPLIED_EPOCHS_MAX, WAVE_RECORDS_MAX};
+use crate::sizes::{QUEUE_RECORDS_MAX, UNAPPLIED_EPOCHS_MAX, WAVE_COMMANDS_MAX, WAVE_POSTINGS_MAX};
 
 /// One step of a record's way.
 #[derive(Debug, Clone)]
@@ -21,7 +21,7 @@ pub fn edges() -> Vec<Edge> {
     vec![
         edge("commands", "lane", format!("fetch, queue {QUEUE_RECORDS_MAX}")),
         edge("postings", "lane", format!("fetch, queue {QUEUE_RECORDS_MAX}")),
-        edge("lane", "partition", format!("wave, {WAVE_RECORDS_MAX} commands and {WAVE_RECORDS_MAX} postings")),
+        edge("lane", "partition", format!("wave, {WAVE_COMMANDS_MAX} commands and {WAVE_POSTINGS_MAX} postings")),
         edge("partition", "lane", "effects and hand-overs".to_owned()),
         edge("lane", "commit", "one epoch in flight".to_owned()),
         edge("commit", "events", "wallet and payment events".to_owned()),

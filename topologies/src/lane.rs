@@ -30,14 +30,20 @@ mod merge;
 mod queue;
 mod suspicion;
 
-/// How long commands may be withheld from a source whose postings must become level again.
+/// How long commands may be withheld where postings must become level again.
 pub const WITHHELD_MS_MAX: i64 = 1_000;
+/// How long after its beginning that may begin anew: commands wait for a fifth of the time at most.
+pub const WITHHELD_EVERY_MS: i64 = 5_000;
 
 /// One lane.
 pub struct Lane {
     stamp: Stamp,
     hosted: BTreeMap<u32, Hosted>,
     rounds: Rounds,
+    /// When commands began to be withheld.
+    withheld_since_ms: Option<i64>,
+    /// Commands were withheld from the last wave.
+    is_withholding: bool,
     /// A confirmation is in flight, see [`Lane::suspect`].
     is_confirming: bool,
     now_ms: i64,
@@ -92,7 +98,15 @@ impl Lane {
     /// A lane called `name` (its transactional id). `incarnation` tells this life of the lane from every other.
     pub fn new(name: Arc<str>, incarnation: u64) -> Lane {
         let stamp = Stamp { lane: name, incarnation, counter: 0 };
-        Lane { stamp, hosted: BTreeMap::new(), rounds: Rounds::Idle, is_confirming: false, now_ms: 0 }
+        Lane {
+            stamp,
+            hosted: BTreeMap::new(),
+            rounds: Rounds::Idle,
+            withheld_since_ms: None,
+            is_withholding: false,
+            is_confirming: false,
+            now_ms: 0,
+        }
     }
 
     /// Takes in a partition that was restored to the head of its journal after the claim of this epoch. The epoch that is open
@@ -138,6 +152,7 @@ impl Lane {
     /// Drops the open epoch: its inputs are fetched again from where the last epoch, committed or committing, left them.
     pub fn drop_open(&mut self) {
         self.rounds = Rounds::Idle;
+        self.withheld_since_ms = None;
         for hosted in self.hosted.values_mut() {
             hosted.drop_open();
         }
@@ -199,6 +214,11 @@ impl Lane {
         }
     }
 
+    /// Whether commands wait for postings to become level: the sooner an epoch is committed, the sooner they go on.
+    pub fn is_withholding(&self) -> bool {
+        self.is_withholding
+    }
+
     /// Whether there is input that no wave has taken yet.
     pub fn has_input(&self) -> bool {
         !self.is_epoch_full() && self.hosted.values().any(|hosted| hosted.has_input())
@@ -235,6 +255,7 @@ impl Lane {
             Rounds::Idle => {
                 let now_ms = self.now_ms;
                 let withheld = self.withheld(now_ms);
+                self.is_withholding = !withheld.is_empty();
                 let hosted = self.hosted.iter_mut();
                 hosted.filter_map(|(id, hosted)| Some((*id, hosted.wave(now_ms, withheld.contains(id))?))).collect()
             }
@@ -327,7 +348,7 @@ impl Lane {
 
     /// Whether every posting between two partitions of this lane has been received.
     pub fn is_level(&self) -> bool {
-        self.unlevel_sources().next().is_none()
+        self.unlevel_pairs().next().is_none()
     }
 }
 

@@ -3,8 +3,12 @@
 //! A partition stops taking input when its open epoch has reached one of the soft limits. Only one input's effects, and what its
 //! neighbours hand over, come on top of that; a hand-over that would pass a maximum goes through the log instead.
 
-/// Commands and postings that one partition takes into one wave, each. Between two waves an epoch may be closed.
-pub const WAVE_RECORDS_MAX: usize = 128;
+/// Commands that one partition takes into one wave. Between two waves an epoch may be closed.
+pub const WAVE_COMMANDS_MAX: usize = 128;
+/// Commands that it takes while postings are left: what has begun elsewhere comes first, but not alone.
+pub const WAVE_COMMANDS_MIN: usize = 32;
+/// Postings that it takes into one wave: a command leads to two at most, so that they can never gather for long.
+pub const WAVE_POSTINGS_MAX: usize = 512;
 /// So many bytes of them, each, but at least one record.
 pub const WAVE_BYTES_MAX: usize = 512 * 1024;
 /// A partition stops taking input when the block of its open epoch is this long, in bytes.

@@ -91,7 +91,7 @@ impl World {
         }
         let payer = wallet(home);
         driver.send(&format!(
-            r#"{{"type":"top_up","tenant":"acme","idempotency_key":"t","wallet":"{payer}","amount":"10","currency":"AED","source":{{}}}}"#
+            r#"{{"type":"top_up","tenant":"acme","idempotency_key":"t","wallet":"{payer}","amount":"10","currency":"AED","source":{{"account":"till"}}}}"#
         ));
         assert_eq!(driver.run(), Ok(()));
         World { driver, mines, home }

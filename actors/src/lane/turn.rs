@@ -95,7 +95,8 @@ impl State {
     /// committed at once, a steady stream once an interval, and a backlog in epochs that gather several intervals long.
     pub(super) fn is_due(&self) -> bool {
         let interval = self.args.epoch_interval;
-        let is_quiet = !self.lane.has_input() && interval <= self.closed_at.elapsed();
+        let is_waiting = !self.lane.has_input() || self.lane.is_withholding();
+        let is_quiet = is_waiting && interval <= self.closed_at.elapsed();
         let is_ripe = |opened_at: Instant| is_quiet || interval * INTERVALS_MAX <= opened_at.elapsed();
         let is_asked = self.lane.is_full() || self.lane.has_suspect() || self.draining.is_some();
         is_asked || self.opened_at.is_some_and(is_ripe)

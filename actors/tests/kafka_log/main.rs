@@ -115,7 +115,8 @@ fn a_real_broker_keeps_the_contract() {
     });
     timed("a lane that comes back with less answers for no more than that", || {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        runtime.block_on(takeover::a_lane_that_comes_back_with_less_answers_for_no_more_than_that(&Settings::new(&direct, "less")));
+        runtime
+            .block_on(takeover::a_lane_that_comes_back_with_less_answers_for_no_more_than_that(&Settings::new(&direct, "less")));
     });
     timed("an offset without a stamp halts its partition alone", || {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");

@@ -10,7 +10,7 @@ use super::queue::{Queue, Weighed};
 use crate::halt::Halt;
 use crate::log::{Fetched, Record};
 use crate::partition::{Input, Layers, OpenEpoch, Outcome, Work};
-use crate::sizes::{UNAPPLIED_EPOCHS_MAX, WAVE_BYTES_MAX, WAVE_RECORDS_MAX};
+use crate::sizes::{UNAPPLIED_EPOCHS_MAX, WAVE_BYTES_MAX, WAVE_COMMANDS_MAX, WAVE_COMMANDS_MIN, WAVE_POSTINGS_MAX};
 use crate::wire::v1::Posting;
 
 /// How a hosted partition is.
@@ -72,8 +72,6 @@ pub(super) struct Hosted {
     pub(super) due: Vec<(i64, PaymentId)>,
     /// Where the next fetch goes on.
     read: Positions,
-    /// Since when commands have been withheld.
-    pub(super) withheld_since_ms: Option<i64>,
 }
 
 impl Hosted {
@@ -90,7 +88,6 @@ impl Hosted {
             postings: Queue::default(),
             sweep: Vec::new(),
             due: Vec::new(),
-            withheld_since_ms: None,
         }
     }
 
@@ -134,7 +131,6 @@ impl Hosted {
         self.sweep.clear();
         self.due.clear();
         self.read = self.newest().positions;
-        self.withheld_since_ms = None;
     }
 
     pub(super) fn wants(&self) -> Wants {
@@ -221,12 +217,13 @@ impl Hosted {
             return None;
         }
         let mut inputs = Vec::new();
-        for (offset, posting) in self.postings.take(WAVE_RECORDS_MAX, WAVE_BYTES_MAX) {
+        for (offset, posting) in self.postings.take(WAVE_POSTINGS_MAX, WAVE_BYTES_MAX) {
             inputs.push(Input::Posting { offset: Some(offset), posting });
         }
         inputs.extend(self.due.drain(..).map(|(due_ms, payment)| Input::Timer { due_ms, payment }));
         if !commands_withheld {
-            inputs.extend(self.commands.take(WAVE_RECORDS_MAX, WAVE_BYTES_MAX).into_iter().map(Input::Command));
+            let commands_max = if self.postings.is_empty() { WAVE_COMMANDS_MAX } else { WAVE_COMMANDS_MIN };
+            inputs.extend(self.commands.take(commands_max, WAVE_BYTES_MAX).into_iter().map(Input::Command));
         }
         if !self.sweep.is_empty() {
             inputs.push(Input::Sweep(std::mem::take(&mut self.sweep)));

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::growth::Growth;
 use super::hosted::Hosted;
-use super::{Decided, Failure, Lane, Next, Rounds, WITHHELD_MS_MAX};
+use super::{Decided, Failure, Lane, Next, Rounds, WITHHELD_EVERY_MS, WITHHELD_MS_MAX};
 use crate::halt::Halt;
 use crate::partition::{Input, Work, held};
 use crate::sizes::{BLOCK_BYTES_MAX, RECORDS_BYTES_MAX, UNAPPLIED_EPOCHS_MAX};
@@ -91,35 +91,34 @@ impl Lane {
         work
     }
 
-    /// The sources whose commands wait, for at most [`WITHHELD_MS_MAX`], until their pairs on this lane are level again.
+    /// The partitions whose commands wait until their pairs on this lane are level again, for [`WITHHELD_MS_MAX`] out of
+    /// [`WITHHELD_EVERY_MS`] at most.
+    ///
+    /// Both ends of such a pair wait: a command of its destination leads to answers that would have to go behind the others.
     pub(super) fn withheld(&mut self, now_ms: i64) -> BTreeSet<u32> {
-        let unlevel: BTreeSet<u32> = self.unlevel_sources().collect();
-        let mut withheld = BTreeSet::new();
-        for (id, hosted) in &mut self.hosted {
-            if !unlevel.contains(id) {
-                hosted.withheld_since_ms = None;
-                continue;
-            }
-            let since_ms = *hosted.withheld_since_ms.get_or_insert(now_ms);
-            if now_ms.saturating_sub(since_ms) < WITHHELD_MS_MAX {
-                withheld.insert(*id);
-            }
+        let unlevel: BTreeSet<u32> = self.unlevel_pairs().flat_map(|(source, destination)| [source, destination]).collect();
+        if unlevel.is_empty() {
+            self.withheld_since_ms = None;
+            return unlevel;
         }
-        withheld
+        let is_recent = |since_ms: &i64| now_ms.saturating_sub(*since_ms) < WITHHELD_EVERY_MS;
+        let since_ms = self.withheld_since_ms.filter(is_recent).unwrap_or(now_ms);
+        self.withheld_since_ms = Some(since_ms);
+        if now_ms.saturating_sub(since_ms) < WITHHELD_MS_MAX { unlevel } else { BTreeSet::new() }
     }
 
-    /// The partitions with a posting on its way through the log to a running partition of this very lane.
-    pub(super) fn unlevel_sources(&self) -> impl Iterator<Item = u32> {
-        self.hosted.iter().filter(|(id, hosted)| self.is_unlevel(**id, hosted)).map(|(id, _)| *id)
-    }
-
-    fn is_unlevel(&self, id: u32, hosted: &Hosted) -> bool {
-        let head = hosted.newest();
-        let changed = hosted.open.iter().flat_map(|open| open.sent.iter());
-        head.sent.iter().chain(changed).any(|(destination, sequence)| {
-            let destination = self.hosted.get(destination).filter(|destination| destination.is_running());
-            destination.is_some_and(|destination| received(destination, id) < *sequence)
+    /// Pairs with a posting on its way through the log from a partition of this lane to a running one of this very lane.
+    pub(super) fn unlevel_pairs(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.hosted.iter().flat_map(|(source, hosted)| {
+            let changed = hosted.open.iter().flat_map(|open| open.sent.iter());
+            let sent = hosted.newest().sent.iter().chain(changed);
+            sent.filter(|(to, sequence)| self.is_on_its_way(*source, **to, **sequence)).map(|(to, _)| (*source, *to))
         })
+    }
+
+    fn is_on_its_way(&self, source: u32, destination: u32, sequence: u64) -> bool {
+        let destination = self.hosted.get(&destination).filter(|destination| destination.is_running());
+        destination.is_some_and(|destination| received(destination, source) < sequence)
     }
 }
 

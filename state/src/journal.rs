@@ -6,7 +6,7 @@ pub use self::block::{BlockError, EncodedBlock};
 pub use self::head::{Broken, Head};
 pub use self::header::{Generation, Header, Positions, Stamp};
 
-pub(crate) use self::block::encode_header;
+pub(crate) use self::block::{Rows, encode_header, write_row};
 
 mod block;
 mod head;

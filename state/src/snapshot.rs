@@ -16,8 +16,9 @@ use sha2::{Digest, Sha256};
 use self::directory::Directory;
 pub use self::manifest::{Entry, Manifest, Name};
 use crate::journal::{Generation, Head};
+use crate::sealed;
 
-mod directory;
+pub(crate) mod directory;
 mod manifest;
 
 /// Snapshots kept of each partition: should the newest be damaged, there is the one before.
@@ -155,7 +156,7 @@ impl Snapshots {
                 return Ok(());
             }
         }
-        let aside = format!("{DAMAGED}/{}", manifest::hex(&entry.sha256));
+        let aside = format!("{DAMAGED}/{}", sealed::hex(&entry.sha256));
         self.directory.rename(&object, &aside)?;
         Err(Error::Damaged(format!("{} is not what its manifest says; it lies in {aside} now", entry.name)))
     }
@@ -206,7 +207,7 @@ fn is_immutable(name: &str) -> bool {
 }
 
 fn object(sha256: &[u8; 32]) -> String {
-    format!("{FILES}/{}", manifest::hex(sha256))
+    format!("{FILES}/{}", sealed::hex(sha256))
 }
 
 fn file_names(dir: &Path) -> Result<Vec<String>, Error> {

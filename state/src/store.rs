@@ -108,25 +108,93 @@ pub fn due(store: &dyn Store, since_ms: i64, now_ms: i64, limit: usize) -> Resul
     keys.take_while(|key| !matches!(key, Ok((due_ms, _)) if now_ms < *due_ms)).collect()
 }
 
+/// Calls `visit` with every row as it stands, tables by tag and rows by key.
+pub fn visit_raw<E: From<Error>>(store: &dyn Store, mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), E>) -> Result<(), E> {
+    let mut rows = Rows::new(store);
+    while let Some((key, value)) = rows.next()? {
+        visit(&key, &value)?;
+    }
+    Ok(())
+}
+
+/// Calls `visit` with each row that turns what `from` holds into what `to` holds: key, and value or `None` where it is removed.
+pub fn visit_differences<E: From<Error>>(
+    from: &dyn Store,
+    to: &dyn Store,
+    mut visit: impl FnMut(&[u8], Option<&[u8]>) -> Result<(), E>,
+) -> Result<(), E> {
+    let (mut from, mut to) = (Rows::new(from), Rows::new(to));
+    let (mut old, mut new) = (from.next()?, to.next()?);
+    loop {
+        match (&old, &new) {
+            (None, None) => return Ok(()),
+            (Some((key, _)), new_row) if new_row.as_ref().is_none_or(|(new_key, _)| key < new_key) => {
+                visit(key, None)?;
+                old = from.next()?;
+            }
+            (old_row, Some((key, value))) => {
+                let is_there = old_row.as_ref().is_some_and(|(old_key, _)| old_key == key);
+                if old_row.as_ref() != new.as_ref() {
+                    visit(key, Some(value))?;
+                }
+                if is_there {
+                    old = from.next()?;
+                }
+                new = to.next()?;
+            }
+            (Some(_), None) => old = from.next()?,
+        }
+    }
+}
+
+/// The rows of a store in order, read a page at a time.
+struct Rows<'a> {
+    store: &'a dyn Store,
+    /// The tables that are not read yet.
+    tags: std::slice::Iter<'static, Tag>,
+    /// The table being read; `None` before the first.
+    tag: Option<Tag>,
+    after: Option<Vec<u8>>,
+    page: std::vec::IntoIter<RawRow>,
+    is_last: bool,
+}
+
+impl<'a> Rows<'a> {
+    fn new(store: &'a dyn Store) -> Rows<'a> {
+        let (tags, page) = (Tag::ROWS.iter(), Vec::new().into_iter());
+        Rows { store, tags, tag: None, after: None, page, is_last: true }
+    }
+
+    fn next(&mut self) -> Result<Option<RawRow>, Error> {
+        loop {
+            if let Some(row) = self.page.next() {
+                if self.page.len() == 0 {
+                    self.after = Some(row.0.clone());
+                }
+                return Ok(Some(row));
+            }
+            if self.is_last {
+                let Some(tag) = self.tags.next() else { return Ok(None) };
+                (self.tag, self.after) = (Some(*tag), None);
+            }
+            let Some(tag) = self.tag else { return Ok(None) };
+            let page = self.store.scan(tag, self.after.as_deref(), SCAN_ROWS)?;
+            self.is_last = page.len() < SCAN_ROWS;
+            self.page = page.into_iter();
+        }
+    }
+}
+
 /// SHA-256 over every row in key order: equal for stores that hold the same rows, whatever way they came.
 pub fn digest(store: &dyn Store) -> Result<[u8; 32], Error> {
     let mut digest = Sha256::new();
-    for tag in Tag::ROWS {
-        let mut after: Option<Vec<u8>> = None;
-        loop {
-            let rows = store.scan(tag, after.as_deref(), SCAN_ROWS)?;
-            for (key, value) in &rows {
-                digest.update((key.len() as u32).to_le_bytes());
-                digest.update(key);
-                digest.update((value.len() as u32).to_le_bytes());
-                digest.update(value);
-            }
-            if rows.len() < SCAN_ROWS {
-                break;
-            }
-            after = rows.into_iter().last().map(|(key, _)| key);
-        }
-    }
+    visit_raw(store, |key, value| {
+        digest.update((key.len() as u32).to_le_bytes());
+        digest.update(key);
+        digest.update((value.len() as u32).to_le_bytes());
+        digest.update(value);
+        Ok::<(), Error>(())
+    })?;
     Ok(digest.finalize().into())
 }
 

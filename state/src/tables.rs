@@ -4,6 +4,7 @@ use std::hash::Hash;
 
 pub use self::accounts::Accounts;
 pub use self::holds::Holds;
+pub use self::origins::{End, Origin, Origins};
 pub use self::payments::Payments;
 pub use self::timers::{TimerKind, Timers};
 pub use self::wallets::Wallets;
@@ -11,6 +12,7 @@ use crate::codec;
 
 mod accounts;
 mod holds;
+mod origins;
 mod payments;
 mod timers;
 mod wallets;
@@ -31,11 +33,19 @@ pub enum Tag {
     Timers = 4,
     /// System accounts by kind and currency.
     Accounts = 5,
+    /// Where the application came from, by its former generation.
+    Origins = 6,
 }
 
 impl Tag {
     /// The tables that blocks carry.
-    pub const ROWS: [Tag; 5] = [Tag::Wallets, Tag::Payments, Tag::Holds, Tag::Timers, Tag::Accounts];
+    pub const ROWS: [Tag; 6] = [Tag::Wallets, Tag::Payments, Tag::Holds, Tag::Timers, Tag::Accounts, Tag::Origins];
+
+    /// The table of the row with this key.
+    pub fn of(key: &[u8]) -> Option<Tag> {
+        let first = key.first()?;
+        Tag::ROWS.into_iter().find(|tag| *tag as u8 == *first)
+    }
 }
 
 /// One table: how its keys and values are written.

@@ -15,6 +15,8 @@ pub enum SystemAccount {
     Suspense,
     /// Fees earned.
     Fees,
+    /// What a partition was given or had taken from it when the number of partitions changed; over all partitions it sums to zero.
+    Rescale,
 }
 
 impl fmt::Display for SystemAccount {
@@ -24,6 +26,7 @@ impl fmt::Display for SystemAccount {
             SystemAccount::InTransit(partition) => write!(f, "in_transit:{partition}"),
             SystemAccount::Suspense => f.write_str("suspense"),
             SystemAccount::Fees => f.write_str("fees"),
+            SystemAccount::Rescale => f.write_str("rescale"),
         }
     }
 }

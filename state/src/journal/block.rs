@@ -11,6 +11,9 @@ use crate::overlay::Overlay;
 
 const FORMAT: u8 = 1;
 const CHECKSUM_BYTES: usize = 4;
+/// The rows of block 0.
+const COUNT_KEY: [u8; 1] = [0];
+const DUMP_KEY: [u8; 1] = [1];
 
 /// Why bytes are not a block.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,8 +49,26 @@ impl EncodedBlock {
         finish(out, rows_at, header.clone())
     }
 
-    /// Block 0 of a partition: it holds the generation, and as its only row the partition count.
+    /// Writes a block of rows as they stand: key, and value or `None` where the row is removed.
+    pub fn of_rows<'a>(header: &Header, rows: impl IntoIterator<Item = (&'a [u8], Option<&'a [u8]>)>) -> EncodedBlock {
+        let mut out = start(header, 0);
+        let rows_at = out.len();
+        rows.into_iter().for_each(|(key, value)| write_row(&mut out, key, value));
+        finish(out, rows_at, header.clone())
+    }
+
+    /// Block 0 of a partition: it holds the generation, and as a row the partition count.
     pub fn genesis(generation: Generation, partition: u32, partitions: u32, at_ms: i64) -> EncodedBlock {
+        EncodedBlock::begin(generation, partition, partitions, at_ms, None)
+    }
+
+    /// Block 0 of a partition whose state is brought here from the dump of this id. Until the last block of that, in which all
+    /// partitions share one transaction, nothing of it may be served.
+    pub fn import(generation: Generation, partition: u32, partitions: u32, at_ms: i64, dump: [u8; 32]) -> EncodedBlock {
+        EncodedBlock::begin(generation, partition, partitions, at_ms, Some(dump))
+    }
+
+    fn begin(generation: Generation, partition: u32, partitions: u32, at_ms: i64, dump: Option<[u8; 32]>) -> EncodedBlock {
         let stamp = Stamp::genesis();
         let header = Header {
             generation,
@@ -62,14 +83,25 @@ impl EncodedBlock {
         };
         let mut out = start(&header, 64);
         let rows_at = out.len();
-        write_row(&mut out, &[0], Some(&partitions.to_le_bytes()));
+        write_row(&mut out, &COUNT_KEY, Some(&partitions.to_le_bytes()));
+        if let Some(dump) = dump {
+            write_row(&mut out, &DUMP_KEY, Some(&dump));
+        }
         finish(out, rows_at, header)
     }
 
     /// The partition count that block 0 holds.
     pub fn partition_count(&self) -> Option<u32> {
-        let (_, value) = self.rows().next().filter(|(key, _)| *key == [0])?;
-        Some(u32::from_le_bytes(value?.try_into().ok()?))
+        Some(u32::from_le_bytes(self.row_of_genesis(COUNT_KEY)?.try_into().ok()?))
+    }
+
+    /// The id of the dump from which the partition's state is brought, which block 0 holds.
+    pub fn dump(&self) -> Option<[u8; 32]> {
+        self.row_of_genesis(DUMP_KEY)?.try_into().ok()
+    }
+
+    fn row_of_genesis(&self, key: [u8; 1]) -> Option<&[u8]> {
+        self.rows().find(|(found, _)| self.header.number == 0 && **found == key)?.1
     }
 
     /// Checks the bytes of a block.
@@ -108,7 +140,8 @@ impl EncodedBlock {
     }
 }
 
-struct Rows<'a>(&'a [u8]);
+/// Rows as a block and a dump have them.
+pub(crate) struct Rows<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Iterator for Rows<'a> {
     type Item = (&'a [u8], Option<&'a [u8]>);
@@ -143,7 +176,8 @@ fn start(header: &Header, rows_estimate: usize) -> Vec<u8> {
     out
 }
 
-fn write_row(out: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
+/// Appends a row; a key is at most 65,535 bytes long.
+pub(crate) fn write_row(out: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
     out.extend_from_slice(&(key.len() as u16).to_le_bytes());
     out.extend_from_slice(&value.map_or(0, |value| value.len() as u32 + 1).to_le_bytes());
     out.extend_from_slice(key);

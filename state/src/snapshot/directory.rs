@@ -12,22 +12,22 @@ use super::{Error, io_error};
 
 /// A directory of objects; names are relative paths.
 #[derive(Debug, Clone)]
-pub(super) struct Directory {
+pub(crate) struct Directory {
     root: PathBuf,
 }
 
 impl Directory {
-    pub(super) fn new(root: &Path) -> Directory {
+    pub(crate) fn new(root: &Path) -> Directory {
         Directory { root: root.to_owned() }
     }
 
-    pub(super) fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
     /// Keeps the file `from` as the object `name`: by a hard link where that is possible, else by a copy. An object of that name
     /// stays, and counts as written now, so that nobody takes it for forgotten.
-    pub(super) fn put(&self, name: &str, from: &Path) -> Result<(), Error> {
+    pub(crate) fn put(&self, name: &str, from: &Path) -> Result<(), Error> {
         let path = self.root.join(name);
         let parent = self.make_parent(&path)?;
         match fs::hard_link(from, &path) {
@@ -42,7 +42,7 @@ impl Directory {
     }
 
     /// Writes an object that must not be there yet; `false` where it is.
-    pub(super) fn create(&self, name: &str, bytes: &[u8]) -> Result<bool, Error> {
+    pub(crate) fn create(&self, name: &str, bytes: &[u8]) -> Result<bool, Error> {
         let path = self.root.join(name);
         let parent = self.make_parent(&path)?;
         let hidden = hidden(&path);
@@ -64,7 +64,7 @@ impl Directory {
     }
 
     /// Opens an object. One that is missing is a damage of what names it.
-    pub(super) fn get(&self, name: &str) -> Result<File, Error> {
+    pub(crate) fn get(&self, name: &str) -> Result<File, Error> {
         let path = self.root.join(name);
         match File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::Damaged(format!("{name} is missing"))),
@@ -73,7 +73,7 @@ impl Directory {
     }
 
     /// Every object below `prefix` with the time when it was last put.
-    pub(super) fn list(&self, prefix: &str) -> Result<Vec<(String, SystemTime)>, Error> {
+    pub(crate) fn list(&self, prefix: &str) -> Result<Vec<(String, SystemTime)>, Error> {
         let mut found = Vec::new();
         self.walk(&self.root.join(prefix), &mut found)?;
         Ok(found)
@@ -101,7 +101,7 @@ impl Directory {
     }
 
     /// Gives an object another name, at which it counts as written now. What had that name is replaced.
-    pub(super) fn rename(&self, name: &str, to: &str) -> Result<(), Error> {
+    pub(crate) fn rename(&self, name: &str, to: &str) -> Result<(), Error> {
         let (path, to) = (self.root.join(name), self.root.join(to));
         let parent = self.make_parent(&to)?;
         fs::rename(&path, &to).map_err(io_error(&path))?;
@@ -111,7 +111,7 @@ impl Directory {
     }
 
     /// Removes an object, if it is there.
-    pub(super) fn delete(&self, name: &str) -> Result<(), Error> {
+    pub(crate) fn delete(&self, name: &str) -> Result<(), Error> {
         let path = self.root.join(name);
         match fs::remove_file(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -143,6 +143,6 @@ fn hidden(path: &Path) -> PathBuf {
 }
 
 /// Makes the names in a directory durable.
-pub(super) fn sync(dir: &Path) -> Result<(), Error> {
+pub(crate) fn sync(dir: &Path) -> Result<(), Error> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(io_error(dir))
 }

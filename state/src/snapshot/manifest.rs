@@ -1,15 +1,12 @@
 //! The manifest of a snapshot: the head it stands at and its files. JSON, versioned, with a checksum of its own.
-//!
-//! `{"sha256":"...","manifest":{"format":1,...}}`: the checksum is over the bytes of the inner object as they stand.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
-use sha2::{Digest, Sha256};
 
 use super::Error;
 use crate::journal::{Generation, Head, Positions, Stamp};
+use crate::sealed::{self, Broken, hex, unhex};
 
 const FORMAT: u32 = 1;
 
@@ -48,18 +45,6 @@ pub struct Name {
     pub block: u64,
     /// The life of the lane that wrote that block.
     pub incarnation: u64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Sealed<'a> {
-    sha256: String,
-    #[serde(borrow)]
-    manifest: &'a RawValue,
-}
-
-#[derive(Deserialize)]
-struct Versioned {
-    format: u32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -108,24 +93,15 @@ impl Manifest {
             taken_ms: Some(self.taken_ms),
             files: files.map(|file| EntryV1 { name: file.name.clone(), bytes: file.bytes, sha256: hex(&file.sha256) }).collect(),
         };
-        // Texts, whole numbers and lists of them: JSON can write them all.
-        let manifest = serde_json::value::to_raw_value(&row).unwrap_or_default();
-        let sha256 = hex(&Sha256::digest(manifest.get()).into());
-        serde_json::to_vec(&Sealed { sha256, manifest: &manifest }).unwrap_or_default()
+        sealed::seal(&row)
     }
 
     /// Reads what [`Manifest::encode`] wrote.
     pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, Error> {
-        let damaged = |error: serde_json::Error| Error::Damaged(format!("its manifest cannot be read: {error}"));
-        let sealed: Sealed<'_> = serde_json::from_slice(bytes).map_err(damaged)?;
-        if sealed.sha256 != hex(&Sha256::digest(sealed.manifest.get()).into()) {
-            return Err(Error::Damaged("its manifest's checksum does not match".to_owned()));
-        }
-        let Versioned { format } = serde_json::from_str(sealed.manifest.get()).map_err(damaged)?;
-        if format != FORMAT {
-            return Err(Error::Format(format));
-        }
-        let row: ManifestV1 = serde_json::from_str(sealed.manifest.get()).map_err(damaged)?;
+        let row: ManifestV1 = sealed::unseal(bytes, FORMAT).map_err(|broken| match broken {
+            Broken::Damaged(what) => Error::Damaged(format!("its manifest {what}")),
+            Broken::Format(format) => Error::Format(format),
+        })?;
         row.try_into().map_err(|what| Error::Damaged(format!("its manifest does not name {what}")))
     }
 }
@@ -183,21 +159,4 @@ impl fmt::Display for Name {
         let Name { generation, partition, block, incarnation } = self;
         write!(f, "{generation}/{partition}/{block:020}-{incarnation:016x}.json")
     }
-}
-
-pub(super) fn hex(bytes: &[u8; 32]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Lower-case hex of exactly `N` bytes.
-fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let is_hex = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    if text.len() != N * 2 || !is_hex {
-        return None;
-    }
-    let mut bytes = [0; N];
-    for (place, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(place * 2..place * 2 + 2)?, 16).ok()?;
-    }
-    Some(bytes)
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use finflow_ledger::{Country, Currency, Money, Opening, PaymentId, SystemAccount, Tenant, Wallet, WalletId, WalletKind};
 
-use super::{Error, MemoryStore, RocksStore, Shared, Store, digest, verify};
+use super::{Error, MemoryStore, RocksStore, Shared, Store, digest, verify, visit_differences, visit_raw};
 use crate::journal::{EncodedBlock, Generation, Head, Header, Positions, Stamp};
 use crate::overlay::Overlay;
 use crate::tables::Tag;
@@ -194,4 +194,55 @@ fn listing(dir: &std::path::Path) -> Vec<String> {
     let mut names: Vec<String> = entries.map(|entry| entry.expect("a file").file_name().to_string_lossy().into_owned()).collect();
     names.sort();
     names
+}
+
+/// The rows that lead from one set of rows to another, however many pages there are.
+#[test]
+fn differences_lead_from_the_one_store_to_the_other() {
+    let filled = |rows: &[(usize, u8)]| {
+        let store = MemoryStore::default();
+        let (chain, genesis) = Chain::new();
+        let rows: Vec<([u8; 5], [u8; 1])> = rows
+            .iter()
+            .map(|(number, value)| {
+                let tag = if number % 2 == 0 { Tag::Wallets } else { Tag::Accounts };
+                let [a, b, c, d] = (*number as u32).to_be_bytes();
+                ([tag as u8, a, b, c, d], [*value])
+            })
+            .collect();
+        let header = Header { number: 1, previous: chain.head.stamp.clone(), ..genesis.header().clone() };
+        let block = EncodedBlock::of_rows(&header, rows.iter().map(|(key, value)| (&key[..], Some(&value[..]))));
+        store.apply(&[genesis, block]).expect("a chain");
+        store
+    };
+    let all = |count: usize, value: u8| (0..count).map(|number| (number, value)).collect::<Vec<_>>();
+    let (some, more) = (all(5_000, 1), all(7_001, 1));
+    let changed: Vec<(usize, u8)> = some.iter().map(|(number, _)| (*number, u8::from(number % 3 == 0))).collect();
+    let gaps: Vec<(usize, u8)> = some.iter().copied().filter(|(number, _)| number % 7 != 2).collect();
+    let cases = [&some, &more, &changed, &gaps, &vec![], &vec![(4_998, 1)]];
+    for from in cases {
+        for to in cases {
+            let rows = |store: &MemoryStore| {
+                let mut rows = std::collections::BTreeMap::new();
+                let visited = visit_raw(store, |key, value| {
+                    assert!(rows.insert(key.to_vec(), value.to_vec()).is_none(), "each row once");
+                    Ok::<(), Error>(())
+                });
+                visited.expect("a store in memory");
+                rows
+            };
+            let (from, to) = (filled(from), filled(to));
+            let (mut found, due) = (rows(&from), rows(&to));
+            let visited = visit_differences(&from, &to, |key, value| {
+                let before = match value {
+                    Some(value) => found.insert(key.to_vec(), value.to_vec()).is_none_or(|before| before != value),
+                    None => found.remove(key).is_some(),
+                };
+                assert!(before, "only what differs");
+                Ok::<(), Error>(())
+            });
+            visited.expect("stores in memory");
+            assert!(found == due);
+        }
+    }
 }

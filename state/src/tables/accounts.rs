@@ -28,6 +28,7 @@ impl Table for Accounts {
             SystemAccount::InTransit(partition) => (1, *partition),
             SystemAccount::Suspense => (2, 0),
             SystemAccount::Fees => (3, 0),
+            SystemAccount::Rescale => (4, 0),
         };
         out.push(Tag::Accounts as u8);
         out.push(kind);
@@ -44,6 +45,7 @@ impl Table for Accounts {
             (1, partition) => SystemAccount::InTransit(partition),
             (2, 0) => SystemAccount::Suspense,
             (3, 0) => SystemAccount::Fees,
+            (4, 0) => SystemAccount::Rescale,
             _ => return Err(Error::Value("an account")),
         };
         let currency = Currency::from_numeric(u16::from_be_bytes([e, f])).ok_or(Error::Value("a currency"))?;

@@ -8,7 +8,8 @@ use finflow_ledger::{
 };
 use proptest::prelude::*;
 
-use super::{Accounts, Holds, Payments, Table, TimerKind, Timers, Wallets};
+use super::{Accounts, End, Holds, Origin, Origins, Payments, Table, TimerKind, Timers, Wallets};
+use crate::journal::Generation;
 
 /// Writes the row, compares it with the frozen bytes, and reads both back.
 fn check<T: Table>(key: &T::Key, value: &T::Value, frozen: &str)
@@ -95,6 +96,11 @@ fn rows_are_written_as_they_always_were() {
     check::<Timers>(&(1_700_000_000_000, id), &TimerKind::Deadline, include_str!("../../tests/fixtures/timer.v1").trim());
     let key = (SystemAccount::InTransit(5), currency());
     check::<Accounts>(&key, &-1_234, include_str!("../../tests/fixtures/account.v1").trim());
+    let key = (SystemAccount::Rescale, currency());
+    check::<Accounts>(&key, &-1_234, include_str!("../../tests/fixtures/account.rescale.v1").trim());
+    let end = End { topic: "commands".to_owned(), partition: 3, offset: 1_000 };
+    let origin = Origin { prefix: "finflow".to_owned(), ends: vec![end] };
+    check::<Origins>(&Generation([7; 16]), &origin, include_str!("../../tests/fixtures/origin.v1").trim());
 }
 
 #[test]
@@ -118,6 +124,7 @@ proptest! {
         let id = PaymentId::from_bytes([7; 16]);
         let _ = Wallets::decode(&WalletId::parse("a").expect("an id"), &bytes);
         let _ = (Payments::decode(&id, &bytes), Holds::decode(&id, &bytes), Timers::decode(&(0, id), &bytes));
+        let _ = (Origins::decode(&Generation([7; 16]), &bytes), Origins::decode_key(&bytes));
         let _ = (Wallets::decode_key(&bytes), Payments::decode_key(&bytes), Accounts::decode_key(&bytes), Timers::decode_key(&bytes));
     }
 }

@@ -58,6 +58,18 @@ impl TopologyDriver {
 
     /// The same over stores of one's own, which have to be empty.
     pub fn with_stores(partitions: u32, lanes: u32, store: impl Fn(u32) -> Arc<dyn Store>) -> TopologyDriver {
+        let log = SimulatedLog::new(partitions);
+        restore::create(&log, Generation([1; 16]), START_MS).expect("a log in memory takes its first blocks");
+        TopologyDriver::begin(log, lanes, store)
+    }
+
+    /// The same over a log that holds a topology already.
+    pub fn over(log: SimulatedLog, lanes: u32) -> TopologyDriver {
+        TopologyDriver::begin(log, lanes, |_| Arc::new(MemoryStore::default()))
+    }
+
+    fn begin(log: SimulatedLog, lanes: u32, store: impl Fn(u32) -> Arc<dyn Store>) -> TopologyDriver {
+        let partitions = log.partitions();
         let rules = Rules {
             partitions,
             prefix: "finflow".into(),
@@ -67,9 +79,7 @@ impl TopologyDriver {
             attention_after_ms: 60_000,
             hot_wallets_max: 100,
         };
-        let log = SimulatedLog::new(partitions);
         log.set_time(START_MS);
-        restore::create(&log, Generation([1; 16]), START_MS).expect("a log in memory takes its first blocks");
         let mut driver = TopologyDriver { log, rules: Arc::new(rules), lanes: vec![], now_ms: START_MS };
         for lane in 0..lanes {
             let hosted = (0..partitions).filter(|partition| partition % lanes == lane);

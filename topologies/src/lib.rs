@@ -16,6 +16,7 @@ pub mod lane;
 pub mod log;
 pub mod partition;
 pub mod replay;
+pub mod rescale;
 pub mod restore;
 pub mod simulation;
 pub mod sizes;

@@ -7,6 +7,7 @@ use finflow_state::{EncodedBlock, Generation, Head, Header, Store, store};
 
 use crate::halt::Halt;
 use crate::log::{self, Log, Outgoing, Position, Record};
+use crate::rescale::IMPORT;
 use crate::topics::Topic;
 
 /// Journal bytes fetched at a time.
@@ -39,6 +40,11 @@ pub enum Error {
         /// A block behind it.
         found: u64,
     },
+    /// The state is still being brought here from a dump, by somebody who has to come to the end first.
+    #[error(
+        "the state is still being brought here: `finflow rescale`, `state restore` or `state adopt` has to be run to its end"
+    )]
+    Unfinished,
     /// State and log contradict each other: nothing of it may be served.
     #[error("{0}")]
     Contradiction(String),
@@ -52,6 +58,7 @@ impl Error {
             // A range that was trimmed meanwhile is looked up again.
             Error::Log(_) | Error::Store(store::Error::Io(_) | store::Error::Busy(_)) => true,
             Error::Store(store::Error::Corrupt(_) | store::Error::Discontinuous(_)) => false,
+            Error::Unfinished => true,
             Error::Behind { .. } | Error::Outrun { .. } | Error::Contradiction(_) => false,
         }
     }
@@ -64,6 +71,9 @@ impl From<Error> for Halt {
 }
 
 /// Writes block 0 into the journal of every partition that has none. The generation is that of the first one found, else `fresh`.
+///
+/// # Errors
+/// The application was begun with another number of partitions: its wallets would be looked for where they are not.
 pub fn create(log: &dyn Log, fresh: Generation, now_ms: i64) -> Result<Generation, log::Error> {
     let mut generation = None;
     let mut missing = Vec::new();
@@ -71,7 +81,15 @@ pub fn create(log: &dyn Log, fresh: Generation, now_ms: i64) -> Result<Generatio
         let fetched = log.fetch(Topic::Journal, partition, log.range(Topic::Journal, partition)?.start, 1)?;
         match fetched.records.first() {
             None => missing.push(partition),
-            Some(record) => generation = Some(block(record).map_err(log::Error::Corrupt)?.header().generation),
+            Some(record) => {
+                let found = block(record).map_err(log::Error::Corrupt)?;
+                let (begun, configured) = (found.partition_count(), log.partitions());
+                if let Some(begun) = begun.filter(|begun| *begun != configured) {
+                    let cause = format!("the application was begun with {begun} partitions, {configured} are configured");
+                    return Err(log::Error::Corrupt(format!("{cause}; `finflow rescale` changes their number")));
+                }
+                generation = Some(found.header().generation);
+            }
         }
     }
     let generation = generation.unwrap_or(fresh);
@@ -87,9 +105,18 @@ pub fn create(log: &dyn Log, fresh: Generation, now_ms: i64) -> Result<Generatio
 ///
 /// The store's own block must be the journal's; where that is trimmed away, the block behind it must follow it.
 pub fn restore(log: &dyn Log, store: &dyn Store, partition: u32, position: Option<&Position>) -> Result<Head, Error> {
+    let start = log.range(Topic::Journal, partition)?.start;
+    match block_from(log, partition, start)? {
+        Some((_, first)) if is_unfinished(&first, position) => Err(Error::Unfinished),
+        _ => replay(log, store, partition, position),
+    }
+}
+
+/// The same, also of a state that is still being brought here: not to be served.
+pub fn replay(log: &dyn Log, store: &dyn Store, partition: u32, position: Option<&Position>) -> Result<Head, Error> {
     let target = position.map_or(0, |position| position.block);
     let range = log.range(Topic::Journal, partition)?;
-    let first = block_from(log, partition, range.start)?.map(|(_, header)| header);
+    let first = block_from(log, partition, range.start)?.map(|(_, block)| block.header().clone());
     let held = store.head();
     if let Some(held) = &held {
         belongs(held, first.as_ref(), partition, target)?;
@@ -120,8 +147,25 @@ pub fn restore(log: &dyn Log, store: &dyn Store, partition: u32, position: Optio
     }
     let behind = offset_of(log, partition, target.saturating_add(1))?;
     match block_from(log, partition, behind)? {
-        Some((_, further)) => Err(Error::Outrun { committed: target, found: further.number }),
+        Some((_, further)) => Err(Error::Outrun { committed: target, found: further.header().number }),
         None => Ok(head),
+    }
+}
+
+/// Whether the state of a whole application is still being brought here, as its first partition tells; the position is asked for
+/// where it matters.
+pub fn is_being_brought(log: &dyn Log, position: impl FnOnce() -> Result<Option<Position>, log::Error>) -> Result<bool, Error> {
+    match block_from(log, 0, log.range(Topic::Journal, 0)?.start)? {
+        Some((_, first)) if first.dump().is_some() => Ok(is_unfinished(&first, position()?.as_ref())),
+        _ => Ok(false),
+    }
+}
+
+/// Whether a partition whose journal begins so is still being brought here: all of them end that in one transaction.
+fn is_unfinished(first: &EncodedBlock, position: Option<&Position>) -> bool {
+    match position {
+        Some(position) if 0 < position.block => &*position.stamp.lane == IMPORT,
+        _ => first.dump().is_some(),
     }
 }
 
@@ -151,21 +195,21 @@ pub fn offset_of(log: &dyn Log, partition: u32, number: u64) -> Result<u64, Erro
     while low < high {
         let middle = low + (high - low) / 2;
         match block_from(log, partition, middle)? {
-            Some((offset, header)) if header.number < number => low = offset.saturating_add(1),
+            Some((offset, block)) if block.header().number < number => low = offset.saturating_add(1),
             _ => high = middle,
         }
     }
     Ok(low)
 }
 
-/// The offset and header of the first block at or behind `from`.
-fn block_from(log: &dyn Log, partition: u32, from: u64) -> Result<Option<(u64, Header)>, Error> {
+/// The offset and the first block at or behind `from`.
+fn block_from(log: &dyn Log, partition: u32, from: u64) -> Result<Option<(u64, EncodedBlock)>, Error> {
     let mut from = from;
     loop {
         let fetched = log.fetch(Topic::Journal, partition, from, 1)?;
         if let Some(record) = fetched.records.first() {
             let block = block(record).map_err(Error::Contradiction)?;
-            return Ok(Some((record.offset, block.header().clone())));
+            return Ok(Some((record.offset, block)));
         }
         if fetched.next <= from {
             return Ok(None);

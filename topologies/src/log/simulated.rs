@@ -81,6 +81,12 @@ impl SimulatedLog {
         self.lock().fault = fault;
     }
 
+    /// The committed position of every partition, without a claim.
+    pub fn committed_positions(&self) -> BTreeMap<u32, Option<Position>> {
+        let inner = self.lock();
+        (0..inner.partitions).map(|partition| (partition, inner.positions.get(&partition).cloned())).collect()
+    }
+
     /// Loses the committed position of a partition, as Kafka does when a group's offsets expire.
     pub fn forget_position(&self, partition: u32) {
         self.lock().positions.remove(&partition);

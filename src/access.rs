@@ -291,6 +291,13 @@ impl Access {
     }
 }
 
+/// Makes sure that no process of the application runs, here or on the cluster.
+pub(crate) async fn nobody_runs(settings: &Settings) -> Result<(), Failure> {
+    let runs = Client::connect(&settings.data_dir).await.is_some() || somewhere(settings.kafka.as_ref()).await?.is_some();
+    let stop = || Failure::Temporary(format!("processes of {} run; stop all of them first", settings.prefix));
+    if runs { Err(stop()) } else { Ok(()) }
+}
+
 /// Any process of the application on Kafka, for what this machine has no part in; `None` where none runs.
 async fn somewhere(kafka: Option<&kafka::Settings>) -> Result<Option<Client>, Failure> {
     let Some(kafka) = kafka else { return Ok(None) };

@@ -79,9 +79,10 @@ async fn ready(State(shown): State<Shown>, RawQuery(query): RawQuery) -> (Status
             None => format!("[+]partition {} ok\n", partition.partition),
             Some(cause) => format!("[-]partition {} {cause}\n", partition.partition),
         });
+    let warnings = shown.node.warnings().into_iter().map(|(topic, what)| format!("[!]{topic} {what}\n"));
     let code = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let verdict = if is_ready { "ok\n" } else { "not ready\n" };
-    (code, faults.chain(partitions).chain([verdict.to_owned()]).collect())
+    (code, faults.chain(warnings).chain(partitions).chain([verdict.to_owned()]).collect())
 }
 
 async fn exposed(State(shown): State<Shown>) -> String {

@@ -20,7 +20,7 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Common {
     /// Where the log and the state live
     #[arg(long, global = true, default_value = "./finflow-data")]
@@ -110,6 +110,8 @@ pub(crate) enum Command {
     /// Check the state, take snapshots of it, or have a partition's built again
     #[command(subcommand)]
     State(StateCommand),
+    /// Move a stopped application to another number of partitions, under another prefix
+    Rescale(Rescale),
     /// Run simulated worlds in which everything goes wrong; exit 3 where one has a fault
     Simulate(Simulate),
     /// Draw how records travel
@@ -206,6 +208,22 @@ pub(crate) struct Publish {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Rescale {
+    /// How many there will be
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) partitions: u32,
+    /// The prefix of the new topics
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) to_prefix: String,
+    /// The directory of the new application, on the embedded log; on Kafka its processes begin with empty ones
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to_data_dir: Option<PathBuf>,
+    /// Only say what stands against it
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Simulate {
     /// How many worlds
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..))]
@@ -280,6 +298,10 @@ pub(crate) enum TopicsCommand {
     Create,
     /// List whatever about the topics would lose data or stop the engine; exit 1 if there is something
     Check,
+    /// Have the topic of commands take nothing any more, as an application that is left for another needs it
+    Seal,
+    /// Have the topic of commands take commands again
+    Unseal,
     /// Print the commands that grant a principal what its part needs, and nothing else
     Acls(Acls),
 }
@@ -322,6 +344,26 @@ pub(crate) enum StateCommand {
     },
     /// Take a snapshot of every partition that has moved since its last one
     Snapshot,
+    /// Write the whole state of a stopped application into a directory
+    Dump {
+        /// The directory, which must be empty or not there
+        #[arg(long, value_name = "DIR")]
+        into: PathBuf,
+    },
+    /// Bring a dump into new topics, or a new data directory, with the partitions that are configured
+    Restore {
+        /// The directory of the dump
+        dump: PathBuf,
+    },
+    /// Have state directories take the place of what the log says of their partitions, where they are right and it is not
+    Adopt {
+        /// The partitions, all of them at once
+        #[arg(required = true)]
+        partitions: Vec<u32>,
+        /// Do it, and do not only say what would be done
+        #[arg(long)]
+        yes: bool,
+    },
     /// Move a partition's state directory aside, so that the next start builds it again
     Discard {
         /// The partition

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use finflow_actors::{ReadError, StartError, socket};
-use finflow_topologies::log;
+use finflow_actors::{MoveError, ReadError, StartError, socket};
+use finflow_topologies::{log, rescale};
 
 /// A failure with its exit code.
 #[derive(Debug)]
@@ -55,9 +55,31 @@ impl From<StartError> for Failure {
             StartError::Log(log::Error::Busy(cause)) => {
                 Failure::Temporary(format!("the data directory is in use by another finflow process: {cause}"))
             }
-            StartError::Log(log::Error::Corrupt(cause)) if cause.contains("are configured") => Failure::Configuration(cause),
+            StartError::Log(log::Error::Corrupt(cause)) if is_misfit(&cause) => Failure::Configuration(cause),
             StartError::Log(log::Error::Refused(cause)) => Failure::Configuration(cause),
             _ => Failure::Failed(text),
+        }
+    }
+}
+
+/// Whether the log has another number of partitions than it should have.
+pub(crate) fn is_misfit(cause: &str) -> bool {
+    cause.contains("are configured") || cause.contains("differ in their number of partitions")
+}
+
+impl From<MoveError> for Failure {
+    fn from(error: MoveError) -> Failure {
+        let text = error.to_string();
+        match error {
+            MoveError::Start(error) => error.into(),
+            MoveError::Rescale(rescale::Error::Log(log::Error::Refused(cause))) => Failure::Configuration(cause),
+            MoveError::Rescale(rescale::Error::Log(cause)) => {
+                Failure::Temporary(format!("{cause}; run it again, it goes on there"))
+            }
+            MoveError::Rescale(rescale::Error::Unsound(_) | rescale::Error::Different(_)) => Failure::Difference(text),
+            MoveError::Rescale(_) | MoveError::Dump(_) | MoveError::Obstacles(_) | MoveError::Directory(..) => {
+                Failure::Failed(text)
+            }
         }
     }
 }

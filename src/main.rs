@@ -23,6 +23,7 @@ mod failure;
 mod output;
 mod panics;
 mod publish;
+mod rescale;
 mod run;
 mod show;
 mod simulate;
@@ -86,6 +87,7 @@ async fn carry_out(cli: Cli) -> Result<(), Failure> {
         Command::Topics(command) => topics::topics(&common, &command).await,
         Command::Simulate(options) => simulate::simulate(&common, &options),
         Command::State(command) => state::state(&common, &command).await,
+        Command::Rescale(options) => rescale::rescale(&common, &options).await,
         Command::Topology => output::text(&topology::draw(common.format)),
         Command::Config(command) => config::config(&common, &command),
         Command::Completions { shell } => {

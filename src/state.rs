@@ -1,18 +1,23 @@
-//! What an operator does with the state: verify it, take a snapshot of it, move a partition's directory aside.
+//! What an operator does with the state: verify it, take a snapshot of it, move a partition's directory aside. Moving all of it
+//! elsewhere is `rescale`.
 
 use finflow_actors::socket::Client;
-use finflow_actors::{Checked, discard};
+use finflow_actors::{Checked, adopt, discard};
 use serde_json::{Value, json};
 
-use crate::access::{Access, settings};
+use crate::access::{Access, nobody_runs, settings};
 use crate::cli::{Common, StateCommand};
 use crate::failure::Failure;
 use crate::output::print;
+use crate::rescale;
 
 pub(crate) async fn state(common: &Common, command: &StateCommand) -> Result<(), Failure> {
     match command {
         StateCommand::Verify { snapshots } => verify(common, *snapshots).await,
         StateCommand::Snapshot => snapshot(common).await,
+        StateCommand::Dump { into } => rescale::dump(common, into).await,
+        StateCommand::Restore { dump } => rescale::restore(common, dump).await,
+        StateCommand::Adopt { partitions, yes } => adopt_directories(common, partitions, *yes).await,
         StateCommand::Discard { partition, yes } => discard_directory(common, *partition, *yes).await,
     }
 }
@@ -46,6 +51,29 @@ async fn snapshot(common: &Common) -> Result<(), Failure> {
         print(common, &json!({ "partition": partition, "block": block }))?;
     }
     Ok(())
+}
+
+async fn adopt_directories(common: &Common, partitions: &[u32], yes: bool) -> Result<(), Failure> {
+    let settings = settings(common)?;
+    nobody_runs(&settings).await?;
+    let partitions: Vec<u32> = partitions.to_vec();
+    if let Some(partition) = partitions.iter().find(|partition| settings.partitions <= **partition) {
+        return Err(Failure::Failed(format!("there is no partition {partition}, there are {}", settings.partitions)));
+    }
+    for adopted in rescale::work(move || adopt(&settings, &partitions, yes)).await? {
+        let mut shown = json!({ "partition": adopted.partition, "rows": adopted.rows });
+        if let (Some((block, moved_to)), Some(shown)) = (adopted.done, shown.as_object_mut()) {
+            shown.insert("block".to_owned(), json!(block));
+            shown.insert("moved_to".to_owned(), json!(moved_to.display().to_string()));
+        }
+        print(common, &shown)?;
+    }
+    if yes {
+        return Ok(());
+    }
+    let would =
+        "With --yes, the rows in which the directories differ are written into the log, and the directories are moved aside";
+    Err(Failure::Usage(format!("nothing was done. {would}. Events that the log has lost are not told again")))
 }
 
 async fn discard_directory(common: &Common, partition: u32, yes: bool) -> Result<(), Failure> {

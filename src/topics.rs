@@ -10,10 +10,18 @@ use serde_json::json;
 use self::acls::acls;
 use crate::access::{cluster, configuration};
 use crate::cli::{Common, TopicsCommand};
-use crate::failure::Failure;
+use crate::failure::{Failure, is_misfit};
 use crate::output::print;
 
 mod acls;
+
+/// What is to be done with the topics.
+enum Asked {
+    Make,
+    Check,
+    /// Whether commands are kept out.
+    Seal(bool),
+}
 
 pub(crate) async fn topics(common: &Common, command: &TopicsCommand) -> Result<(), Failure> {
     if let TopicsCommand::Acls(options) = command {
@@ -22,14 +30,27 @@ pub(crate) async fn topics(common: &Common, command: &TopicsCommand) -> Result<(
     let config = configuration(common)?;
     let settings = cluster(common, &config)?;
     let (partitions, replication) = (config.topics.partitions, config.kafka.replication);
-    let is_create = matches!(command, TopicsCommand::Create);
+    let asked = match command {
+        TopicsCommand::Create => Asked::Make,
+        TopicsCommand::Seal => Asked::Seal(true),
+        TopicsCommand::Unseal => Asked::Seal(false),
+        TopicsCommand::Check | TopicsCommand::Acls(_) => Asked::Check,
+    };
     let work = move || -> Result<_, Error> {
-        let made = if is_create { make(&settings, partitions, replication)? } else { Vec::new() };
+        let made = match asked {
+            Asked::Make => make(&settings, partitions, replication)?,
+            Asked::Check => Vec::new(),
+            Asked::Seal(is_sealed) => {
+                KafkaLog::seal(&settings, is_sealed)?;
+                return Ok((Vec::new(), Vec::new()));
+            }
+        };
         Ok((made, KafkaLog::check_topics(&settings, partitions)?))
     };
     let done = tokio::task::spawn_blocking(work).await.map_err(|error| Failure::Failed(error.to_string()))?;
     let (made, problems) = done.map_err(|error| match error {
         Error::Refused(cause) => Failure::Configuration(cause),
+        Error::Corrupt(cause) if is_misfit(&cause) => Failure::Configuration(cause),
         error => Failure::Temporary(error.to_string()),
     })?;
     for name in made {

@@ -1,5 +1,5 @@
-//! The housekeeper: what a node does beside its epochs - snapshots, retention of the log, and the sweep of old records.
-//! A step does a little of each that is due. Where it begins anew, so do the intervals.
+//! The housekeeper: what a node does beside its epochs - snapshots, retention of the log, the sweep of old records, and a watch
+//! over the topics. A step does a little of each that is due. Where it begins anew, so do the intervals.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,6 +11,8 @@ use finflow_topologies::Rules;
 use self::retention::Retention;
 use self::snapshots::Schedule;
 use self::sweep::Sweep;
+pub(crate) use self::watch::Seen;
+use self::watch::Watch;
 use crate::clock::Guard;
 use crate::committed::Committed;
 use crate::lane;
@@ -23,6 +25,7 @@ use crate::stepper::{Job, Tell};
 mod retention;
 mod snapshots;
 mod sweep;
+mod watch;
 
 /// How often the housekeeper looks what is due. Also the least time between two steps of the sweep.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
@@ -35,6 +38,10 @@ pub(crate) struct Args {
     pub(crate) partitions: BTreeMap<u32, Arc<Committed>>,
     pub(crate) carrier: Arc<Carrier>,
     pub(crate) clock: Arc<Guard>,
+    /// What is wrong with the application's own topics: it is not ready.
+    pub(crate) misfit: Seen,
+    /// What has come to topics that were left: it is said, and goes on.
+    pub(crate) late: Seen,
 }
 
 /// The jobs, each of which does a bounded step at a time.
@@ -44,13 +51,15 @@ pub(crate) struct Housekeeper {
     snapshots: Schedule,
     retention: Retention,
     sweep: Sweep,
+    watch: Watch,
 }
 
 impl Housekeeper {
     pub(crate) fn new(args: Args, tell: Tell) -> Housekeeper {
         let now_ms = args.clock.clock().read().monotonic_ms;
         let snapshots = Schedule::new(&args, now_ms);
-        Housekeeper { snapshots, retention: Retention::new(now_ms), sweep: Sweep::new(now_ms), args, tell }
+        let (retention, sweep, watch) = (Retention::new(now_ms), Sweep::new(now_ms), Watch::new(now_ms));
+        Housekeeper { snapshots, retention, sweep, watch, args, tell }
     }
 
     /// Halts a partition whose store turned out to be corrupt.
@@ -68,6 +77,7 @@ impl Job for Housekeeper {
         if let Some((id, error)) = self.snapshots.step(&self.args, now.monotonic_ms) {
             self.corrupt(id, &error);
         }
+        self.watch.step(&self.args, now);
         // On a cluster, retention is the topics' own.
         if !self.args.log.is_shared() {
             self.retention.step(&self.args, now);

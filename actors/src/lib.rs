@@ -1,7 +1,10 @@
 //! The actors: what runs the engine - logs, lanes, partitions and the node that supervises them. Nothing here decides about money.
 
 pub use self::clock::{Clock, Reading};
-pub use self::node::{Awaited, Checked, Node, PartitionStatus, Publish, ReadError, STOP_MAX, StartError, discard};
+pub use self::node::{
+    Adopted, Awaited, Checked, MoveError, Node, PartitionStatus, Publish, ReadError, Rescaled, STOP_MAX, Source, StartError,
+    adopt, bring, discard, rescale,
+};
 pub use self::settings::{Housekeeping, Settings};
 pub use self::snapshots::SnapshotError;
 

@@ -91,6 +91,14 @@ impl NodeLog {
         }
     }
 
+    /// What of the log is still being written by somebody, in words.
+    pub fn open_transactions(&self) -> Result<Vec<String>, Error> {
+        match self {
+            NodeLog::Embedded(_) => Ok(Vec::new()),
+            NodeLog::Kafka(log) => log.open_transactions(),
+        }
+    }
+
     /// Returns once no transaction on the position of a partition is open, so that a claim of it is answered at once.
     pub(crate) fn wait_for_position(&self, partition: u32) -> Result<(), Error> {
         match self {

@@ -29,8 +29,11 @@ pub const KAFKA_RECORDS: &str = "finflow_kafka_records_sent_total";
 /// Bytes of requests that the lanes' producers have sent to Kafka, compressed.
 pub const KAFKA_BYTES: &str = "finflow_kafka_bytes_sent_total";
 
+/// Records that have come to a topic after the application left it for another number of partitions, by topic.
+pub const FORMER_RECORDS: &str = "finflow_former_generation_records";
+
 /// Every metric: name and help.
-pub const CATALOGUE: [(&str, &str); 14] = [
+pub const CATALOGUE: [(&str, &str); 15] = [
     (INPUTS, "Inputs consumed by committed epochs"),
     (EPOCHS, "Epochs by outcome"),
     (COMMIT_SECONDS, "Seconds from handing a transaction to the log to its outcome"),
@@ -45,4 +48,5 @@ pub const CATALOGUE: [(&str, &str); 14] = [
     (SNAPSHOT_BLOCK, "The block of the newest snapshot"),
     (KAFKA_RECORDS, "Records that the lanes' producers have sent to Kafka"),
     (KAFKA_BYTES, "Bytes of requests that the lanes' producers have sent to Kafka"),
+    (FORMER_RECORDS, "Records that have come to a topic after the application left it"),
 ];

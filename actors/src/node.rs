@@ -15,7 +15,9 @@ use ractor::{Actor, ActorRef};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+pub use self::adopting::{Adopted, adopt};
 pub use self::answers::Awaited;
+pub use self::moving::{MoveError, Rescaled, Source, bring, rescale};
 pub use self::opening::discard;
 use self::opening::{Purpose, arguments, open};
 use self::root::Root;
@@ -23,6 +25,7 @@ pub use self::stopping::STOP_MAX;
 pub use crate::checking::Checked;
 use crate::clock::Guard;
 use crate::committed::{Committed, Condition};
+use crate::housekeeper::Seen;
 use crate::lane::Message;
 use crate::log::NodeLog;
 use crate::log::embedded::{Disk, LocalDisk};
@@ -32,7 +35,9 @@ use crate::snapshots::Carrier;
 use crate::socket::Peers;
 use crate::waiters::Waiters;
 
+mod adopting;
 mod answers;
+mod moving;
 mod opening;
 mod root;
 mod stopping;
@@ -137,6 +142,9 @@ struct Inner {
     /// It has left its group for good.
     is_gone: watch::Sender<bool>,
     clock: Arc<Guard>,
+    /// What is wrong with the topics, and what has come to those that were left.
+    misfit: Seen,
+    late: Seen,
     started_ms: i64,
     root: Option<ActorRef<root::Message>>,
 }
@@ -231,7 +239,13 @@ impl Node {
         let stores = self.0.partitions.iter();
         let stores = stores.filter_map(|(id, committed)| Some((format!("store {id}"), committed.fault()?)));
         let clock = self.clock_cause().map(|cause| ("clock".to_owned(), cause));
-        self.0.log.fault().map(|cause| ("log".to_owned(), cause)).into_iter().chain(clock).chain(stores).collect()
+        let log = self.0.log.fault().map(|cause| ("log".to_owned(), cause));
+        log.into_iter().chain(self.0.misfit.all()).chain(clock).chain(stores).collect()
+    }
+
+    /// What an operator has to look after although everything works, by topic.
+    pub fn warnings(&self) -> BTreeMap<String, String> {
+        self.0.late.all()
     }
 
     /// Returns when the log has changed, or at the deadline.

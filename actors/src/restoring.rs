@@ -12,7 +12,7 @@ use std::thread;
 use finflow_state::snapshot::{self, Name};
 use finflow_state::{Generation, Head, RocksStore, Shared, Snapshots, Store, store};
 use finflow_topologies::log::{Log, Position};
-use finflow_topologies::restore::{self, Error};
+use finflow_topologies::restore::Error;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
@@ -34,7 +34,12 @@ pub(crate) struct Restorer {
     pub(crate) generation: Generation,
     pub(crate) shared: Shared,
     pub(crate) clock: Clock,
+    /// How a store is brought to a position: `restore`, or for what is not served `replay`.
+    pub(crate) replay: Replay,
 }
+
+/// Replays the journal of a partition onto a store.
+pub(crate) type Replay = fn(&dyn Log, &dyn Store, u32, Option<&Position>) -> Result<Head, Error>;
 
 /// A partition's store at the block that the log has committed.
 pub(crate) struct Restored {
@@ -101,7 +106,7 @@ impl Restorer {
                 std::fs::remove_dir_all(&dir).map_err(io_error)?;
                 return Ok(None);
             }
-            Ok(store) => match brought(log, store, id, position, "directory") {
+            Ok(store) => match self.brought(log, store, id, position, "directory") {
                 Err(behind @ Error::Behind { .. }) => ("outdated", behind.to_string()),
                 Err(Error::Store(store::Error::Corrupt(cause))) => ("damaged", cause),
                 other => return other.map(Some),
@@ -129,7 +134,7 @@ impl Restorer {
         });
         for name in names {
             let restored = match self.unpacked(&name, id) {
-                Ok(store) => brought(log, store, id, position, "snapshot"),
+                Ok(store) => self.brought(log, store, id, position, "snapshot"),
                 Err(cause) => {
                     warn!(partition = id, snapshot = %name, cause, "the snapshot is passed over");
                     continue;
@@ -166,10 +171,25 @@ impl Restorer {
 
     fn journal_alone(&self, log: &dyn Log, id: u32, position: Option<&Position>) -> Result<Restored, Error> {
         let store = RocksStore::open(&self.dir(id), &self.shared)?;
-        brought(log, store, id, position, "journal").map_err(|error| match error {
+        self.brought(log, store, id, position, "journal").map_err(|error| match error {
             Error::Behind { .. } => Error::Contradiction(format!("{error}, and no snapshot can be used")),
             other => other,
         })
+    }
+
+    /// Replays the journal onto a store. The store is closed again where that fails.
+    fn brought(
+        &self,
+        log: &dyn Log,
+        store: RocksStore,
+        id: u32,
+        position: Option<&Position>,
+        source: &'static str,
+    ) -> Result<Restored, Error> {
+        let before = store.head().map_or(0, |head| head.number);
+        let head = (self.replay)(log, &store, id, position)?;
+        let replayed = head.number.saturating_sub(before);
+        Ok(Restored { store, head, origin: Origin { source, replayed } })
     }
 
     fn dir(&self, id: u32) -> PathBuf {
@@ -188,20 +208,6 @@ impl Restorer {
             warn!(dir = %dir.display(), %error, "cannot note the damage");
         }
     }
-}
-
-/// Replays the journal onto a store. The store is closed again where that fails.
-fn brought(
-    log: &dyn Log,
-    store: RocksStore,
-    id: u32,
-    position: Option<&Position>,
-    source: &'static str,
-) -> Result<Restored, Error> {
-    let before = store.head().map_or(0, |head| head.number);
-    let head = restore::restore(log, &store, id, position)?;
-    let replayed = head.number.saturating_sub(before);
-    Ok(Restored { store, head, origin: Origin { source, replayed } })
 }
 
 /// Where the state of a partition lives.

@@ -13,7 +13,10 @@ mod child;
 #[path = "../support/contract.rs"]
 mod commands;
 mod contract;
+#[path = "../support/http.rs"]
+mod http;
 mod process;
+mod rescale;
 mod three;
 
 #[test]
@@ -30,6 +33,8 @@ fn the_engine_on_a_real_broker() {
     timed("one stands still for longer than its session, and ends when it wakes up", || three.one_stands_still());
     timed("the broker is gone for a while", || three.the_broker_is_gone(&broker));
     timed("every cent is accounted for", || three.check());
+    drop(three);
+    timed("eight partitions become thirty-two", || rescale::eight_partitions_become_thirty_two(&broker));
 }
 
 fn timed(name: &str, case: impl FnOnce()) {

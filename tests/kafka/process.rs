@@ -17,6 +17,8 @@ pub(crate) struct Process<'a> {
     pub(crate) brokers: &'a str,
     pub(crate) prefix: &'a str,
     pub(crate) secret: &'a str,
+    /// The application's number of partitions, where it is not the default.
+    pub(crate) partitions: Option<u32>,
 }
 
 impl Process<'_> {
@@ -26,6 +28,9 @@ impl Process<'_> {
         command.args(["--log", "kafka", "--brokers", self.brokers]);
         command.args(["--set", &format!("node.id={}", self.name), "--set", &format!("topics.prefix={}", self.prefix)]);
         command.args(["--set", &format!("internal.secret={}", self.secret)]);
+        if let Some(partitions) = self.partitions {
+            command.args(["--set", &format!("topics.partitions={partitions}")]);
+        }
         command.stdin(Stdio::null());
         command
     }

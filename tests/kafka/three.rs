@@ -44,7 +44,7 @@ impl<'a> Three<'a> {
     }
 
     fn process(&self, name: &'a str) -> Process<'a> {
-        Process { dir: self.dir, name, brokers: self.brokers, prefix: "three", secret: "s" }
+        Process { dir: self.dir, name, brokers: self.brokers, prefix: "three", secret: "s", partitions: None }
     }
 
     fn run(&mut self, name: &'static str) {

@@ -35,6 +35,7 @@ mod positions;
 mod reader;
 mod record;
 pub mod rights;
+mod seal;
 mod session;
 mod settings;
 mod topics;

@@ -6,15 +6,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use finflow_state::{Generation, Shared, Snapshots, Store};
-use finflow_topologies::log::Log;
+use finflow_topologies::log::{self, Log};
 use finflow_topologies::{Rules, restore};
 use tokio::sync::watch;
 use tracing::{error, warn};
 
+use super::moving::RESCALED;
 use super::{Inner, Settings, StartError, lane_name, root};
 use crate::clock::Guard;
 use crate::committed::Committed;
-use crate::housekeeper;
+use crate::housekeeper::{self, Seen};
 use crate::lane::Args;
 use crate::log::NodeLog;
 use crate::log::embedded::{Disk, EmbeddedLog};
@@ -36,6 +37,11 @@ pub(super) enum Purpose {
 /// Opens the log, an embedded one for this process alone, and restores the partitions that it is for.
 pub(super) fn open(disk: Arc<dyn Disk>, settings: Settings, purpose: Purpose) -> Result<Inner, StartError> {
     let made = |path: &PathBuf| std::fs::create_dir_all(path).map_err(|error| StartError::Directory(path.clone(), error));
+    if let Some(place) = moved_to(&settings).filter(|_| purpose == Purpose::Run) {
+        let note = settings.data_dir.join(RESCALED);
+        let cause = format!("the application lives in {place} now; {} says so, and keeps it from going on here", note.display());
+        return Err(log::Error::Refused(cause).into());
+    }
     let state_dir = settings.data_dir.join("state");
     made(&state_dir)?;
     let log = match &settings.kafka {
@@ -46,6 +52,10 @@ pub(super) fn open(disk: Arc<dyn Disk>, settings: Settings, purpose: Purpose) ->
     clear(&scratch).map_err(|error| StartError::Directory(scratch.clone(), error))?;
     made(&scratch)?;
     let generation = restore::create(&log, Generation(fresh_id()), settings.clock.now_ms())?;
+    let first_position = || Ok(log.positions()?.remove(&0).flatten());
+    if restore::is_being_brought(&log, first_position).map_err(|error| log::Error::Unavailable(error.to_string()))? {
+        return Err(log::Error::Unavailable(restore::Error::Unfinished.to_string()).into());
+    }
     let snapshots_dir = settings.housekeeping.snapshots_dir.clone().unwrap_or_else(|| settings.data_dir.join("snapshots"));
     let restorer = Arc::new(Restorer {
         state_dir,
@@ -54,6 +64,7 @@ pub(super) fn open(disk: Arc<dyn Disk>, settings: Settings, purpose: Purpose) ->
         generation,
         shared: Shared::new(settings.store_memory_bytes),
         clock: settings.clock.clone(),
+        replay: restore::restore,
     });
     let partitions = match purpose {
         Purpose::Run if log.is_shared() => awaited(&restorer, &log),
@@ -73,9 +84,17 @@ pub(super) fn open(disk: Arc<dyn Disk>, settings: Settings, purpose: Purpose) ->
         peers: Peers::default(),
         is_gone: watch::Sender::new(false),
         clock,
+        misfit: Seen::default(),
+        late: Seen::default(),
         started_ms,
         root: None,
     })
+}
+
+/// Where the application of an embedded log has moved to.
+fn moved_to(settings: &Settings) -> Option<String> {
+    let note = settings.data_dir.join(RESCALED);
+    if settings.kafka.is_none() { std::fs::read_to_string(note).ok() } else { None }
 }
 
 /// Moves the state directory of a partition aside, where all of it stays, and says where it is; the next start builds another.
@@ -124,6 +143,8 @@ pub(super) fn arguments(inner: &Inner) -> root::Args {
         partitions: inner.partitions.clone(),
         carrier: inner.carrier.clone(),
         clock: inner.clock.clone(),
+        misfit: inner.misfit.clone(),
+        late: inner.late.clone(),
     };
     let timers = timers::Args { partitions: inner.partitions.clone(), clock: inner.clock.clone() };
     root::Args { lanes: lanes(inner, &rules), housekeeper, timers }
@@ -150,6 +171,6 @@ fn lanes(inner: &Inner, rules: &Arc<Rules>) -> BTreeMap<u32, Args> {
 }
 
 /// 128 bits that no other process has: names lives and generations, decides nothing.
-fn fresh_id() -> [u8; 16] {
+pub(super) fn fresh_id() -> [u8; 16] {
     fastrand::u128(..).to_be_bytes()
 }

@@ -42,6 +42,8 @@ pub(super) struct Member {
     refusal: Option<KafkaError>,
     shown: watch::Sender<Assignment>,
     lane: String,
+    /// The application's number of partitions: what somebody has added to the topic is the group's to give, and nobody's to run.
+    partitions: u32,
     /// What the group calls the lanes of this process.
     own: Own,
 }
@@ -50,6 +52,7 @@ impl Member {
     pub(super) fn new(
         settings: &Settings,
         lane: &str,
+        partitions: u32,
         (shown, own): (watch::Sender<Assignment>, Own),
     ) -> Result<Member, KafkaError> {
         Ok(Member {
@@ -65,6 +68,7 @@ impl Member {
             refusal: None,
             shown,
             lane: lane.to_owned(),
+            partitions,
             own,
         })
     }
@@ -133,7 +137,7 @@ impl Member {
         }
         self.has_joined = true;
         self.refusal = None;
-        self.assigned.extend(ids(&at_end));
+        self.assigned.extend(ids(&at_end).into_iter().filter(|partition| *partition < self.partitions));
         info!(partitions = ?ids(&at_end), "assigned");
         self.show();
     }

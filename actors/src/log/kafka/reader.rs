@@ -124,11 +124,15 @@ impl Reader {
 
     /// The offsets held: the first, and one past the last that is committed.
     pub(super) fn range(&self, topic: Topic, partition: u32) -> Result<Range<u64>, Error> {
+        self.range_of(&topic.name(&self.prefix), partition)
+    }
+
+    /// The same of any topic on the cluster.
+    pub(super) fn range_of(&self, name: &str, partition: u32) -> Result<Range<u64>, Error> {
         use RDKafkaErrorCode::{LeaderNotAvailable, NotLeaderForPartition};
-        let name = topic.name(&self.prefix);
         let deadline = Instant::now() + ASK_TIMEOUT;
         loop {
-            match self.asker.fetch_watermarks(&name, partition as i32, ASK_TIMEOUT) {
+            match self.asker.fetch_watermarks(name, partition as i32, ASK_TIMEOUT) {
                 Ok((low, high)) => return Ok(u64::try_from(low).unwrap_or_default()..u64::try_from(high).unwrap_or_default()),
                 // The partition is new, or moves to another broker.
                 Err(KafkaError::MetadataFetch(NotLeaderForPartition | LeaderNotAvailable)) if Instant::now() < deadline => {

@@ -100,7 +100,7 @@ pub(super) fn open(
     let (asks, asked) = channel();
     let is_retired = Arc::new(AtomicBool::new(false));
     let keeper = Keeper {
-        member: Member::new(settings, lane, shown).map_err(unavailable)?,
+        member: Member::new(settings, lane, partitions, shown).map_err(unavailable)?,
         transactor: Transactor::new(settings, lane),
         prefix: settings.prefix.clone(),
         partitions,

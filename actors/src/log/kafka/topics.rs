@@ -20,7 +20,7 @@ use super::record::unavailable;
 use super::settings::{RECORD_BYTES_MAX, Settings};
 
 /// How long the cluster may take for an administrative request.
-const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two looks for the leaders of new topics.
 const LEADER_PAUSE: Duration = Duration::from_millis(20);
 /// Commands and events are kept for a week; what needs a command later is told by the lag against it.
@@ -75,6 +75,14 @@ impl Admin {
         let properties = settings.properties.iter().chain(&settings.trim_properties);
         let properties = properties.map(|(name, value)| (name.clone(), value.clone())).collect();
         Admin::new(&Settings { properties, ..settings.clone() })
+    }
+
+    pub(super) fn client(&self) -> &AdminClient<Quiet> {
+        &self.client
+    }
+
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     /// Makes the topics that are missing. What is there already is left as it is, and checked by [`Admin::check`].
@@ -189,12 +197,12 @@ impl Admin {
     }
 }
 
-fn options() -> AdminOptions {
+pub(super) fn options() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(ADMIN_TIMEOUT)).operation_timeout(Some(ADMIN_TIMEOUT))
 }
 
 /// Waits for an administrative request, which ends by its own timeout.
-fn wait<T>(request: impl Future<Output = Result<T, KafkaError>>) -> Result<T, KafkaError> {
+pub(super) fn wait<T>(request: impl Future<Output = Result<T, KafkaError>>) -> Result<T, KafkaError> {
     struct Unpark(Thread);
     impl Wake for Unpark {
         fn wake(self: Arc<Self>) {

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use finflow_topologies::Topic;
@@ -19,7 +19,7 @@ use self::group::Group;
 pub use self::group::{Lookup, Owner};
 use self::reader::{Asker, Reader};
 use self::record::unavailable;
-use self::session::Exit;
+use self::session::{Exit, Exits};
 pub use self::settings::{SESSION_TIMEOUT, Settings, TRANSACTION_TIMEOUT, refused};
 use self::topics::Admin;
 use super::{Assignment, Seat};
@@ -62,7 +62,7 @@ struct Shared {
     group: Group,
     /// Why this process has to end, once it has to.
     ends: watch::Sender<Option<String>>,
-    exits: Mutex<BTreeMap<String, Exit>>,
+    exits: Exits,
 }
 
 impl KafkaLog {
@@ -82,16 +82,16 @@ impl KafkaLog {
         if counts.values().any(|count| *count != partitions) {
             return Err(Error::Corrupt(format!("the topics differ in their number of partitions: {counts:?}")));
         }
-        let ends = watch::Sender::new(None);
+        let (ends, exits) = (watch::Sender::new(None), Exits::default());
         let shared = Shared {
             partitions,
             looks,
-            group: Group::new(&settings, asker.clone(), partitions, ends.clone()).map_err(unavailable)?,
+            group: Group::new(&settings, asker.clone(), partitions, (ends.clone(), exits.clone())).map_err(unavailable)?,
             ends,
             lanes: Reader::new(&settings, asker, FOLLOW_WAIT, usize::MAX).map_err(unavailable)?,
             appender: Appender::new(&settings).map_err(unavailable)?,
             trimmer: Admin::trimmer(&settings)?,
-            exits: Mutex::default(),
+            exits,
             settings,
         };
         Ok(KafkaLog(Arc::new(shared)))

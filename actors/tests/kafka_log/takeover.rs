@@ -178,7 +178,6 @@ pub(crate) async fn an_offset_without_a_stamp_halts_its_partition_alone(cluster:
     node.publish(top_ups(0)).await.expect("published");
     at_rest(&[&node]).await;
     assert_eq!(node.leave().await, Ok(true), "the group lets others set its offsets once it is empty");
-    assert!(node.stop().await);
     drop(node);
 
     let topic = Topic::Commands.name(&cluster.prefix);
@@ -205,7 +204,6 @@ pub(crate) async fn an_offset_without_a_stamp_halts_its_partition_alone(cluster:
     .await;
     // Its own member does not let anybody else commit: it leaves once more.
     assert_eq!(node.leave().await, Ok(true));
-    assert!(node.stop().await);
     drop(node);
     tool.commit(&before, CommitMode::Sync).expect("an offset");
     let node = Node::start(settings(cluster, dir.path(), "first")).await.expect("a node");

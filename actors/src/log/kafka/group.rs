@@ -4,7 +4,7 @@
 //! time of the look, so that nobody else can have their partitions before a session timeout has passed since their last heartbeat. A
 //! process that stood still for longer than that was replaced, and ends. Where an owner is asked it says itself, in [`addresses`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,9 +17,11 @@ use tracing::{error, warn};
 
 use super::addresses::Addresses;
 use super::context::Quiet;
+use super::member::RELEASE_TIMEOUT;
 use super::native::{self, Described, Description, Question};
 use super::reader::Asker;
 use super::record::unavailable;
+use super::session::{Exit, Exits};
 use super::settings::{HEARTBEAT_INTERVAL, SESSION_TIMEOUT, Settings};
 
 /// Between two looks.
@@ -36,6 +38,12 @@ const GONE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the brokers may be gone before the process begins anew: before what the client library has waited for so long fails.
 const OUTAGE_MAX: Duration = native::DESCRIPTION_TIMEOUT.saturating_sub(Duration::from_secs(300));
 const GONE_LOOK: Duration = Duration::from_millis(20);
+/// How long a partition may be nobody's in a group that has decided, before one of its members has it decide anew. A static member that
+/// comes back finds what its former life had kept, and the group does not deal out again what that one was giving up.
+const ORPHANED_MAX: Duration = Duration::from_secs(6);
+const _: () = assert!(RELEASE_TIMEOUT.as_millis() < ORPHANED_MAX.as_millis());
+/// How long that may take to show.
+const REJOIN_PAUSE: Duration = Duration::from_secs(10);
 
 /// What the group calls the lanes of this process.
 pub(super) type Own = Arc<Mutex<BTreeMap<String, String>>>;
@@ -58,6 +66,8 @@ struct View {
     addresses: BTreeMap<u32, (String, String)>,
     /// The lanes of this process that the group had, and when it was asked.
     leases: BTreeMap<String, Instant>,
+    /// Since when the group leaves a partition to nobody, if it has decided.
+    orphaned_at: Option<Instant>,
     /// Since when the coordinator has not answered, and why.
     fault: Option<(Instant, String)>,
     looks: u64,
@@ -77,7 +87,7 @@ impl Group {
         settings: &Settings,
         asker: Asker,
         partitions: u32,
-        ends: watch::Sender<Option<String>>,
+        (ends, exits): (watch::Sender<Option<String>>, Exits),
     ) -> Result<Group, KafkaError> {
         let (view, own, is_over) = (Arc::<Mutex<View>>::default(), Own::default(), Arc::new(AtomicBool::new(false)));
         let group = Group { view: view.clone(), own: own.clone(), is_over: is_over.clone(), brokers: settings.brokers.clone() };
@@ -99,6 +109,14 @@ impl Group {
                 while asker.poll(Duration::ZERO).is_some() {}
                 let (asked_at, found) = answer(&mut question);
                 let own = own.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                if let Ok((is_settled, members)) = &found
+                    && let Some(lane) = lock(&view).returning(partitions, *is_settled, members, asked_at)
+                    && own.contains_key(&lane)
+                {
+                    warn!(lane, "the group leaves a partition to nobody, asking it to decide anew");
+                    let exits = exits.lock().unwrap_or_else(PoisonError::into_inner);
+                    exits.get(&lane).into_iter().for_each(Exit::rejoin);
+                }
                 let outage = lock(&view).take(&brokers, &own, (asked_at, since <= LEASE), found);
                 if OUTAGE_MAX < outage {
                     ends.send_replace(Some(format!("the brokers have been gone for {} s", outage.as_secs())));
@@ -207,6 +225,22 @@ impl View {
         Duration::ZERO
     }
 
+    /// The lane that has to leave and come back because a partition has been nobody's for too long: the one with the least to lose, for
+    /// whichever process looks.
+    fn returning(&mut self, partitions: u32, is_settled: bool, members: &[Described], now: Instant) -> Option<String> {
+        let owned: BTreeSet<u32> = members.iter().flat_map(|member| &member.partitions).copied().collect();
+        if !is_settled || members.is_empty() || (0..partitions).all(|id| owned.contains(&id)) {
+            self.orphaned_at = None;
+            return None;
+        }
+        let since = *self.orphaned_at.get_or_insert(now);
+        if now.saturating_duration_since(since) < ORPHANED_MAX {
+            return None;
+        }
+        self.orphaned_at = now.checked_add(REJOIN_PAUSE);
+        members.iter().min_by_key(|member| (member.partitions.len(), &member.member_id)).map(|member| member.instance_id.clone())
+    }
+
     fn owner(&self, partition: u32) -> Option<Owner> {
         let (member, lane) = self.members.get(&partition)?;
         // What an earlier owner has said does not count.
@@ -309,6 +343,31 @@ mod tests {
             let group = Group { view, own: Own::default(), is_over: Arc::default(), brokers: String::new() };
             assert_eq!(group.has_lease("own"), expected, "{unbroken} {id} {members:?}");
         }
+    }
+
+    #[test]
+    fn what_is_nobodys_is_dealt_out_anew_by_who_has_the_least() {
+        let (begun, mut view) = (Instant::now(), View::default());
+        let whole: Members<'_> = &[("a", &[0]), ("b", &[1, 2])];
+        let broken: Members<'_> = &[("b", &[2]), ("a", &[]), ("c", &[])];
+        // When it is looked at, whether the group has decided, who has what, and who has to come back.
+        let rows: [(u64, bool, Members<'_>, Option<&str>); 9] = [
+            (0, true, broken, None),
+            (5_000, true, broken, None),
+            (6_000, true, whole, None),
+            (7_000, true, broken, None),
+            (9_000, false, broken, None),
+            (10_000, true, broken, None),
+            (16_500, true, broken, Some("a")),
+            (17_000, true, broken, None),
+            (33_000, true, broken, Some("a")),
+        ];
+        for (at_ms, is_settled, members, expected) in rows {
+            let now = begun + Duration::from_millis(at_ms);
+            let found = view.returning(3, is_settled, &found(members), now);
+            assert_eq!(found.as_deref(), expected, "at {at_ms} ms");
+        }
+        assert_eq!(view.returning(3, true, &[], begun + Duration::from_secs(60)), None, "an empty group has nobody to ask");
     }
 
     #[test]

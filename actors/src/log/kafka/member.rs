@@ -23,7 +23,7 @@ use super::{native, positions};
 use crate::log::Assignment;
 
 /// How long the lane may take to let go of revoked partitions; meanwhile the group waits.
-const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) struct Member {
     consumer: BaseConsumer<Rebalances>,
@@ -88,6 +88,14 @@ impl Member {
         self.is_subscribed = false;
         self.has_joined = false;
         self.claims.clear();
+    }
+
+    /// Leaves and comes back: what it has goes and returns as with any other member.
+    pub(super) fn rejoin(&mut self) -> Result<(), KafkaError> {
+        self.consumer.unsubscribe();
+        self.has_joined = false;
+        self.is_subscribed = false;
+        self.join()
     }
 
     /// Whether the group has answered, with partitions or without.

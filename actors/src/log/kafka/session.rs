@@ -3,10 +3,10 @@
 //! Whoever asks waits for the answer, but not for ever: a call that hangs in the client library ends the process, and the next one
 //! fences what it has left open under the same name. So does a process whose name another one has taken.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -40,6 +40,7 @@ enum Ask {
     Commit(Transaction, Sender<Commit>),
     Resolve(Stamp, Sender<Result<Resolution, Error>>),
     Leave(Sender<()>),
+    Rejoin,
     Close,
 }
 
@@ -60,11 +61,20 @@ pub(super) struct Exit {
     thread: Arc<JoinHandle<()>>,
 }
 
+/// Those of the lanes of this process, by name.
+pub(super) type Exits = Arc<Mutex<BTreeMap<String, Exit>>>;
+
 impl Exit {
     /// Gives up all partitions of the lane at once; `false` if its session is over.
     pub(super) fn leave(&self) -> bool {
         let (answer, answered) = channel();
         self.asks.send(Ask::Leave(answer)).is_ok() && answered.recv_timeout(HUNG_TIMEOUT).is_ok()
+    }
+
+    /// Makes the lane leave its group and come back, so that the group deals out its partitions anew.
+    pub(super) fn rejoin(&self) {
+        // One that is over is no member.
+        let _ = self.asks.send(Ask::Rejoin);
     }
 
     /// Ends the session, and waits until its member is gone.
@@ -207,6 +217,11 @@ impl Keeper {
             Ask::Leave(answer) => {
                 self.member.leave();
                 answer.send(()).is_ok()
+            }
+            Ask::Rejoin => {
+                // The next look asks again.
+                let asked = if self.is_over { Ok(()) } else { self.member.rejoin() };
+                asked.inspect_err(|cause| warn!(%cause, "cannot come back to the group")).is_ok()
             }
             Ask::Close => true,
         };

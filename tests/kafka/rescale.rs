@@ -123,6 +123,12 @@ fn killed(broker: &Broker, old: &Process<'_>) {
 /// What must be the same in the new application, and how it goes on.
 fn goes_on(new: &Process<'_>, before: &BTreeMap<String, Value>) -> Service {
     let service = new.run(2);
+    // It answers before it has restored everything.
+    eventually(|| {
+        let partitions = new.json(&["partitions"]);
+        let are_running = partitions.iter().all(|partition| partition["state"] == "running");
+        if are_running { Ok(()) } else { Err(format!("not all of them run: {partitions:?}")) }
+    });
     assert_eq!(wallets(new), *before);
     let published = new.json(&["publish", "0.jsonl", "--wait", "--timeout", "600"]);
     assert_eq!((&published[0]["applied"], &published[0]["unanswered"]), (&before.len().into(), &0.into()), "{published:?}");

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::broker::Broker;
 use crate::commands::COMMANDS;
-use crate::process::{Process, eventually};
+use crate::process::{Process, Service, eventually};
 
 /// What the contract says of them: wallet, event, amount and reason.
 const EVENTS: [&str; 6] = [
@@ -63,10 +63,10 @@ pub(crate) fn the_contracts_file_gives_the_contracts_events(broker: &Broker) {
     assert_eq!(seen, EVENTS);
 
     // The same commands again, by our own producer, through the running service and then without one.
-    let check = || {
+    let check = |is_frozen: bool| {
         let published = process.json(&["publish", COMMANDS_FILE, "--wait"]);
         assert_eq!((&published[0]["settled"], &published[0]["rejected"]), (&2.into(), &1.into()), "{published:?}");
-        assert_eq!(process.events().len(), 6, "nothing is told twice");
+        assert_eq!(process.events().len(), 6 + usize::from(is_frozen), "nothing is told twice");
         let wallet = process.json(&["wallet", "show", "alice"]);
         assert_eq!(
             (&wallet[0]["available"], &wallet[0]["held"], &wallet[0]["wallet_seq"]),
@@ -79,9 +79,40 @@ pub(crate) fn the_contracts_file_gives_the_contracts_events(broker: &Broker) {
         assert!(partitions.iter().all(is_done), "{partitions:?}");
     };
     std::fs::write(dir.path().join(COMMANDS_FILE), COMMANDS).expect("a file");
-    check();
+    check(false);
+    dead_letters_are_sent_again(broker, &process, service);
+    check(true);
+}
+
+/// A dead letter of an engine that could not understand what this one can; written, as everything there, with the Java tool.
+fn dead_letters_are_sent_again(broker: &Broker, process: &Process<'_>, service: Service) {
+    let address = broker.address();
+    let producer = ["org.apache.kafka.tools.ConsoleProducer", "--bootstrap-server", &address, "--topic", "finflow.dlq.v1"];
+    let parsed = [
+        "--property",
+        "parse.key=true",
+        "--property",
+        "parse.headers=true",
+        "--property",
+        "key.separator=|",
+        "--property",
+        "headers.delimiter=|",
+    ];
+    let headers = "correlation-id:c-7,__streams.errors.exception:finflow.Malformed,x-error-code:panicked";
+    let frozen = r#"{"type":"freeze_wallet","tenant":"acme","idempotency_key":"f-1","wallet":"bob","reason":"lost"}"#;
+    broker.tool(&[&producer[..], &parsed].concat(), &format!("{headers}|bob|{frozen}\n"));
+
+    let replay = ["dlq", "replay", "--code", "panicked"];
+    let status = || process.json(&["wallet", "show", "bob"])[0]["status"].clone();
+    let told = process.json(&replay);
+    assert_eq!((&told[0]["verdict"], &told[0]["type"], status()), (&"accepted".into(), &"freeze_wallet".into(), "open".into()));
+    let told = process.json(&[&replay[..], &["--yes"]].concat());
+    assert_eq!((&told[1]["applied"], status()), (&1.into(), "frozen".into()), "{told:?}");
+    let last = process.events().into_iter().find(|line| line["value"]["event"] == "wallet.frozen").expect("an event");
+    assert_eq!(last["value"]["correlation_id"], "c-7");
     drop(service);
-    check();
+    let told = process.json(&[&replay[..], &["--yes"]].concat());
+    assert_eq!((&told[0]["verdict"], &told[1]["applied"]), (&"duplicate".into(), &0.into()), "{told:?}");
 }
 
 const COMMANDS_FILE: &str = "payments.jsonl";

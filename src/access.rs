@@ -269,17 +269,18 @@ impl Access {
         }
     }
 
-    pub(crate) async fn check(&self, snapshots: bool) -> Result<Vec<Checked>, Failure> {
+    pub(crate) async fn check(&self, partition: u32, snapshots: bool) -> Result<Checked, Failure> {
         match self {
-            Access::Running(client) => Ok(client.check(snapshots).await?),
-            Access::Own(node) => Ok(node.check(snapshots).await),
+            Access::Running(client) => Ok(client.check(partition, snapshots).await?),
+            Access::Own(node) => Ok(node.check_one(partition, snapshots).await?),
         }
     }
 
-    pub(crate) async fn snapshot(&self) -> Result<BTreeMap<u32, u64>, Failure> {
+    /// The block of the newest snapshot of a partition, once one has been taken where it is due.
+    pub(crate) async fn snapshot(&self, partition: u32) -> Result<Option<u64>, Failure> {
         match self {
-            Access::Running(client) => Ok(client.snapshot().await?),
-            Access::Own(node) => node.snapshot().await.map_err(|error| Failure::Failed(error.to_string())),
+            Access::Running(client) => Ok(client.snapshot(partition).await?),
+            Access::Own(node) => node.snapshot_one(partition).await.map_err(|error| Failure::Failed(error.to_string())),
         }
     }
 

@@ -22,15 +22,31 @@ pub(crate) async fn state(common: &Common, command: &StateCommand) -> Result<(),
     }
 }
 
-/// One object per partition. One that is halted, or cannot be read, differs.
+/// One object per partition, wherever it runs. One that is halted, or cannot be read, differs.
 async fn verify(common: &Common, snapshots: bool) -> Result<(), Failure> {
     let access = Access::inspect(common).await?;
-    let mut differences = 0;
-    for checked in access.check(snapshots).await? {
+    let (mut differences, mut unavailable) = (0, Vec::new());
+    for partition in 0..access.partitions_count().await? {
+        let Some(checked) = available(access.check(partition, snapshots).await, &mut unavailable)? else { continue };
         differences += checked.differences.len();
         print(common, &checked_json(&checked))?;
     }
-    if differences == 0 { Ok(()) } else { Err(Failure::Difference(format!("{differences} differences"))) }
+    if differences == 0 { all_of(&unavailable) } else { Err(Failure::Difference(format!("{differences} differences"))) }
+}
+
+/// What was answered, or nothing and a note of why not: the other partitions are asked all the same.
+fn available<T>(answered: Result<T, Failure>, unavailable: &mut Vec<String>) -> Result<Option<T>, Failure> {
+    match answered {
+        Err(Failure::Temporary(cause)) => {
+            unavailable.push(cause);
+            Ok(None)
+        }
+        answered => answered.map(Some),
+    }
+}
+
+fn all_of(unavailable: &[String]) -> Result<(), Failure> {
+    if unavailable.is_empty() { Ok(()) } else { Err(Failure::Temporary(unavailable.join("; "))) }
 }
 
 fn checked_json(checked: &Checked) -> Value {
@@ -47,10 +63,13 @@ fn checked_json(checked: &Checked) -> Value {
 
 async fn snapshot(common: &Common) -> Result<(), Failure> {
     let access = Access::inspect(common).await?;
-    for (partition, block) in access.snapshot().await? {
-        print(common, &json!({ "partition": partition, "block": block }))?;
+    let mut unavailable = Vec::new();
+    for partition in 0..access.partitions_count().await? {
+        if let Some(Some(block)) = available(access.snapshot(partition).await, &mut unavailable)? {
+            print(common, &json!({ "partition": partition, "block": block }))?;
+        }
     }
-    Ok(())
+    all_of(&unavailable)
 }
 
 async fn adopt_directories(common: &Common, partitions: &[u32], yes: bool) -> Result<(), Failure> {

@@ -38,6 +38,9 @@ pub enum SnapshotError {
     /// It does not hold what its manifest says.
     #[error("{0} opens at another block than its manifest names")]
     Head(Name),
+    /// The partition runs on another node, or on none.
+    #[error("partition {0} is not available now, retry")]
+    Elsewhere(u32),
     /// The copy cannot be read, though the store itself can.
     #[error("the copy cannot be read: {0}")]
     Copy(store::Error),

@@ -21,6 +21,7 @@ use self::door::Standing;
 use self::frames::{FRAME_BYTES_MAX, Read, Sent, Wire, receive, row, send};
 pub(crate) use self::route::Peers;
 use crate::node::{Awaited, Checked, Node, PartitionStatus, Publish, ReadError};
+use crate::snapshots::SnapshotError;
 
 mod client;
 mod door;
@@ -29,6 +30,10 @@ mod route;
 
 /// Wallets in one answer, at most.
 const WALLETS_MAX: usize = 10_000;
+/// How long a client waits for a reply beyond what it asked for.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long reading a partition and its snapshots, or copying it, may take.
+const READ_WHOLE_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long to wait where a connection cannot be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -64,8 +69,8 @@ enum Request {
     Payments(Vec<[u8; 16]>),
     Status,
     Idle(u64),
-    Verify(bool),
-    Snapshot,
+    Verify(u32, bool),
+    Snapshot(u32),
     Resume(u32),
     Leave,
 }
@@ -83,8 +88,8 @@ enum Reply {
     Rows(Vec<(Vec<u8>, Vec<u8>)>),
     Status(Vec<PartitionStatus>),
     Idle(bool),
-    Checked(Vec<Checked>),
-    Blocks(Vec<(u32, u64)>),
+    Checked(Box<Checked>),
+    Block(Option<u64>),
 }
 
 /// Where the socket of a data directory is.
@@ -149,13 +154,18 @@ async fn timely<T>(within: Option<Duration>, work: impl Future<Output = std::io:
 impl Request {
     /// Whether only the owner of the data directory may ask this.
     fn is_owners(&self) -> bool {
-        matches!(self, Request::Verify(_) | Request::Snapshot | Request::Leave)
+        matches!(self, Request::Leave)
     }
 
     /// Whether processes ask each other this.
     fn is_peers(&self) -> bool {
-        use Request::{Payment, Payments, Resume, Status, Wallet, Wallets};
-        matches!(self, Wallet(_) | Wallets(..) | Payment(_) | Payments(_) | Status | Resume(_))
+        use Request::{Payment, Payments, Resume, Snapshot, Status, Verify, Wallet, Wallets};
+        matches!(self, Wallet(_) | Wallets(..) | Payment(_) | Payments(_) | Status | Verify(..) | Snapshot(_) | Resume(_))
+    }
+
+    /// How long its answer may take: some read all of a partition.
+    fn answered_within(&self) -> Duration {
+        if matches!(self, Request::Verify(..) | Request::Snapshot(_)) { READ_WHOLE_TIMEOUT } else { REPLY_TIMEOUT }
     }
 }
 
@@ -214,8 +224,11 @@ async fn answer(node: &Node, request: Request) -> Result<Reply, Reply> {
         }
         Request::Status => Reply::Status(blocking(node, |node| Ok(node.status())).await?),
         Request::Idle(millis) => Reply::Idle(node.idle(Duration::from_millis(millis)).await),
-        Request::Verify(snapshots) => Reply::Checked(node.check(snapshots).await),
-        Request::Snapshot => Reply::Blocks(node.snapshot().await.map_err(failed)?.into_iter().collect()),
+        Request::Verify(partition, snapshots) => Reply::Checked(Box::new(node.check_one(partition, snapshots).await?)),
+        Request::Snapshot(partition) => match node.snapshot_one(partition).await {
+            Err(SnapshotError::Elsewhere(partition)) => Reply::Elsewhere(partition),
+            taken => Reply::Block(taken.map_err(failed)?),
+        },
         Request::Resume(partition) => {
             node.resume(partition)?;
             Reply::Done

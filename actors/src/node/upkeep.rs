@@ -1,13 +1,15 @@
 //! What an operator asks of a node besides its data: to check every row, and to take and read back snapshots.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use finflow_state::{RocksStore, Store, store};
 use tracing::warn;
 
-use super::Node;
+use super::{Node, ReadError};
 use crate::checking::Checked;
+use crate::committed::Committed;
 use crate::lane::Message;
 use crate::snapshots::SnapshotError;
 
@@ -16,40 +18,43 @@ const STORED_WITHIN: Duration = Duration::from_secs(2);
 const STORED_LOOK: Duration = Duration::from_millis(10);
 
 impl Node {
-    /// Reads every row of every partition and checks the invariants, on a copy that stands still while the engine runs; with
-    /// `snapshots`, every snapshot too. A partition that is halted or cannot be read differs; one that runs elsewhere is left out.
+    /// Reads every row of every partition that is here and checks the invariants; see [`Node::check_one`].
     pub async fn check(&self, snapshots: bool) -> Vec<Checked> {
         let mut checked = Vec::with_capacity(self.0.partitions.len());
-        let here = self.0.partitions.iter().filter(|(_, committed)| !self.is_elsewhere(&committed.condition()));
-        for partition in here.map(|(id, _)| *id).collect::<Vec<_>>() {
-            let node = self.clone();
-            let found = tokio::task::spawn_blocking(move || node.check_partition(partition, snapshots)).await;
-            let lost = |error: tokio::task::JoinError| Checked {
-                partition,
-                differences: vec![format!("the check failed: {error}")],
-                ..Checked::default()
-            };
-            checked.push(found.unwrap_or_else(lost));
+        for partition in self.0.partitions.keys() {
+            // One that runs elsewhere is left out.
+            checked.extend(self.check_one(*partition, snapshots).await.ok());
         }
         checked
     }
 
-    fn check_partition(&self, partition: u32, snapshots: bool) -> Checked {
-        let mut checked = self.check_rows(partition).unwrap_or_else(|difference| Checked {
-            partition,
-            differences: vec![difference],
-            ..Checked::default()
-        });
+    /// Reads every row of a partition and checks the invariants, on a copy that stands still while the engine runs; with `snapshots`,
+    /// every snapshot of it too. A partition that is halted or cannot be read differs.
+    ///
+    /// # Errors
+    /// It is elsewhere.
+    pub async fn check_one(&self, partition: u32, snapshots: bool) -> Result<Checked, ReadError> {
+        let node = self.clone();
+        let found = tokio::task::spawn_blocking(move || node.check_partition(partition, snapshots)).await;
+        found.unwrap_or_else(|error| Ok(differing(partition, format!("the check failed: {error}"))))
+    }
+
+    fn check_partition(&self, partition: u32, snapshots: bool) -> Result<Checked, ReadError> {
+        let rows = match self.inspect(partition, |committed| Ok(committed.store())) {
+            Err(elsewhere @ ReadError::Elsewhere(_)) => return Err(elsewhere),
+            Err(cause) => Err(cause.to_string()),
+            Ok(None) => Err("it is not open".to_owned()),
+            Ok(Some(store)) => self.check_rows(partition, &store),
+        };
+        let mut checked = rows.unwrap_or_else(|difference| differing(partition, difference));
         if snapshots {
             self.check_snapshots(partition, &mut checked);
         }
-        checked
+        Ok(checked)
     }
 
-    fn check_rows(&self, partition: u32) -> Result<Checked, String> {
-        let store = self.inspect(partition, |committed| Ok(committed.store())).map_err(|error| error.to_string())?;
-        let store = store.ok_or("it is not open")?;
-        self.0.carrier.check(partition, &store).map_err(|error| {
+    fn check_rows(&self, partition: u32, store: &RocksStore) -> Result<Checked, String> {
+        self.0.carrier.check(partition, store).map_err(|error| {
             // A copy may be damaged on its way: whether the partition has to halt, its own rows say.
             let own = self.digest(partition).err().map(|own| own.to_string());
             own.unwrap_or_else(|| format!("its copy cannot be read: {error}"))
@@ -77,19 +82,29 @@ impl Node {
         checked.snapshots = Some(whole);
     }
 
-    /// Takes a snapshot of every partition that has moved since its last one, and gives the block of the newest one of each. What is
-    /// committed now is in it, unless the stores are too far behind.
+    /// Takes a snapshot of every partition that is here and has moved since its last one; see [`Node::snapshot_one`].
     pub async fn snapshot(&self) -> Result<BTreeMap<u32, u64>, SnapshotError> {
-        // Whether they followed in time or not, what they hold can be kept.
-        let _ = self.stored(STORED_WITHIN).await;
         let mut blocks = BTreeMap::new();
-        for partition in self.0.partitions.keys().copied() {
-            let node = self.clone();
-            let taken = tokio::task::spawn_blocking(move || node.snapshot_partition(partition)).await;
-            let lost = |error: tokio::task::JoinError| Err(store::Error::Io(error.to_string()).into());
-            blocks.extend(taken.unwrap_or_else(lost)?.map(|block| (partition, block)));
+        for partition in self.0.partitions.keys() {
+            match self.snapshot_one(*partition).await {
+                Err(SnapshotError::Elsewhere(_)) => {}
+                taken => blocks.extend(taken?.map(|block| (*partition, block))),
+            }
         }
         Ok(blocks)
+    }
+
+    /// Takes a snapshot of a partition if it has moved since its last one, and gives the block of its newest one. What is committed now
+    /// is in it, unless the store is too far behind.
+    pub async fn snapshot_one(&self, partition: u32) -> Result<Option<u64>, SnapshotError> {
+        if self.0.partitions.get(&partition).is_some_and(|committed| self.is_elsewhere(&committed.condition())) {
+            return Err(SnapshotError::Elsewhere(partition));
+        }
+        // Whether it followed in time or not, what it holds can be kept.
+        let _ = stored(self.0.partitions.get(&partition), STORED_WITHIN).await;
+        let node = self.clone();
+        let taken = tokio::task::spawn_blocking(move || node.snapshot_partition(partition)).await;
+        taken.unwrap_or_else(|error| Err(store::Error::Io(error.to_string()).into()))
     }
 
     fn snapshot_partition(&self, partition: u32) -> Result<Option<u64>, SnapshotError> {
@@ -112,17 +127,7 @@ impl Node {
 
     /// Waits until the stores hold what is committed now, which they follow a little behind; `false` at the deadline.
     pub async fn stored(&self, deadline: Duration) -> bool {
-        let partitions = self.0.partitions.values().filter(|committed| committed.condition().halted.is_none());
-        let wanted: Vec<_> = partitions.filter_map(|held| Some((held.store()?, held.condition().block))).collect();
-        let holds = |store: &RocksStore, block: u64| store.head().is_some_and(|head| block <= head.number);
-        let begun = Instant::now();
-        while !wanted.iter().all(|(store, block)| holds(store, *block)) {
-            if deadline <= begun.elapsed() {
-                return false;
-            }
-            tokio::time::sleep(STORED_LOOK).await;
-        }
-        true
+        stored(self.0.partitions.values(), deadline).await
     }
 
     /// The block of the newest snapshot of each partition that has one.
@@ -149,4 +154,23 @@ impl Node {
             }
         }
     }
+}
+
+fn differing(partition: u32, difference: String) -> Checked {
+    Checked { partition, differences: vec![difference], ..Checked::default() }
+}
+
+/// Waits until the stores of these partitions hold what is committed now; `false` at the deadline.
+async fn stored(partitions: impl IntoIterator<Item = &Arc<Committed>>, deadline: Duration) -> bool {
+    let partitions = partitions.into_iter().filter(|committed| committed.condition().halted.is_none());
+    let wanted: Vec<_> = partitions.filter_map(|held| Some((held.store()?, held.condition().block))).collect();
+    let holds = |store: &RocksStore, block: u64| store.head().is_some_and(|head| block <= head.number);
+    let begun = Instant::now();
+    while !wanted.iter().all(|(store, block)| holds(store, *block)) {
+        if deadline <= begun.elapsed() {
+            return false;
+        }
+        tokio::time::sleep(STORED_LOOK).await;
+    }
+    true
 }

@@ -1,6 +1,5 @@
 //! The asking side of the socket.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,13 +12,10 @@ use tokio::sync::Mutex;
 
 use super::door::{self, Standing};
 use super::frames::{Read, Sent, Wire, receive, rows, send};
-use super::{Error, Reply, Request, path, unexpected};
+use super::{Error, REPLY_TIMEOUT, Reply, Request, path, unexpected};
 #[cfg(doc)]
 use crate::node::Node;
 use crate::node::{Awaited, Checked, PartitionStatus, Publish, ReadError};
-
-/// How long a client waits for a reply beyond what it asked for.
-const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A connection to a running node.
 pub struct Client(Mutex<Box<dyn Wire>>);
@@ -125,18 +121,22 @@ impl Client {
         }
     }
 
-    /// See [`Node::check`].
-    pub async fn check(&self, snapshots: bool) -> Result<Vec<Checked>, Error> {
-        match self.ask(Request::Verify(snapshots), REPLY_TIMEOUT * 20).await? {
-            Reply::Checked(checked) => Ok(checked),
+    /// See [`Node::check_one`].
+    pub async fn check(&self, partition: u32, snapshots: bool) -> Result<Checked, Error> {
+        let request = Request::Verify(partition, snapshots);
+        let within = request.answered_within();
+        match self.ask(request, within).await? {
+            Reply::Checked(checked) => Ok(*checked),
             other => unexpected(&other),
         }
     }
 
-    /// See [`Node::snapshot`].
-    pub async fn snapshot(&self) -> Result<BTreeMap<u32, u64>, Error> {
-        match self.ask(Request::Snapshot, REPLY_TIMEOUT * 20).await? {
-            Reply::Blocks(blocks) => Ok(blocks.into_iter().collect()),
+    /// See [`Node::snapshot_one`].
+    pub async fn snapshot(&self, partition: u32) -> Result<Option<u64>, Error> {
+        let request = Request::Snapshot(partition);
+        let within = request.answered_within();
+        match self.ask(request, within).await? {
+            Reply::Block(block) => Ok(block),
             other => unexpected(&other),
         }
     }

@@ -11,7 +11,7 @@ use finflow_ledger::{PaymentId, WalletId};
 use finflow_topologies::topics::{partition_of_payment, partition_of_wallet};
 
 use super::door::{self, Standing};
-use super::{Client, Error, Reply, Request, here};
+use super::{Client, Error, REPLY_TIMEOUT, Reply, Request, here};
 use crate::node::{Node, PartitionStatus};
 
 /// How long a node looks for one who can answer.
@@ -28,17 +28,20 @@ pub(crate) struct Peers(Mutex<HashMap<String, Vec<Client>>>);
 
 impl Peers {
     async fn ask(&self, address: &str, secret: &str, request: &Request) -> Result<Reply, Error> {
+        let within = request.answered_within();
+        let is_quick = within <= REPLY_TIMEOUT;
+        let within = if is_quick { PEER_TIMEOUT } else { within };
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(address).and_then(Vec::pop);
-        // Whether the other end of a kept connection has gone shows only when it is used.
-        if let Some(client) = kept
-            && let Ok(reply) = client.exchange(request, PEER_TIMEOUT).await
+        // Whether the other end of a kept connection has gone shows only when it is used, and not soon where an answer takes long.
+        if let Some(client) = kept.filter(|_| is_quick)
+            && let Ok(reply) = client.exchange(request, within).await
         {
             self.keep(address, client);
             return Ok(reply);
         }
         let knocked = door::knock(address, secret, Standing::Peer).await;
         let client = Client::over(knocked.map_err(|error| Error::Failed(error.to_string()))?);
-        let reply = client.exchange(request, PEER_TIMEOUT).await?;
+        let reply = client.exchange(request, within).await?;
         self.keep(address, client);
         Ok(reply)
     }
@@ -70,7 +73,8 @@ fn partition_of(node: &Node, request: &Request) -> Option<u32> {
     match request {
         Request::Wallet(id) => WalletId::parse(id).map(|id| partition_of_wallet(&id, count)),
         Request::Payment(id) => Some(partition_of_payment(PaymentId::from_bytes(*id), count)),
-        Request::Wallets(partition, ..) | Request::Resume(partition) => Some(*partition),
+        Request::Wallets(partition, ..) | Request::Verify(partition, _) => Some(*partition),
+        Request::Snapshot(partition) | Request::Resume(partition) => Some(*partition),
         _ => None,
     }
 }

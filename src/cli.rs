@@ -112,6 +112,8 @@ pub(crate) enum Command {
     State(StateCommand),
     /// Move a stopped application to another number of partitions, under another prefix
     Rescale(Rescale),
+    /// Look whether everything is ready: directories, disk, clock, listeners, and on Kafka brokers, topics, rights and transactions
+    Check,
     /// Run simulated worlds in which everything goes wrong; exit 3 where one has a fault
     Simulate(Simulate),
     /// Draw how records travel

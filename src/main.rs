@@ -15,6 +15,7 @@ use self::failure::Failure;
 mod access;
 mod admin;
 mod bench;
+mod check;
 mod cli;
 mod config;
 mod demo;
@@ -88,6 +89,7 @@ async fn carry_out(cli: Cli) -> Result<(), Failure> {
         Command::Simulate(options) => simulate::simulate(&common, &options),
         Command::State(command) => state::state(&common, &command).await,
         Command::Rescale(options) => rescale::rescale(&common, &options).await,
+        Command::Check => check::check(&common).await,
         Command::Topology => output::text(&topology::draw(common.format)),
         Command::Config(command) => config::config(&common, &command),
         Command::Completions { shell } => {

@@ -22,6 +22,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("state", "finflow state restore ./dump --data-dir ./other-data"),
     ("state", "finflow state adopt 3"),
     ("rescale", "finflow rescale --partitions 32 --to-prefix finflow2 --log kafka"),
+    ("check", "finflow check --log kafka --brokers 127.0.0.1:9092"),
     ("simulate", "finflow simulate --seeds 2000"),
     ("bench", "finflow bench --log embedded"),
     ("topics", "finflow topics check --log kafka --brokers 127.0.0.1:9092"),

@@ -295,3 +295,43 @@ fn dead_letters_are_sent_again_once() {
         assert!(output.status.code() == Some(code) && errors.contains(told), "{arguments:?}: {errors}");
     }
 }
+
+/// The lines of a check that ends with this code: status, what was looked at, and what was seen or is wrong.
+fn checked(dir: &Path, arguments: &[&str], code: i32) -> Vec<String> {
+    let output = finflow(dir, &[&["check", "--format", "json"], arguments].concat());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let told = program::lines(&output);
+    assert_eq!(output.status.code(), Some(code), "{told:?} {errors}");
+    assert!(told.iter().all(|line| (line["status"] == "failed") == line["remedy"].is_string()), "{told:?}");
+    let text = |line: &Value, name: &str| line[name].as_str().unwrap_or_default().to_owned();
+    told.iter().map(|line| ["status", "check", "seen", "cause"].map(|name| text(line, name)).join(" ")).collect()
+}
+
+#[test]
+fn check_says_what_is_not_ready_and_what_to_do() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path();
+    let has = |told: &[String], what: &str| assert!(told.iter().any(|line| line.contains(what)), "{what}: {told:?}");
+    let free = ["--admin", "127.0.0.1:0"];
+    let told = checked(dir, &free, 0);
+    has(&told, "ok data directory");
+    has(&told, "is not there yet, and can be made");
+    has(&told, "ok disk");
+    assert!(!dir.join("data").exists(), "it makes nothing");
+
+    std::fs::write(dir.join("data"), "x").expect("a file");
+    has(&checked(dir, &free, 78), "is no directory");
+    std::fs::remove_file(dir.join("data")).expect("a file");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    has(&checked(dir, &["--admin", &address], 78), "in use");
+
+    std::fs::create_dir(dir.join("data")).expect("a directory");
+    let service = Service::start(dir);
+    has(&checked(dir, &["--admin", &address], 0), "ok service it runs, and 8 partitions");
+    drop(service);
+    let written = std::fs::read_dir(dir.join("data/log")).expect("a log").next().expect("a file").expect("an entry").path();
+    let ahead = std::time::SystemTime::now() + std::time::Duration::from_secs(600);
+    std::fs::File::options().append(true).open(written).and_then(|file| file.set_modified(ahead)).expect("a time");
+    has(&checked(dir, &free, 75), "behind what the log has written");
+}

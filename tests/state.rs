@@ -134,6 +134,10 @@ fn a_halted_partition_is_named_by_every_command_until_it_is_discarded() {
     assert_eq!(halted, [true, true, false]);
     check(dir, &["wallet", "list"], 1, "partition 0 is halted: the store holds block");
     check(dir, &["partitions"], 1, "partition 1 is halted: the store holds block");
+    let service = start(dir);
+    let told = check(dir, &["check"], 75, "not ready now: service");
+    assert!(told.iter().any(|line| line["remedy"].to_string().contains("finflow partitions resume 1")), "{told:?}");
+    drop(service);
     assert_eq!(listing(&state), ["0", "1", "2"], "the evidence stays");
     check(dir, &["state", "discard", "0", "--yes"], 0, "");
     check(dir, &["wallet", "list"], 1, "partition 1 is halted");

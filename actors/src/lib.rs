@@ -17,6 +17,7 @@ pub mod log;
 pub mod metrics;
 mod node;
 mod partition;
+pub mod readiness;
 mod restoring;
 mod settings;
 mod snapshots;

@@ -68,6 +68,8 @@ enum Request {
     Payment([u8; 16]),
     Payments(Vec<[u8; 16]>),
     Status,
+    /// What of disk and clock does not work in this very process.
+    Faults,
     Idle(u64),
     Verify(u32, bool),
     Snapshot(u32),
@@ -87,6 +89,7 @@ enum Reply {
     Records(Vec<Read>, u64),
     Rows(Vec<(Vec<u8>, Vec<u8>)>),
     Status(Vec<PartitionStatus>),
+    Faults(Vec<(String, String)>),
     Idle(bool),
     Checked(Box<Checked>),
     Block(Option<u64>),
@@ -223,6 +226,7 @@ async fn answer(node: &Node, request: Request) -> Result<Reply, Reply> {
             Reply::Rows(found.iter().map(|payment| row::<Payments>(&payment.id, payment)).collect())
         }
         Request::Status => Reply::Status(blocking(node, |node| Ok(node.status())).await?),
+        Request::Faults => Reply::Faults(node.faults()),
         Request::Idle(millis) => Reply::Idle(node.idle(Duration::from_millis(millis)).await),
         Request::Verify(partition, snapshots) => Reply::Checked(Box::new(node.check_one(partition, snapshots).await?)),
         Request::Snapshot(partition) => match node.snapshot_one(partition).await {

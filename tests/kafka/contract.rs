@@ -1,5 +1,8 @@
 //! The contract's file on Kafka: published and read with foreign clients, and again with our own, with a service and without.
 
+use std::io::Read;
+use std::process::Stdio;
+
 use serde_json::Value;
 
 use crate::broker::Broker;
@@ -35,6 +38,12 @@ pub(crate) fn the_contracts_file_gives_the_contracts_events(broker: &Broker) {
     let process = Process { dir: dir.path(), name: "one", brokers: &address, prefix: "finflow", secret: "s", partitions: None };
     let missing = process.finflow(&["topics", "check"]);
     assert_eq!(missing.status.code(), Some(1), "no topics yet");
+    // Nobody listens there, and a client looks for a while.
+    let nowhere = Process { brokers: "127.0.0.1:1", ..process };
+    let unanswered = nowhere.command(&["check"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the program runs");
+    let mut unanswered = Service(unanswered);
+    let unready = checked(&process, 78);
+    assert!(unready.iter().any(|line| line.contains("failed topics") && line.contains("topics create")), "{unready:?}");
     for made in [5, 0] {
         let output = process.finflow(&["topics", "create"]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -44,7 +53,21 @@ pub(crate) fn the_contracts_file_gives_the_contracts_events(broker: &Broker) {
     let refused = process.finflow(&["run", "-X", "isolation.level=read_uncommitted"]);
     assert_eq!(refused.status.code(), Some(78), "{}", String::from_utf8_lossy(&refused.stderr));
 
+    assert_eq!(unanswered.ended(), Some(75));
+    let mut answer = String::new();
+    unanswered.0.stdout.take().expect("a pipe").read_to_string(&mut answer).expect("text");
+    assert!(answer.contains("check brokers") && answer.contains("start the brokers"), "{answer}");
+
     let service = process.run(2);
+    // Until it has taken its partitions it says that it has not.
+    eventually(|| match process.finflow(&["check"]) {
+        found if found.status.success() => Ok(()),
+        found => Err(String::from_utf8_lossy(&found.stdout).into_owned()),
+    });
+    let ready = checked(&process, 0);
+    for what in ["data directory", "service", "brokers", "topics", "rights", "groups", "journal", "transactions", "clock"] {
+        assert!(ready.iter().any(|line| line.starts_with(&format!("ok {what} "))), "{what}: {ready:?}");
+    }
     let lines: Vec<&str> = COMMANDS.lines().collect();
     let (first, second) = lines.split_at(3);
     foreign_producer(broker, first);
@@ -82,6 +105,16 @@ pub(crate) fn the_contracts_file_gives_the_contracts_events(broker: &Broker) {
     check(false);
     dead_letters_are_sent_again(broker, &process, service);
     check(true);
+}
+
+/// The lines of a check that ends with this code.
+fn checked(process: &Process<'_>, code: i32) -> Vec<String> {
+    let output = process.finflow(&["check", "--format", "json", "--admin", "127.0.0.1:0"]);
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{told}{}", String::from_utf8_lossy(&output.stderr));
+    let text = |line: &Value, name: &str| line[name].as_str().unwrap_or_default().to_owned();
+    let lines = told.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    lines.map(|line| ["status", "check", "seen", "cause", "remedy"].map(|name| text(&line, name)).join(" ")).collect()
 }
 
 /// A dead letter of an engine that could not understand what this one can; written, as everything there, with the Java tool.

@@ -11,6 +11,7 @@ pub(crate) use crate::child::Service;
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// One process of an application: a directory, a name, and the broker.
+#[derive(Clone, Copy)]
 pub(crate) struct Process<'a> {
     pub(crate) dir: &'a Path,
     pub(crate) name: &'a str,

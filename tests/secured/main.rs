@@ -273,6 +273,8 @@ fn settles_through_both_listeners(cluster: &Cluster, dir: &Path) {
         ]
     );
     timed("the transfer is told");
+    checks_what_it_may(cluster, &by_password);
+    timed("what it may is checked");
     drop(service);
     logs += &std::fs::read_to_string(dir.join("stderr.txt")).expect("a file");
 
@@ -286,6 +288,31 @@ fn settles_through_both_listeners(cluster: &Cluster, dir: &Path) {
     assert!(logs.contains("running") && logs.contains("rdkafka"), "it logged");
     let leaks: Vec<&str> = logs.lines().filter(|line| line.contains(CANARY)).collect();
     assert!(leaks.is_empty() && !text(&shown.stdout).contains(CANARY), "{leaks:?}");
+}
+
+/// With exactly the engine's rights everything is looked at but what is an administrator's; who trims is one of its own.
+fn checks_what_it_may(cluster: &Cluster, process: &Process<'_>) {
+    let told = |more: &[&str], code: i32| {
+        let output = process.finflow(&[&["check", "--format", "json"], more].concat());
+        let (lines, errors) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(code), "{lines}{errors}");
+        assert!(!lines.contains(CANARY) && !errors.contains(CANARY), "{lines}{errors}");
+        lines
+    };
+    let lines = told(&[], 78);
+    let missing = "not authorized: Delete on topic finflow.postings.v1, Delete on topic finflow.journal.v1";
+    assert!(lines.contains(missing), "{lines}");
+    let (trimmer, password) = USERS[3];
+    let properties = cluster.signs_in(trimmer, password);
+    let properties: Vec<String> = properties.iter().map(|(name, value)| format!("\"{name}={value}\"")).collect();
+    std::fs::write(process.dir.join("trims.toml"), format!("kafka.trim_properties = [{}]\n", properties.join(", ")))
+        .expect("a file");
+    let lines = told(&["--config", "trims.toml"], 0);
+    let administrators = "not authorized: DescribeConfigs on topic finflow.";
+    assert!(lines.contains(administrators) && lines.contains(r#""status":"skipped","check":"topics""#), "{lines}");
+    for what in ["rights", "rights of the trimmer", "groups", "journal", "transactions", "clock"] {
+        assert!(lines.contains(&format!(r#""status":"ok","check":"{what}""#)), "{what}: {lines}");
+    }
 }
 
 /// The engine's principal may not delete what it has written; the trimmer may, and nothing else.
@@ -379,5 +406,10 @@ fn tells_which_right_is_missing(cluster: &Cluster, dir: &Path) {
         cluster
             .kafka_acls(&format!("kafka-acls --bootstrap-server {plain} --remove --force --allow-principal User:{user} {right}"));
         refused(&process, 78, says);
+        // What the engine lacks is told by a check as well.
+        let told = process.finflow(&["check", "--admin", "127.0.0.1:0"]);
+        let right =
+            says.trim_start_matches("not authorized: ").trim_end_matches(';').replace("finflow-one-lane-0", "finflow-check");
+        assert!(told.status.code() == Some(78) && text(&told.stdout).contains(&right), "{right}: {}", text(&told.stdout));
     }
 }

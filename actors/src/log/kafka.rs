@@ -23,6 +23,8 @@ use self::session::{Exit, Exits};
 pub use self::settings::{SESSION_TIMEOUT, Settings, TRANSACTION_TIMEOUT, refused};
 use self::topics::Admin;
 use super::{Assignment, Seat};
+use crate::clock::Clock;
+use crate::readiness::Finding;
 
 mod addresses;
 mod admission;
@@ -33,6 +35,7 @@ mod member;
 mod native;
 mod positions;
 mod reader;
+mod readiness;
 mod record;
 pub mod rights;
 mod seal;
@@ -118,6 +121,11 @@ impl KafkaLog {
     pub fn check_topics(settings: &Settings, partitions: u32) -> Result<Vec<String>, Error> {
         admission::reach(settings)?;
         Admin::new(settings)?.check(partitions)
+    }
+
+    /// Whether the cluster is ready for an engine of so many partitions, and for this principal.
+    pub fn readiness(settings: &Settings, partitions: u32, clock: &Clock) -> Vec<Finding> {
+        readiness::look(settings, partitions, clock)
     }
 
     /// Opens a lane's session, with what the group gives the lane from now on. An earlier session of this process comes to its end

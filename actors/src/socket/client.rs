@@ -113,6 +113,14 @@ impl Client {
         }
     }
 
+    /// See [`Node::faults`], of the process that is asked.
+    pub async fn faults(&self) -> Result<Vec<(String, String)>, Error> {
+        match self.ask(Request::Faults, REPLY_TIMEOUT).await? {
+            Reply::Faults(faults) => Ok(faults),
+            other => unexpected(&other),
+        }
+    }
+
     /// See [`Node::idle`].
     pub async fn idle(&self, deadline: Duration) -> Result<bool, Error> {
         match self.ask(Request::Idle(millis(deadline)), deadline + REPLY_TIMEOUT).await? {

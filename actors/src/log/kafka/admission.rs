@@ -81,7 +81,8 @@ pub(super) fn is_unauthorized(error: &KafkaError) -> bool {
     )
 }
 
-fn ask(settings: &Settings) -> Result<BTreeMap<String, Option<Vec<Operation>>>, Error> {
+/// What the process may do with each topic of the application; `None` for a topic that there is not.
+pub(super) fn ask(settings: &Settings) -> Result<BTreeMap<String, Option<Vec<Operation>>>, Error> {
     let config = settings.reader(LOOK_WAIT);
     let client: BaseConsumer<Listener> = config.create_with_context(Listener::default()).map_err(unavailable)?;
     let topics: Vec<String> = Topic::ALL.iter().map(|topic| topic.name(&settings.prefix)).collect();

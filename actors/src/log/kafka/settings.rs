@@ -101,6 +101,13 @@ impl Settings {
         }
     }
 
+    /// The same as the principal that trims, where it has one of its own.
+    pub(super) fn as_trimmer(&self) -> Settings {
+        let properties = self.properties.iter().chain(&self.trim_properties);
+        let properties = properties.map(|(name, value)| (name.clone(), value.clone())).collect();
+        Settings { properties, ..self.clone() }
+    }
+
     /// What every client has; the owned properties come later and so prevail.
     pub(super) fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
@@ -183,6 +190,13 @@ impl Settings {
     pub(super) fn appender(&self) -> ClientConfig {
         let mut config = self.producer();
         config.set("partitioner", "murmur2_random").set("message.timeout.ms", "30000");
+        config
+    }
+
+    /// A transactional producer that looks whether transactions work: what it opens holds nobody up for long.
+    pub(super) fn prober(&self, id: &str) -> ClientConfig {
+        let mut config = self.producer();
+        config.set("transactional.id", id).set("transaction.timeout.ms", "3000").set("message.timeout.ms", "3000");
         config
     }
 

@@ -72,9 +72,7 @@ impl Admin {
 
     /// The same as the principal that trims, where it has one of its own.
     pub(super) fn trimmer(settings: &Settings) -> Result<Admin, Error> {
-        let properties = settings.properties.iter().chain(&settings.trim_properties);
-        let properties = properties.map(|(name, value)| (name.clone(), value.clone())).collect();
-        Admin::new(&Settings { properties, ..settings.clone() })
+        Admin::new(&settings.as_trimmer())
     }
 
     pub(super) fn client(&self) -> &AdminClient<Quiet> {
@@ -170,7 +168,14 @@ impl Admin {
         let specifiers: Vec<ResourceSpecifier<'_>> = present.iter().map(|(name, _)| ResourceSpecifier::Topic(name)).collect();
         let described = wait(self.client.describe_configs(&specifiers, &options())).map_err(unavailable)?;
         for ((name, due), described) in present.iter().zip(described) {
-            let described = described.map_err(|code| Error::Unavailable(format!("cannot describe {name}: {code}")))?;
+            let described = described.map_err(|code| match code {
+                RDKafkaErrorCode::TopicAuthorizationFailed => unauthorized(&format!("DescribeConfigs on topic {name}")),
+                code => Error::Unavailable(format!("cannot describe {name}: {code}")),
+            })?;
+            // Who may not see the settings is told that there are none.
+            if described.entries.is_empty() {
+                return Err(unauthorized(&format!("DescribeConfigs on topic {name}")));
+            }
             for (key, due) in due {
                 let found = described.get(key).and_then(|entry| entry.value.clone()).unwrap_or_default();
                 if is_wrong(key, &found, due) {

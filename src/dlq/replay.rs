@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use finflow_actors::{Clock, Publish};
 use finflow_ledger::{Coordinates, PaymentId};
@@ -25,6 +25,8 @@ use crate::publish::Publishing;
 /// Letters that one run sends at most, so that what it remembers of them is bounded; the next run goes on.
 const SENT_MAX: usize = 100_000;
 
+/// How long to wait for a partition before it is asked again.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Letters judged at a time, in bytes of them: a few hundred.
 const PAGE_BYTES: usize = 256 << 10;
 
@@ -117,7 +119,7 @@ impl Replay<'_> {
             let letters = fetched.records.iter().filter(|letter| letter.offset < offsets.end && self.is_asked_for(letter));
             let now_ms = Clock::system().now_ms();
             let judged = letters.map(|letter| judge(letter, partition, &self.rules, now_ms)).collect();
-            let judged = self.compared(judged).await?;
+            let judged = self.compared(judged, patience).await?;
             if !self.send(&judged, patience).await? {
                 return Ok(false);
             }
@@ -135,9 +137,16 @@ impl Replay<'_> {
     }
 
     /// Holds what can be understood against what has been taken.
-    async fn compared(&mut self, mut judged: Vec<Judged>) -> Result<Vec<Judged>, Failure> {
-        let ids = judged.iter().filter_map(|letter| Some(letter.verdict.as_ref().ok()?.id)).collect();
-        let known = self.access.payments(ids).await?;
+    async fn compared(&mut self, mut judged: Vec<Judged>, patience: Duration) -> Result<Vec<Judged>, Failure> {
+        let ids: Vec<PaymentId> = judged.iter().filter_map(|letter| Some(letter.verdict.as_ref().ok()?.id)).collect();
+        let begun = Instant::now();
+        let known = loop {
+            match self.access.payments(ids.clone()).await {
+                // A partition is on its way, perhaps to the engine that this command has started.
+                Err(Failure::Temporary(_)) if begun.elapsed() < patience => self.access.changed(PAUSE).await?,
+                known => break known?,
+            }
+        };
         for Judged { verdict, .. } in &mut judged {
             let Ok(candidate) = verdict else { continue };
             let taken = known.get(&candidate.id).map(|payment| payment.fingerprint);

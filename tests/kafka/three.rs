@@ -118,27 +118,10 @@ impl<'a> Three<'a> {
         // Answers of other processes are waited for, wherever the line is published.
         self.publish("transfers.jsonl", &transfers(0, TRANSFERS), &["--wait"]);
         self.published += TRANSFERS;
-        self.each_reads_all_of_the_state();
         let stranger = Process { secret: "another", ..self.process("nowhere") };
         let refused = stranger.finflow(&["wallet", "list"]);
         assert_eq!(refused.status.code(), Some(75), "{}", String::from_utf8_lossy(&refused.stderr));
         assert!(String::from_utf8_lossy(&refused.stderr).contains("internal.secret"), "the cause is told");
-    }
-
-    /// Every partition is verified and kept where it runs, whoever is asked.
-    fn each_reads_all_of_the_state(&self) {
-        let blocks = |told: &[Value]| told.iter().map(|of| of["block"].as_u64().expect("a block")).collect::<Vec<_>>();
-        for name in ["one", "nowhere"] {
-            let kept = blocks(&self.process(name).json(&["state", "snapshot"]));
-            let verified = self.process(name).json(&["state", "verify", "--snapshots"]);
-            assert_eq!(verified.len(), PARTITIONS as usize, "{name}: {verified:?}");
-            assert!(verified.iter().all(|of| of["differences"] == Value::Array(vec![])), "{verified:?}");
-            let newest = |of: &Value| of["snapshots"][0].as_u64();
-            assert_eq!(verified.iter().filter_map(newest).collect::<Vec<_>>(), kept, "{name}");
-        }
-        let places =
-            |name: &str| std::fs::read_dir(self.dir.join(name).join("snapshots")).is_ok_and(|mut found| found.next().is_some());
-        assert!(NAMES.into_iter().all(places) && !places("nowhere"), "each has kept its own");
     }
 
     pub(crate) fn one_is_killed_under_load(&mut self) {
@@ -146,14 +129,6 @@ impl<'a> Three<'a> {
         self.load();
         drop(self.services.remove("two"));
         let begun = Instant::now();
-        // Nobody has them yet: they are named, and the others are verified all the same.
-        let verified = self.process("one").finflow(&["state", "verify", "--format", "json"]);
-        let told = String::from_utf8_lossy(&verified.stderr).into_owned();
-        let first = before.iter().find(|(_, owner)| **owner == "two").expect("it had some").0;
-        assert_eq!(verified.status.code(), Some(75), "{told}");
-        assert!(told.contains(&format!("partition {first} is not available now, retry")), "{told}");
-        let others = before.values().filter(|owner| **owner != "two").count();
-        assert!(others <= String::from_utf8_lossy(&verified.stdout).lines().count());
         let lost = before.values().filter(|owner| **owner == "two").count();
         let taken = self.all_run(&["one", "three"]);
         println!("    {lost} partitions are taken over after {:.1} s: {taken:?}", begun.elapsed().as_secs_f64());

@@ -35,7 +35,15 @@ fn foreign_producer(broker: &Broker, lines: &[&str]) {
 pub(crate) fn the_contracts_file_gives_the_contracts_events(broker: &Broker) {
     let dir = tempfile::tempdir().expect("a directory");
     let address = broker.address();
-    let process = Process { dir: dir.path(), name: "one", brokers: &address, prefix: "finflow", secret: "s", partitions: None };
+    let process = Process {
+        dir: dir.path(),
+        name: "one",
+        brokers: &address,
+        prefix: "finflow",
+        secret: "s",
+        partitions: None,
+        settings: &[],
+    };
     let missing = process.finflow(&["topics", "check"]);
     assert_eq!(missing.status.code(), Some(1), "no topics yet");
     // Nobody listens there, and a client looks for a while.

@@ -31,6 +31,7 @@ fn the_engine_on_a_real_broker() {
     timed("one restarts, and keeps its partitions", || three.one_restarts());
     timed("one leaves, and the others have its partitions at once", || three.one_leaves());
     timed("one stands still for longer than its session, and ends when it wakes up", || three.one_stands_still());
+    timed("one is started twice, and the older one ends", || three.its_name_is_taken());
     timed("the broker is gone for a while", || three.the_broker_is_gone(&broker));
     timed("every cent is accounted for", || three.check());
     drop(three);

@@ -1,6 +1,6 @@
 //! The processes of an application on Kafka, each with a directory and a name of its own.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
@@ -20,18 +20,21 @@ pub(crate) struct Process<'a> {
     pub(crate) secret: &'a str,
     /// The application's number of partitions, where it is not the default.
     pub(crate) partitions: Option<u32>,
+    /// Further settings of all its commands, each `key=value`.
+    pub(crate) settings: &'a [&'a str],
 }
 
 impl Process<'_> {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_finflow"));
-        command.args(arguments).arg("--data-dir").arg(self.dir.join(self.name)).current_dir(self.dir);
+        command.args(arguments).arg("--data-dir").arg(self.data_dir()).current_dir(self.dir);
         command.args(["--log", "kafka", "--brokers", self.brokers]);
         command.args(["--set", &format!("node.id={}", self.name), "--set", &format!("topics.prefix={}", self.prefix)]);
         command.args(["--set", &format!("internal.secret={}", self.secret)]);
         if let Some(partitions) = self.partitions {
             command.args(["--set", &format!("topics.partitions={partitions}")]);
         }
+        command.args(self.settings.iter().flat_map(|setting| ["--set", setting]));
         command.stdin(Stdio::null());
         command
     }
@@ -54,12 +57,8 @@ impl Process<'_> {
 
     /// The same with more arguments.
     pub(crate) fn run_with(&self, lanes: u32, more: &[&str]) -> Service {
-        std::fs::create_dir_all(self.dir.join(self.name)).expect("a directory");
-        let log = std::fs::File::create(self.dir.join(self.name).join("stderr.txt")).expect("a file");
-        let lanes = format!("lanes={lanes}");
-        let arguments = [&["run", "--set", &lanes, "--set", "admin.listen=127.0.0.1:0"], more].concat();
-        let service = Service(self.command(&arguments).stderr(log).spawn().expect("the program runs"));
-        let socket = self.dir.join(self.name).join("finflow.sock");
+        let service = self.begin(lanes, more);
+        let socket = self.data_dir().join("finflow.sock");
         eventually(|| match std::os::unix::net::UnixStream::connect(&socket) {
             Ok(_) => Ok(()),
             Err(error) => Err(format!("{} does not answer: {error}\n{}", self.name, self.logged())),
@@ -67,9 +66,27 @@ impl Process<'_> {
         service
     }
 
+    /// Starts a service and does not wait for it. What an earlier one has logged is kept beside.
+    pub(crate) fn begin(&self, lanes: u32, more: &[&str]) -> Service {
+        std::fs::create_dir_all(self.data_dir()).expect("a directory");
+        let path = self.data_dir().join("stderr.txt");
+        if path.exists() {
+            let kept = (1..).map(|life| self.data_dir().join(format!("stderr.{life}.txt"))).find(|kept| !kept.exists());
+            std::fs::rename(&path, kept.expect("a free name")).expect("the log is kept");
+        }
+        let log = std::fs::File::create(path).expect("a file");
+        let lanes = format!("lanes={lanes}");
+        let arguments = [&["run", "--set", &lanes, "--set", "admin.listen=127.0.0.1:0"], more].concat();
+        Service(self.command(&arguments).stderr(log).spawn().expect("the program runs"))
+    }
+
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.dir.join(self.name)
+    }
+
     /// What its service has logged.
     pub(crate) fn logged(&self) -> String {
-        std::fs::read_to_string(self.dir.join(self.name).join("stderr.txt")).unwrap_or_default()
+        std::fs::read_to_string(self.data_dir().join("stderr.txt")).unwrap_or_default()
     }
 
     /// The partitions that a service of this name runs, as any service tells it.

@@ -44,7 +44,7 @@ impl<'a> Three<'a> {
     }
 
     fn process(&self, name: &'a str) -> Process<'a> {
-        Process { dir: self.dir, name, brokers: self.brokers, prefix: "three", secret: "s", partitions: None }
+        Process { dir: self.dir, name, brokers: self.brokers, prefix: "three", secret: "s", partitions: None, settings: &[] }
     }
 
     fn run(&mut self, name: &'static str) {
@@ -220,6 +220,30 @@ impl<'a> Three<'a> {
         self.run("two");
         self.all_run(&NAMES);
         self.all_end();
+    }
+
+    pub(crate) fn its_name_is_taken(&mut self) {
+        self.load();
+        let elsewhere = self.dir.join("elsewhere");
+        let twin = Process { dir: &elsewhere, ..self.process("two") };
+        let mut older = self.services.remove("two").expect("a service");
+        let mut younger = twin.run(1);
+        let has_ended = |service: &mut Service, log: &dyn Fn() -> String| {
+            assert_eq!(service.ended(), Some(75), "{}", log());
+            assert!(log().contains("another process has taken this one's node.id"), "{}", log());
+        };
+        has_ended(&mut older, &|| self.process("two").logged());
+        self.all_run(&NAMES);
+        self.all_end();
+        let due = self.wallets("one");
+        assert_eq!(twin.finflow(&["wallet", "list"]).status.code(), Some(0), "the younger one answers");
+        // And back: whoever comes later has the name.
+        self.load();
+        self.run("two");
+        has_ended(&mut younger, &|| twin.logged());
+        self.all_run(&NAMES);
+        self.all_end();
+        assert_ne!(self.wallets("two"), due, "it has gone on");
     }
 
     /// The code and body of `/readyz?verbose`.

@@ -200,6 +200,8 @@ impl Keeper {
             }
             // Also when the session is over: the group waits for what it has revoked.
             self.member.serve(Duration::ZERO);
+            // A lane that has nothing to commit asks nothing, and has to learn of it all the same.
+            self.is_replaced();
         }
     }
 
@@ -314,7 +316,11 @@ impl Keeper {
         let name = |batch: &finflow_topologies::log::Batch| batch.topic.name(&self.prefix);
         match self.transactor.commit(&transaction.batches, name, &offsets, || member.metadata()) {
             Ok(()) => Commit::Committed,
-            Err(Failed::Replaced(cause)) => self.fenced(&cause),
+            Err(Failed::Replaced(cause)) => {
+                // Where another process has the name, this one ends, and does not take it back with another lane.
+                self.turns_out_replaced();
+                self.fenced(&cause)
+            }
             Err(Failed::Before { cause, is_fenced }) if is_fenced && self.turns_out_replaced() => self.fenced(&cause),
             Err(Failed::Before { cause, .. }) => Commit::Aborted(cause),
             Err(Failed::During(cause)) => {

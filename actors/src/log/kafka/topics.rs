@@ -21,6 +21,8 @@ use super::settings::{RECORD_BYTES_MAX, Settings};
 
 /// How long the cluster may take for an administrative request.
 pub(super) const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long one broker may take to show what topics there are.
+const SHOWN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two looks for the leaders of new topics.
 const LEADER_PAUSE: Duration = Duration::from_millis(20);
 /// Commands and events are kept for a week; what needs a command later is told by the lag against it.
@@ -30,7 +32,7 @@ const FOR_EVER: &str = "-1";
 /// The administrator's side of the cluster.
 pub(super) struct Admin {
     client: AdminClient<Quiet>,
-    prefix: String,
+    settings: Settings,
 }
 
 /// The settings of a topic that the engine rests on.
@@ -67,7 +69,7 @@ fn is_wrong(name: &str, found: &str, due: &str) -> bool {
 impl Admin {
     pub(super) fn new(settings: &Settings) -> Result<Admin, Error> {
         let client = settings.client().create_with_context(Quiet).map_err(unavailable)?;
-        Ok(Admin { client, prefix: settings.prefix.clone() })
+        Ok(Admin { client, settings: settings.clone() })
     }
 
     /// The same as the principal that trims, where it has one of its own.
@@ -80,13 +82,13 @@ impl Admin {
     }
 
     pub(super) fn prefix(&self) -> &str {
-        &self.prefix
+        &self.settings.prefix
     }
 
     /// Makes the topics that are missing. What is there already is left as it is, and checked by [`Admin::check`].
     pub(super) fn create(&self, partitions: u32, replication: i32) -> Result<Vec<String>, Error> {
         let names: Vec<(String, BTreeMap<&str, String>)> =
-            Topic::ALL.iter().map(|topic| (topic.name(&self.prefix), required(*topic, replication))).collect();
+            Topic::ALL.iter().map(|topic| (topic.name(&self.settings.prefix), required(*topic, replication))).collect();
         let topics: Vec<NewTopic<'_>> = names
             .iter()
             .map(|(name, settings)| {
@@ -112,11 +114,22 @@ impl Admin {
         Ok(made)
     }
 
-    /// A broker that has made a topic may not show it at once, nor have a leader for each of its partitions.
+    /// Waits until every broker of the cluster shows these topics with a leader for each partition: whoever connects next may ask any
+    /// of them.
     fn wait_until_led(&self, names: &[String]) -> Result<(), Error> {
         let deadline = Instant::now() + ADMIN_TIMEOUT;
-        loop {
-            let metadata = self.client.inner().fetch_metadata(None, ADMIN_TIMEOUT).map_err(unavailable)?;
+        let metadata = self.client.inner().fetch_metadata(None, ADMIN_TIMEOUT).map_err(unavailable)?;
+        for broker in metadata.brokers() {
+            let host = if broker.host().contains(':') { format!("[{}]", broker.host()) } else { broker.host().to_owned() };
+            let brokers = format!("{host}:{}", broker.port());
+            Admin::new(&Settings { brokers, ..self.settings.clone() })?.wait_until_shown(names, deadline)?;
+        }
+        Ok(())
+    }
+
+    /// The same for the broker that is asked. One that does not answer in time is nobody's next either.
+    fn wait_until_shown(&self, names: &[String], deadline: Instant) -> Result<(), Error> {
+        while let Ok(metadata) = self.client.inner().fetch_metadata(None, SHOWN_TIMEOUT) {
             let is_led = |name: &String| {
                 let found = metadata.topics().iter().find(|found| found.name() == name);
                 found.is_some_and(|found| {
@@ -125,18 +138,19 @@ impl Admin {
                 })
             };
             match names.iter().find(|name| !is_led(name)) {
-                None => return Ok(()),
+                None => break,
                 Some(name) if deadline < Instant::now() => {
                     return Err(Error::Unavailable(format!("{name} was made, but is not there in time")));
                 }
                 Some(_) => std::thread::sleep(LEADER_PAUSE),
             }
         }
+        Ok(())
     }
 
     /// Removes the topics with all that is in them.
     pub(super) fn delete(&self) -> Result<(), Error> {
-        let names: Vec<String> = Topic::ALL.iter().map(|topic| topic.name(&self.prefix)).collect();
+        let names: Vec<String> = Topic::ALL.iter().map(|topic| topic.name(&self.settings.prefix)).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         for result in wait(self.client.delete_topics(&names, &options())).map_err(unavailable)? {
             result.map_err(|(name, code)| Error::Unavailable(format!("cannot remove {name}: {code}")))?;
@@ -150,7 +164,7 @@ impl Admin {
         let mut problems = Vec::new();
         let mut present = Vec::new();
         for topic in Topic::ALL {
-            let name = topic.name(&self.prefix);
+            let name = topic.name(&self.settings.prefix);
             let Some(found) = metadata.topics().iter().find(|found| found.name() == name) else {
                 problems.push(format!("{name}: there is no such topic"));
                 continue;
@@ -190,11 +204,11 @@ impl Admin {
     pub(super) fn trim(&self, topic: Topic, partition: u32, before: u64) -> Result<(), Error> {
         let mut list = TopicPartitionList::new();
         let offset = rdkafka::Offset::Offset(i64::try_from(before).unwrap_or(i64::MAX));
-        list.add_partition_offset(&topic.name(&self.prefix), partition as i32, offset).map_err(unavailable)?;
+        list.add_partition_offset(&topic.name(&self.settings.prefix), partition as i32, offset).map_err(unavailable)?;
         let trimmed = wait(self.client.delete_records(&list, &options())).map_err(unavailable)?;
         for place in trimmed.elements() {
             place.error().map_err(|error| match is_unauthorized(&error) {
-                true => unauthorized(&format!("Delete on topic {}", topic.name(&self.prefix))),
+                true => unauthorized(&format!("Delete on topic {}", topic.name(&self.settings.prefix))),
                 false => unavailable(error),
             })?;
         }

@@ -1,0 +1,237 @@
+//! The three processes of an application, and their supervisor: whoever ends is started again, and whoever ends in another way than
+//! it may is noted.
+
+use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use finflow_actors::PartitionStatus;
+use finflow_actors::socket::Client;
+use tokio::runtime::Runtime;
+
+use crate::process::{Process, Service, eventually};
+
+pub(crate) const NAMES: [&str; 3] = ["one", "two", "three"];
+pub(crate) const PARTITIONS: u32 = 12;
+/// How a process ends that must not go on.
+const TEMPORARY: i32 = 75;
+/// How long a process may take to end that is told to, or has woken up replaced.
+const ENDS_WITHIN: Duration = Duration::from_secs(20);
+/// How long a process may take to tell how the partitions are.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
+const LOGGED_LINES: usize = 60;
+
+/// What a process is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Up,
+    /// Stopped short until then.
+    Paused(Instant),
+    /// Goes on since then, and has to notice that it was replaced.
+    Woken(Instant),
+    /// Killed, and started again then.
+    Away(Instant),
+    /// Was asked to stop.
+    Stopping(Instant),
+}
+
+struct Member {
+    /// `None` while it is away.
+    service: Option<Service>,
+    life: Life,
+}
+
+/// What has become of a process since the last look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum News {
+    /// It ended after it woke up, as one that was replaced must, and was started again.
+    Fenced,
+    /// It was started again, after it had been away.
+    Returned,
+    /// It ended although nobody had asked it to, as a process may that cannot go on, and was started again.
+    Fell,
+}
+
+pub(crate) struct Application<'a> {
+    dir: &'a Path,
+    pub(crate) brokers: String,
+    pub(crate) prefix: &'a str,
+    settings: Vec<&'a str>,
+    runtime: Runtime,
+    members: BTreeMap<&'static str, Member>,
+    /// Who ran which partition when it was known last.
+    owners: BTreeMap<u32, &'static str>,
+    /// Everything that must not be.
+    pub(crate) faults: Vec<String>,
+}
+
+impl<'a> Application<'a> {
+    pub(crate) fn start(dir: &'a Path, brokers: String, prefix: &'a str, more: &[&'a str]) -> Application<'a> {
+        let settings = more.to_vec();
+        let runtime = Runtime::new().expect("a runtime");
+        let (members, owners, faults) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        let mut application = Application { dir, brokers, prefix, settings, runtime, members, owners, faults };
+        let made = application.process("one").finflow(&["topics", "create"]);
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        for name in NAMES {
+            let service = application.begin(name);
+            application.members.insert(name, Member { service: Some(service), life: Life::Up });
+        }
+        application.all_run();
+        application
+    }
+
+    pub(crate) fn process(&self, name: &'a str) -> Process<'_> {
+        let (brokers, partitions, settings) = (&self.brokers, Some(PARTITIONS), &self.settings);
+        Process { dir: self.dir, name, brokers, prefix: self.prefix, secret: "s", partitions, settings }
+    }
+
+    fn begin(&self, name: &'static str) -> Service {
+        self.process(name).begin(1, &[])
+    }
+
+    /// Waits until all processes are up and share all partitions, and notes who has which.
+    pub(crate) fn all_run(&mut self) {
+        eventually(|| {
+            self.look(Instant::now());
+            self.know_owners();
+            let is_up = self.members.values().all(|member| member.life == Life::Up);
+            let has_some = |name: &&str| self.owners.values().any(|owner| owner == name);
+            let is_so = is_up && self.owners.len() == PARTITIONS as usize && NAMES.iter().all(has_some);
+            if is_so { Ok(()) } else { Err(format!("{:?}\n{}", self.owners, self.logged())) }
+        });
+    }
+
+    /// The processes that run and have not been asked to do otherwise.
+    pub(crate) fn up(&self) -> Vec<&'static str> {
+        self.members.iter().filter(|(_, member)| member.life == Life::Up).map(|(name, _)| *name).collect()
+    }
+
+    /// The partitions that a process ran when it was known last.
+    pub(crate) fn partitions_of(&self, name: &str) -> Vec<u32> {
+        self.owners.iter().filter(|(_, owner)| **owner == name).map(|(partition, _)| *partition).collect()
+    }
+
+    /// Who runs a partition, as it was known last.
+    pub(crate) fn owner(&self, partition: u32) -> Option<&'static str> {
+        self.owners.get(&partition).copied()
+    }
+
+    /// How all partitions are, as any of the processes tells it; `None` where nobody answers soon.
+    fn status(&self) -> Option<Vec<PartitionStatus>> {
+        self.up().into_iter().find_map(|name| {
+            let dir = self.process(name).data_dir();
+            let ask = async move { Client::connect(&dir).await?.status().await.ok() };
+            self.runtime.block_on(async { tokio::time::timeout(STATUS_TIMEOUT, ask).await.ok().flatten() })
+        })
+    }
+
+    /// Notes who runs what, and every halt.
+    pub(crate) fn know_owners(&mut self) {
+        let Some(status) = self.status() else { return };
+        let name_of = |lane: &str| NAMES.into_iter().find(|name| lane.starts_with(&format!("{}-{name}-lane-", self.prefix)));
+        let running = status.iter().filter(|of| of.state == "running");
+        let owners: BTreeMap<u32, &'static str> = running.filter_map(|of| Some((of.partition, name_of(&of.lane)?))).collect();
+        for (id, cause) in status.iter().filter_map(|of| Some((of.partition, of.cause.as_ref()?))) {
+            self.note(format!("partition {id} is halted: {cause}"));
+        }
+        self.owners = owners;
+    }
+
+    fn note(&mut self, fault: String) {
+        if !self.faults.contains(&fault) {
+            self.faults.push(fault);
+        }
+    }
+
+    /// Looks after every process, and tells what has become of them.
+    pub(crate) fn look(&mut self, now: Instant) -> Vec<(&'static str, News)> {
+        let mut all = Vec::new();
+        for name in NAMES {
+            let Some(mut member) = self.members.remove(name) else { continue };
+            let ended = member.service.as_mut().and_then(|service| service.0.try_wait().expect("a child"));
+            let news = self.follow(name, &mut member, ended, now);
+            self.members.insert(name, member);
+            all.extend(news.map(|news| (name, news)));
+        }
+        all
+    }
+
+    fn follow(&mut self, name: &'static str, member: &mut Member, ended: Option<ExitStatus>, now: Instant) -> Option<News> {
+        let news = match (member.life, ended) {
+            (Life::Paused(until), None) if until <= now => {
+                member.service.iter().for_each(|service| service.signal("CONT"));
+                member.life = Life::Woken(now);
+                return None;
+            }
+            (Life::Away(until), _) if until <= now => News::Returned,
+            (Life::Woken(_), Some(status)) if status.code() == Some(TEMPORARY) => News::Fenced,
+            (Life::Stopping(_), Some(status)) if status.success() => News::Returned,
+            (Life::Up, Some(status)) if status.code() == Some(TEMPORARY) => News::Fell,
+            (_, Some(status)) => {
+                let how = status.code().map_or_else(|| format!("signal {:?}", status.signal()), |code| format!("code {code}"));
+                self.note(format!("{name} ended with {how} while it was {:?}", member.life));
+                News::Fell
+            }
+            (Life::Woken(since) | Life::Stopping(since), None) if ENDS_WITHIN < now - since => {
+                self.note(format!("{name} has not ended within {ENDS_WITHIN:?}: {:?}", member.life));
+                News::Fell
+            }
+            _ => return None,
+        };
+        if news == News::Fell {
+            let log = self.process(name).logged();
+            println!("    {name} fell: {}", log.lines().rev().find(|line| !line.is_empty()).unwrap_or("without a word"));
+        }
+        // The former one is gone before the next one begins.
+        member.service = None;
+        *member = Member { service: Some(self.begin(name)), life: Life::Up };
+        Some(news)
+    }
+
+    /// Kills a process; it is started again then.
+    pub(crate) fn kill(&mut self, name: &'static str, again: Instant) {
+        self.members.insert(name, Member { service: None, life: Life::Away(again) });
+    }
+
+    /// Stops a process short until then.
+    pub(crate) fn pause(&mut self, name: &'static str, until: Instant) {
+        self.tell(name, "STOP", Life::Paused(until));
+    }
+
+    /// Asks a process to stop; it is started again once it has.
+    pub(crate) fn stop(&mut self, name: &'static str, now: Instant) {
+        self.tell(name, "TERM", Life::Stopping(now));
+    }
+
+    fn tell(&mut self, name: &'static str, signal: &str, life: Life) {
+        if let Some(member) = self.members.get_mut(name) {
+            member.service.iter().for_each(|service| service.signal(signal));
+            member.life = life;
+        }
+    }
+
+    /// Stops all processes for good.
+    pub(crate) fn end(&mut self) {
+        for (name, member) in std::mem::take(&mut self.members) {
+            let Some(mut service) = member.service else { continue };
+            service.signal("TERM");
+            let code = service.ended();
+            if code != Some(0) {
+                self.note(format!("{name} ended with {code:?} when it was asked to stop"));
+            }
+        }
+    }
+
+    /// The last lines that each process has logged.
+    pub(crate) fn logged(&self) -> String {
+        let of = |name| {
+            let log = self.process(name).logged();
+            let lines: Vec<&str> = log.lines().collect();
+            format!("--- {name}\n{}\n", lines[lines.len().saturating_sub(LOGGED_LINES)..].join("\n"))
+        };
+        NAMES.into_iter().map(of).collect()
+    }
+}

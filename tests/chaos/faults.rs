@@ -1,0 +1,156 @@
+//! The faults: drawn from a seed, one every few seconds, some across another one that is not over.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::thread::{Scope, ScopedJoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::application::{Application, NAMES, News, PARTITIONS};
+use crate::broker::Broker;
+use crate::costs::{Kind, Mark};
+
+/// Longer than a transaction lasts, and than the session of a member.
+const PAUSED: Duration = Duration::from_secs(15);
+/// Between the end of a fault and the next one, in ms.
+const REST: Range<u64> = 2_000..6_000;
+/// How long a process stays away that is to be replaced, in ms: longer than its session.
+const AWAY: Range<u64> = 9_000..14_000;
+/// How long a broker is gone, in ms, besides what its start takes; one time in four longer than a transaction and a session last.
+const BROKER_GONE: Range<u64> = 0..3_000;
+const BROKER_GONE_LONG: Range<u64> = 11_000..14_000;
+/// One fault in so many is crossed by another one.
+const CROSSED_EVERY: u32 = 3;
+/// How often the driver looks at the processes, and asks them who runs what.
+const LOOK: Duration = Duration::from_millis(20);
+const OWNERS_LOOK: Duration = Duration::from_millis(500);
+
+const KINDS: [Kind; 5] = [Kind::Killed, Kind::Lost, Kind::Paused, Kind::Restarted, Kind::Broker];
+
+/// Inflicts faults for so long, and waits until all of them are over.
+pub(crate) fn inflict(app: &mut Application<'_>, broker: &Broker, seed: u64, period: Duration) -> Vec<Mark> {
+    std::thread::scope(|scope| {
+        let random = fastrand::Rng::with_seed(seed);
+        let (left, marks, replaced) = (Vec::new(), Vec::new(), BTreeSet::new());
+        let mut driver = Driver { app, broker, scope, random, left, marks, replaced, broken: None };
+        driver.inflict(period);
+        driver.marks
+    })
+}
+
+struct Driver<'d, 'scope, 'env, 'a> {
+    app: &'d mut Application<'a>,
+    broker: &'env Broker,
+    scope: &'scope Scope<'scope, 'env>,
+    random: fastrand::Rng,
+    /// The kinds that come before one comes again.
+    left: Vec<Kind>,
+    marks: Vec<Mark>,
+    /// The processes whose partitions others have taken over.
+    replaced: BTreeSet<&'static str>,
+    /// The broker that is gone.
+    broken: Option<ScopedJoinHandle<'scope, ()>>,
+}
+
+impl Driver<'_, '_, '_, '_> {
+    fn inflict(&mut self, period: Duration) {
+        let begun = Instant::now();
+        let (mut rest, mut may_cross) = (self.within(REST), false);
+        let (mut next, mut asked) = (begun + rest, begun);
+        while begun.elapsed() < period || !self.is_well() {
+            let now = Instant::now();
+            self.look(now);
+            if OWNERS_LOOK < now - asked && self.broken.is_none() {
+                asked = now;
+                self.app.know_owners();
+            }
+            if !self.is_well() && !may_cross {
+                next = now + rest;
+            } else if next <= now && now - begun < period {
+                self.strike(now, begun);
+                rest = self.within(REST);
+                next = now + rest;
+                may_cross = self.random.u32(..CROSSED_EVERY) == 0;
+            }
+            std::thread::park_timeout(LOOK);
+        }
+    }
+
+    fn is_well(&self) -> bool {
+        self.app.up().len() == NAMES.len() && self.broken.is_none()
+    }
+
+    fn within(&mut self, range: Range<u64>) -> Duration {
+        Duration::from_millis(self.random.u64(range))
+    }
+
+    fn draw(&mut self) -> Kind {
+        if self.left.is_empty() {
+            self.left = KINDS.to_vec();
+            self.random.shuffle(&mut self.left);
+        }
+        self.left.pop().unwrap_or(Kind::Killed)
+    }
+
+    fn strike(&mut self, now: Instant, begun: Instant) {
+        let kind = self.draw();
+        let told = |whom: &str| println!("    {:>5.1} s  {kind:?} {whom}", (now - begun).as_secs_f64());
+        if kind == Kind::Broker {
+            if self.broken.is_none() {
+                told("");
+                self.break_broker();
+                self.marks.push(Mark { kind, at: now, partitions: (0..PARTITIONS).collect() });
+            }
+            return;
+        }
+        let up = self.app.up();
+        let Some(name) = self.random.choice(up) else { return };
+        told(name);
+        self.app.know_owners();
+        self.marks.push(Mark { kind, at: now, partitions: self.app.partitions_of(name) });
+        match kind {
+            Kind::Killed => self.app.kill(name, now),
+            Kind::Lost => {
+                let away = self.within(AWAY);
+                self.replaced.insert(name);
+                self.app.kill(name, now + away);
+            }
+            Kind::Paused => {
+                self.replaced.insert(name);
+                self.app.pause(name, now + PAUSED);
+            }
+            _ => self.app.stop(name, now),
+        }
+    }
+
+    fn break_broker(&mut self) {
+        let gone = if self.random.u8(..4) == 0 { self.within(BROKER_GONE_LONG) } else { self.within(BROKER_GONE) };
+        let broker = self.broker;
+        self.broken = Some(self.scope.spawn(move || {
+            broker.kill(1);
+            let killed = Instant::now();
+            while killed.elapsed() < gone {
+                std::thread::park_timeout(LOOK);
+            }
+            broker.revive(1);
+        }));
+    }
+
+    fn look(&mut self, now: Instant) {
+        if self.broken.as_ref().is_some_and(ScopedJoinHandle::is_finished)
+            && let Some(start) = self.broken.take()
+        {
+            start.join().expect("the broker starts");
+            self.marks.push(Mark { kind: Kind::BrokerBack, at: now, partitions: (0..PARTITIONS).collect() });
+        }
+        for (name, news) in self.app.look(now) {
+            let was_replaced = self.replaced.remove(name);
+            let (kind, partitions) = match news {
+                News::Fell => (Kind::Fell, self.app.partitions_of(name)),
+                // Who comes back to its own partitions disturbs nobody.
+                News::Returned if !was_replaced => continue,
+                News::Returned | News::Fenced => (Kind::Returned, (0..PARTITIONS).collect()),
+            };
+            self.marks.push(Mark { kind, at: now, partitions });
+        }
+    }
+}

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use finflow_topologies::Topic;
 use finflow_topologies::log::{Error, Fetched, Log, Outgoing, Position, Session};
@@ -47,6 +47,9 @@ mod transactor;
 /// How long the broker keeps a request of those who follow and wait for more, and of those who look at what is there.
 const FOLLOW_WAIT: Duration = Duration::from_millis(100);
 const LOOK_WAIT: Duration = Duration::from_millis(1);
+/// How long a broker may take to show topics that were made just now, and between two looks for them.
+const TOPICS_TIMEOUT: Duration = Duration::from_secs(3);
+const TOPIC_PAUSE: Duration = Duration::from_millis(50);
 /// Partitions that are looked up at a time, each with what is fetched ahead of its reader.
 const LOOKS_MAX: usize = 32;
 
@@ -74,11 +77,20 @@ impl KafkaLog {
         let asker: Asker = Arc::new(settings.reader(LOOK_WAIT).create_with_context(Quiet).map_err(unavailable)?);
         let looks = Reader::new(&settings, asker.clone(), LOOK_WAIT, LOOKS_MAX).map_err(unavailable)?;
         let mut counts = BTreeMap::new();
+        let deadline = Instant::now() + TOPICS_TIMEOUT;
         for topic in Topic::ALL {
             let name = topic.name(&settings.prefix);
-            let count = looks.partitions_of(topic)?.ok_or_else(|| {
-                Error::Unavailable(format!("there is no topic {name}; `finflow topics create` makes what is missing"))
-            })?;
+            let count = loop {
+                match looks.partitions_of(topic)? {
+                    Some(count) => break count,
+                    // A broker hears of new topics later than the one that has made them.
+                    None if Instant::now() < deadline => std::thread::sleep(TOPIC_PAUSE),
+                    None => {
+                        let missing = format!("there is no topic {name}; `finflow topics create` makes what is missing");
+                        return Err(Error::Unavailable(missing));
+                    }
+                }
+            };
             counts.insert(name, count);
         }
         let partitions = counts.values().copied().min().unwrap_or_default();

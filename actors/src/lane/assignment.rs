@@ -64,8 +64,24 @@ impl State {
 
     /// Shows a partition as elsewhere, and closes its store beside the lane: a disk may take its time.
     fn forget(&self, id: &u32) {
-        let Some(store) = self.args.partitions.get(id).map(|committed| put_away(committed)) else { return };
+        let Some(store) = self.args.partitions.get(id).and_then(|committed| self.put_away(committed)) else { return };
         tokio::task::spawn_blocking(move || drop(store));
+    }
+
+    /// Shows a partition as elsewhere and takes its store away, unless another lane of this node has it by now.
+    fn put_away(&self, committed: &Committed) -> Option<Arc<RocksStore>> {
+        let Condition { lane, restored_by, .. } = committed.condition();
+        if lane.or(restored_by).is_some_and(|owner| owner != self.args.name) {
+            return None;
+        }
+        committed.show(Arc::from([]), Condition::default());
+        committed.set_fault(None);
+        committed.close()
+    }
+
+    /// That of a partition which this lane has and does not run.
+    fn unready(&self) -> Condition {
+        Condition { restored_by: Some(self.args.name.clone()), ..Condition::default() }
     }
 
     /// Takes everything that is assigned, one after the other.
@@ -106,7 +122,7 @@ impl State {
 
     /// Closes a partition's store and releases its claim.
     fn give_back(&mut self, myself: &ActorRef<Message>, id: u32) {
-        let store = self.args.partitions.get(&id).and_then(|committed| put_away(committed));
+        let store = self.args.partitions.get(&id).and_then(|committed| self.put_away(committed));
         self.release(myself, id, store, Duration::ZERO);
         info!(partition = id, "given back");
     }
@@ -241,7 +257,7 @@ impl State {
         self.claimed.insert(id);
         if let Some(committed) = self.args.partitions.get(&id) {
             committed.set_fault(None);
-            committed.show(Arc::from([]), Condition { halted: Some(cause.to_owned()), ..Condition::default() });
+            committed.show(Arc::from([]), Condition { halted: Some(cause.to_owned()), ..self.unready() });
         }
     }
 
@@ -278,17 +294,7 @@ impl State {
 
     fn show_restoring(&self, id: u32, known: Option<String>) {
         if let Some(committed) = self.args.partitions.get(&id) {
-            committed.show(
-                Arc::from([]),
-                Condition { restored_by: Some(self.args.name.clone()), halted: known, ..Condition::default() },
-            );
+            committed.show(Arc::from([]), Condition { halted: known, ..self.unready() });
         }
     }
-}
-
-/// Shows a partition as elsewhere and takes its store away.
-fn put_away(committed: &Committed) -> Option<Arc<RocksStore>> {
-    committed.show(Arc::from([]), Condition::default());
-    committed.set_fault(None);
-    committed.close()
 }

@@ -100,6 +100,10 @@ impl OpenEpoch {
 
     /// Merges the effects of one decided input.
     pub(crate) fn merge(&mut self, input: &Input, effects: &mut Effects) {
+        // A timer whose row is gone is nothing to commit.
+        if matches!(input, Input::Timer { .. }) && effects.changes.is_empty() {
+            return;
+        }
         self.consume(input);
         let told = effects.events.iter().chain(&effects.dead_letters).map(|record| held(record.bytes())).sum::<usize>();
         let sent = effects.postings.iter().map(|(_, body)| held(body.bytes())).sum::<usize>();

@@ -244,7 +244,13 @@ impl Keeper {
             return Err(Error::Fenced);
         }
         self.member.join().map_err(unavailable)?;
-        self.wait(JOIN_TIMEOUT, Member::has_joined, "the group does not answer")?;
+        self.member.serve(Duration::ZERO);
+        if self.is_replaced() {
+            return Err(Error::Fenced);
+        }
+        if let Some(refusal) = self.member.refusal() {
+            return Err(refusal);
+        }
         // It may come: whoever waits for it asks again, and keeps nobody else from committing meanwhile.
         if !self.member.may_claim(partition) {
             return Err(Error::Unavailable("the group has not given the partition to this lane".to_owned()));

@@ -196,7 +196,7 @@ fn transactions(settings: &Settings, clock: &Clock) -> Vec<Finding> {
             vec![Finding::well("transactions", format!("as {id}")), broker_clock(strays_ms, within_ms)]
         }
         Ok(None) => {
-            let why = format!("{} does not take the broker's time", Topic::Postings.name(&settings.prefix));
+            let why = format!("{} does not take the broker's time", Topic::Events.name(&settings.prefix));
             vec![Finding::well("transactions", format!("as {id}")), Finding::skipped("clock", why)]
         }
         Err(error) if is_unauthorized(&error) => {
@@ -211,7 +211,7 @@ fn probe(settings: &Settings, id: &str, clock: &Clock) -> Result<Option<(i64, i6
     let producer: ThreadedProducer<Taken> = settings.prober(id).create_with_context(Taken::default())?;
     producer.init_transactions(ANSWER_TIMEOUT)?;
     producer.begin_transaction()?;
-    let topic = Topic::Postings.name(&settings.prefix);
+    let topic = Topic::Events.name(&settings.prefix);
     let (begun, sent_ms) = (Instant::now(), clock.now_ms());
     let sent = producer.send(BaseRecord::<[u8], [u8]>::to(&topic).partition(0)).map_err(|(error, _)| error);
     let is_delivered = sent.is_ok() && native::flush(&producer, ANSWER_TIMEOUT);

@@ -2,7 +2,7 @@
 //! Time is the test's: what is due is due when the test says so.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use finflow_actors::log::embedded::EmbeddedLog;
@@ -13,7 +13,7 @@ use finflow_topologies::log::{Error, Log, Outgoing};
 use finflow_topologies::topics::{partition_of_wallet, payment_id};
 
 use self::commands::{command, open, top_up};
-use self::engine::DEADLINE;
+use self::engine::{DEADLINE, until};
 use self::time::Time;
 
 #[path = "support/commands.rs"]
@@ -68,14 +68,6 @@ fn payment(node: &Node, wallet: &str, key: &str) -> Option<Payment> {
     let tenant = Tenant::parse("acme").expect("a tenant");
     let (wallet, key) = (WalletId::parse(wallet).expect("an id"), IdempotencyKey::parse(key).expect("a key"));
     node.payment(payment_id(&tenant, &wallet, &key)).expect("readable")
-}
-
-async fn until(node: &Node, what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < DEADLINE, "{what}: {:?}", node.status());
-        node.changed(Duration::from_millis(20)).await;
-    }
 }
 
 fn events(node: &Node) -> Vec<String> {

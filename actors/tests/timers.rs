@@ -1,14 +1,13 @@
 //! A transfer whose receiver's partition stands still says so when its time has come, whatever happens to its own partition meanwhile.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use finflow_actors::{Node, Settings, discard};
 use finflow_ledger::{IdempotencyKey, PaymentState, Tenant, WalletId};
 use finflow_topologies::topics::{partition_of_wallet, payment_id};
 
 use self::commands::{open, top_up, transfer};
-use self::engine::DEADLINE;
+use self::engine::{DEADLINE, until};
 use self::time::Time;
 
 #[path = "support/commands.rs"]
@@ -34,14 +33,6 @@ fn state(node: &Node, key: &str) -> Option<PaymentState> {
     let tenant = Tenant::parse("acme").expect("a tenant");
     let (wallet, key) = (WalletId::parse(&wallet(0)).expect("an id"), IdempotencyKey::parse(key).expect("a key"));
     node.payment(payment_id(&tenant, &wallet, &key)).expect("readable").map(|payment| payment.state)
-}
-
-async fn until(node: &Node, what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < DEADLINE, "{what}: {:?}", node.status());
-        node.changed(Duration::from_millis(20)).await;
-    }
 }
 
 /// Events that say a payment requires attention.

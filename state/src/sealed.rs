@@ -1,11 +1,14 @@
 //! Sealed JSON: a document with the checksum of its own bytes, for what lies in directories and is not believed when it is read back.
 //!
-//! `{"sha256":"...","manifest":{"format":1,...}}`: the checksum is over the bytes of the inner object as they stand.
+//! `{"sha256":"...","manifest":{"format":1,...}}`: the checksum is over the bytes of the inner object as they stand. Where a partition
+//! stood is written in the same fields in each of them.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
+
+use crate::journal::{Generation, Head, Positions, Stamp};
 
 /// Why bytes are not a sealed document of a known format.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +51,50 @@ pub(crate) fn unseal<T: DeserializeOwned>(bytes: &[u8], due: u32) -> Result<T, B
         return Err(Broken::Format(format));
     }
     serde_json::from_str(sealed.manifest.get()).map_err(damaged)
+}
+
+/// Where a partition stood, as documents have it; the generation stands beside it.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct HeadV1 {
+    pub(crate) partition: u32,
+    block: u64,
+    stamp: String,
+    at_ms: i64,
+    commands: u64,
+    postings: u64,
+    sent: Vec<(u32, u64)>,
+    received: Vec<(u32, u64)>,
+}
+
+impl From<&Head> for HeadV1 {
+    fn from(head: &Head) -> HeadV1 {
+        HeadV1 {
+            partition: head.partition,
+            block: head.number,
+            stamp: head.stamp.to_string(),
+            at_ms: head.at_ms,
+            commands: head.positions.commands,
+            postings: head.positions.postings,
+            sent: head.sent.iter().map(|(to, sequence)| (*to, *sequence)).collect(),
+            received: head.received.iter().map(|(from, sequence)| (*from, *sequence)).collect(),
+        }
+    }
+}
+
+impl HeadV1 {
+    /// The head, or what the document does not name.
+    pub(crate) fn prove(self, generation: Generation) -> Result<Head, &'static str> {
+        Ok(Head {
+            generation,
+            partition: self.partition,
+            number: self.block,
+            stamp: Stamp::parse(&self.stamp).ok_or("a stamp")?,
+            at_ms: self.at_ms,
+            positions: Positions { commands: self.commands, postings: self.postings },
+            sent: self.sent.into_iter().collect(),
+            received: self.received.into_iter().collect(),
+        })
+    }
 }
 
 /// Lower-case hex.

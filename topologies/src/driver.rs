@@ -70,15 +70,7 @@ impl TopologyDriver {
 
     fn begin(log: SimulatedLog, lanes: u32, store: impl Fn(u32) -> Arc<dyn Store>) -> TopologyDriver {
         let partitions = log.partitions();
-        let rules = Rules {
-            partitions,
-            prefix: "finflow".into(),
-            treasury_enabled: true,
-            dedup_retention_ms: 35 * 86_400_000,
-            dedup_margin_ms: 3_600_000,
-            attention_after_ms: 60_000,
-            hot_wallets_max: 100,
-        };
+        let rules = Rules::development(partitions);
         log.set_time(START_MS);
         let mut driver = TopologyDriver { log, rules: Arc::new(rules), lanes: vec![], now_ms: START_MS };
         for lane in 0..lanes {

@@ -40,15 +40,7 @@ struct Told {
 
 impl World {
     fn new(lanes: u32) -> World {
-        let rules = Arc::new(Rules {
-            partitions: PARTITIONS,
-            prefix: "finflow".into(),
-            treasury_enabled: true,
-            dedup_retention_ms: 35 * 86_400_000,
-            dedup_margin_ms: 3_600_000,
-            attention_after_ms: 60_000,
-            hot_wallets_max: 100,
-        });
+        let rules = Arc::new(Rules::development(PARTITIONS));
         let log = SimulatedLog::new(PARTITIONS);
         log.set_time(SENT_MS);
         restore::create(&log, finflow_state::Generation([1; 16]), NOW_MS).expect("a log in memory");

@@ -32,13 +32,10 @@ struct World {
 impl World {
     fn new() -> World {
         let rules = Rules {
-            partitions: PARTITIONS,
-            prefix: "finflow".into(),
-            treasury_enabled: true,
             dedup_retention_ms: 1_000_000,
             dedup_margin_ms: 1_000,
-            attention_after_ms: 60_000,
             hot_wallets_max: 1_000,
+            ..Rules::development(PARTITIONS)
         };
         let log = SimulatedLog::new(PARTITIONS);
         restore::create(&log, Generation([1; 16]), 0).expect("a log in memory");

@@ -13,15 +13,7 @@ const DAY_MS: i64 = 86_400_000;
 const PLACE: Coordinates = Coordinates { partition: 2, offset: 5 };
 
 fn rules() -> Rules {
-    Rules {
-        partitions: PARTITIONS,
-        prefix: "finflow".into(),
-        treasury_enabled: true,
-        dedup_retention_ms: 35 * DAY_MS,
-        dedup_margin_ms: 3_600_000,
-        attention_after_ms: 60_000,
-        hot_wallets_max: 100,
-    }
+    Rules::development(PARTITIONS)
 }
 
 /// What an engine that could not understand it has made of a command that was sent at `sent_ms`.

@@ -46,13 +46,10 @@ enum Step {
 impl World {
     fn new() -> World {
         let rules = Arc::new(Rules {
-            partitions: PARTITIONS,
-            prefix: "finflow".into(),
-            treasury_enabled: true,
             dedup_retention_ms: 1_000_000,
             dedup_margin_ms: 1_000,
-            attention_after_ms: 60_000,
             hot_wallets_max: 10,
+            ..Rules::development(PARTITIONS)
         });
         let log = SimulatedLog::new(PARTITIONS);
         restore::create(&log, Generation([1; 16]), 0).expect("a log in memory");

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its part of it")]
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use finflow_actors::{Clock, Housekeeping, Node, Settings};
 use finflow_ledger::WalletId;
@@ -73,5 +73,14 @@ pub(crate) fn copy(from: &Path, to: &Path) {
         } else {
             std::fs::copy(entry.path(), to).expect("a file");
         }
+    }
+}
+
+/// Waits until it is so.
+pub(crate) async fn until(node: &Node, what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < DEADLINE, "{what}: {:?}", node.status());
+        node.changed(Duration::from_millis(20)).await;
     }
 }

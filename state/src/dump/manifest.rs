@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Tally};
-use crate::journal::{Generation, Head, Positions, Stamp};
-use crate::sealed::{self, Broken, hex, unhex};
+use crate::journal::{Generation, Head};
+use crate::sealed::{self, Broken, HeadV1, hex, unhex};
 
 const FORMAT: u32 = 1;
 
@@ -42,14 +42,8 @@ struct ManifestV1 {
 
 #[derive(Serialize, Deserialize)]
 struct PartV1 {
-    partition: u32,
-    block: u64,
-    stamp: String,
-    at_ms: i64,
-    commands: u64,
-    postings: u64,
-    sent: Vec<(u32, u64)>,
-    received: Vec<(u32, u64)>,
+    #[serde(flatten)]
+    head: HeadV1,
     bytes: u64,
     sha256: String,
     wallets: u64,
@@ -98,14 +92,7 @@ impl From<&Part> for PartV1 {
     fn from(part: &Part) -> PartV1 {
         let (head, rows) = (&part.head, &part.rows);
         PartV1 {
-            partition: head.partition,
-            block: head.number,
-            stamp: head.stamp.to_string(),
-            at_ms: head.at_ms,
-            commands: head.positions.commands,
-            postings: head.positions.postings,
-            sent: head.sent.iter().map(|(to, sequence)| (*to, *sequence)).collect(),
-            received: head.received.iter().map(|(from, sequence)| (*from, *sequence)).collect(),
+            head: HeadV1::from(head),
             bytes: part.bytes,
             sha256: hex(&part.sha256),
             wallets: rows.wallets,
@@ -120,16 +107,10 @@ impl From<&Part> for PartV1 {
 impl PartV1 {
     /// The part of partition `due`, or what is not named.
     fn prove(self, due: u32, generation: Generation) -> Result<Part, &'static str> {
-        let head = Head {
-            generation,
-            partition: Some(self.partition).filter(|partition| *partition == due).ok_or("every partition")?,
-            number: self.block,
-            stamp: Stamp::parse(&self.stamp).ok_or("a stamp")?,
-            at_ms: self.at_ms,
-            positions: Positions { commands: self.commands, postings: self.postings },
-            sent: self.sent.into_iter().collect(),
-            received: self.received.into_iter().collect(),
-        };
+        if self.head.partition != due {
+            return Err("every partition");
+        }
+        let head = self.head.prove(generation)?;
         let content = u128::from_be_bytes(unhex(&self.content).ok_or("its rows")?);
         let rows = Tally { wallets: self.wallets, payments: self.payments, holds: self.holds, timers: self.timers, content };
         Ok(Part { head, bytes: self.bytes, sha256: unhex(&self.sha256).ok_or("a digest")?, rows })

@@ -5,8 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
-use crate::journal::{Generation, Head, Positions, Stamp};
-use crate::sealed::{self, Broken, hex, unhex};
+use crate::journal::{Generation, Head};
+use crate::sealed::{self, Broken, HeadV1, hex, unhex};
 
 const FORMAT: u32 = 1;
 
@@ -51,14 +51,8 @@ pub struct Name {
 struct ManifestV1 {
     format: u32,
     generation: String,
-    partition: u32,
-    block: u64,
-    stamp: String,
-    at_ms: i64,
-    commands: u64,
-    postings: u64,
-    sent: Vec<(u32, u64)>,
-    received: Vec<(u32, u64)>,
+    #[serde(flatten)]
+    head: HeadV1,
     journal_offset: u64,
     /// Not in the first manifests of this format.
     #[serde(default)]
@@ -81,14 +75,7 @@ impl Manifest {
         let row = ManifestV1 {
             format: FORMAT,
             generation: head.generation.to_string(),
-            partition: head.partition,
-            block: head.number,
-            stamp: head.stamp.to_string(),
-            at_ms: head.at_ms,
-            commands: head.positions.commands,
-            postings: head.positions.postings,
-            sent: head.sent.iter().map(|(to, sequence)| (*to, *sequence)).collect(),
-            received: head.received.iter().map(|(from, sequence)| (*from, *sequence)).collect(),
+            head: HeadV1::from(head),
             journal_offset: self.journal_offset,
             taken_ms: Some(self.taken_ms),
             files: files.map(|file| EntryV1 { name: file.name.clone(), bytes: file.bytes, sha256: hex(&file.sha256) }).collect(),
@@ -110,16 +97,7 @@ impl TryFrom<ManifestV1> for Manifest {
     type Error = &'static str;
 
     fn try_from(row: ManifestV1) -> Result<Manifest, &'static str> {
-        let head = Head {
-            generation: Generation(unhex(&row.generation).ok_or("a generation")?),
-            partition: row.partition,
-            number: row.block,
-            stamp: Stamp::parse(&row.stamp).ok_or("a stamp")?,
-            at_ms: row.at_ms,
-            positions: Positions { commands: row.commands, postings: row.postings },
-            sent: row.sent.into_iter().collect(),
-            received: row.received.into_iter().collect(),
-        };
+        let head = row.head.prove(Generation(unhex(&row.generation).ok_or("a generation")?))?;
         let files = row.files.into_iter().map(|file| {
             let sha256 = unhex(&file.sha256).ok_or("a digest")?;
             let is_plain = !file.name.is_empty() && !file.name.starts_with('.') && !file.name.contains(['/', '\\']);
@@ -127,7 +105,7 @@ impl TryFrom<ManifestV1> for Manifest {
         });
         let files = files.collect::<Result<_, _>>()?;
         // A snapshot is not older than its block.
-        let taken_ms = row.taken_ms.unwrap_or(row.at_ms);
+        let taken_ms = row.taken_ms.unwrap_or(head.at_ms);
         Ok(Manifest { head, journal_offset: row.journal_offset, taken_ms, files })
     }
 }

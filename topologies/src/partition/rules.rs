@@ -24,6 +24,19 @@ pub struct Rules {
 }
 
 impl Rules {
+    /// Those of an application for development, with a few wallets in memory: for drivers and tests.
+    pub fn development(partitions: u32) -> Rules {
+        Rules {
+            partitions,
+            prefix: "finflow".into(),
+            treasury_enabled: true,
+            dedup_retention_ms: 35 * 86_400_000,
+            dedup_margin_ms: 3_600_000,
+            attention_after_ms: 60_000,
+            hot_wallets_max: 100,
+        }
+    }
+
     /// Whether a command that was sent at `sent_ms` is too old to be carried out: the record that would answer for it may be gone.
     pub fn is_expired(&self, sent_ms: i64, now_ms: i64) -> bool {
         let answers_for_ms = self.dedup_retention_ms.saturating_sub(self.dedup_margin_ms);

@@ -25,7 +25,6 @@ use crate::restore;
 use crate::topics::Topic;
 
 pub(super) const START_MS: i64 = 1_700_000_000_000;
-const DAY_MS: i64 = 86_400_000;
 /// Steps after the last command was sent.
 const STEPS_AFTER: usize = 150;
 /// Turns in which a healed world must come to rest.
@@ -114,13 +113,9 @@ impl World {
         let mut rng = Rng::with_seed(seed);
         let partitions = rng.u32(4..=8);
         let rules = Rules {
-            partitions,
-            prefix: "finflow".into(),
-            treasury_enabled: true,
-            dedup_retention_ms: 35 * DAY_MS,
-            dedup_margin_ms: DAY_MS / 24,
             attention_after_ms: rng.choice([20, 200, 5_000]).unwrap_or_default(),
             hot_wallets_max: rng.usize(1..8),
+            ..Rules::development(partitions)
         };
         let nodes = rng.usize(2..=3);
         let log = SimulatedLog::new(partitions);

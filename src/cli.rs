@@ -303,7 +303,11 @@ pub(crate) enum TopicsCommand {
     /// Have the topic of commands take nothing any more, as an application that is left for another needs it
     Seal,
     /// Have the topic of commands take commands again
-    Unseal,
+    Unseal {
+        /// Also if the application has moved to another place, which goes on all the same
+        #[arg(long)]
+        yes: bool,
+    },
     /// Print the commands that grant a principal what its part needs, and nothing else
     Acls(Acls),
 }

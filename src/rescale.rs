@@ -56,6 +56,7 @@ pub(crate) async fn rescale(common: &Common, options: &Rescale) -> Result<(), Fa
     let done = work(move || {
         let source = Source::open(from)?;
         let mut obstacles = source.obstacles()?;
+        obstacles.extend(source.gone_elsewhere(&to)?);
         if !source.is_sealed()? {
             obstacles.push("commands may still come in; `finflow topics seal` keeps them out".to_owned());
         }

@@ -19,8 +19,12 @@ mod acls;
 enum Asked {
     Make,
     Check,
-    /// Whether commands are kept out.
-    Seal(bool),
+    /// Commands are kept out.
+    Seal,
+    /// The same undone, `yes` = also where the application has moved elsewhere.
+    Unseal {
+        yes: bool,
+    },
 }
 
 pub(crate) async fn topics(common: &Common, command: &TopicsCommand) -> Result<(), Failure> {
@@ -32,18 +36,19 @@ pub(crate) async fn topics(common: &Common, command: &TopicsCommand) -> Result<(
     let (partitions, replication) = (config.topics.partitions, config.kafka.replication);
     let asked = match command {
         TopicsCommand::Create => Asked::Make,
-        TopicsCommand::Seal => Asked::Seal(true),
-        TopicsCommand::Unseal => Asked::Seal(false),
+        TopicsCommand::Seal => Asked::Seal,
+        TopicsCommand::Unseal { yes } => Asked::Unseal { yes: *yes },
         TopicsCommand::Check | TopicsCommand::Acls(_) => Asked::Check,
     };
     let work = move || -> Result<_, Error> {
         let made = match asked {
             Asked::Make => make(&settings, partitions, replication)?,
             Asked::Check => Vec::new(),
-            Asked::Seal(is_sealed) => {
-                KafkaLog::seal(&settings, is_sealed)?;
+            Asked::Seal => {
+                KafkaLog::seal(&settings, true)?;
                 return Ok((Vec::new(), Vec::new()));
             }
+            Asked::Unseal { yes } => return Ok((Vec::new(), unseal(&settings, yes)?)),
         };
         Ok((made, KafkaLog::check_topics(&settings, partitions)?))
     };
@@ -57,6 +62,20 @@ pub(crate) async fn topics(common: &Common, command: &TopicsCommand) -> Result<(
         print(common, &json!({ "topic": name, "status": "created" }))?;
     }
     if problems.is_empty() { Ok(()) } else { Err(Failure::Failed(problems.join("\n"))) }
+}
+
+/// Lets commands in again. Gives what stands against it.
+fn unseal(settings: &Settings, yes: bool) -> Result<Vec<String>, Error> {
+    if let Some(place) = KafkaLog::departed(settings)?.filter(|_| !yes) {
+        let prefix = &settings.prefix;
+        return Ok(vec![format!(
+            "{prefix} has moved to {place}, or is on its way there; with --yes it goes on here all the same"
+        )]);
+    }
+    // What was not brought to its end cannot be any more from here on.
+    KafkaLog::stay(settings)?;
+    KafkaLog::seal(settings, false)?;
+    Ok(Vec::new())
 }
 
 /// Makes the topics that are missing, with block 0 of every partition, and names them.

@@ -140,8 +140,15 @@ fn a_directory_is_moved_to_another_number_of_partitions() {
     check(dir, "new", &["wallet", "list", "--set", "topics.prefix=wide"], 78, "are configured");
     goes_on(dir, "new", &wide, &before);
 
-    check(dir, "old", &["publish", "1.jsonl"], 78, "the application lives in new now");
-    check(dir, "old", &["run"], 78, "the application lives in new now");
+    let moved = "the application has moved to wide with 21 partitions in ";
+    check(dir, "old", &["publish", "1.jsonl"], 78, moved);
+    check(dir, "old", &["run"], 78, moved);
+    for elsewhere in [["21", "wide", "third"], ["20", "wide", "new"], ["21", "other", "new"]] {
+        let [partitions, prefix, data] = elsewhere;
+        let rescale = ["rescale", "--partitions", partitions, "--to-prefix", prefix, "--to-data-dir", data];
+        check(dir, "old", &rescale, 1, moved);
+    }
+    assert!(!dir.join("third").exists(), "nothing goes to two places");
     assert_eq!(wallets(dir, "old", &[]), before, "it can still be read");
 }
 

@@ -37,6 +37,7 @@ use crate::waiters::Waiters;
 
 mod adopting;
 mod answers;
+mod departure;
 mod moving;
 mod opening;
 mod root;

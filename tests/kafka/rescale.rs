@@ -181,6 +181,8 @@ pub(crate) fn eight_partitions_become_thirty_two(broker: &Broker) {
         .into();
 
     killed(broker, &old);
+    check(&old, &["rescale", "--partitions", "32", "--to-prefix", "other"], 1, "has moved to many with 32 partitions");
+    assert_eq!(ends(broker, "other.journal.v1"), None, "nothing goes to two places");
     // Nobody is sure that the kill came before its end; where it did, nothing is served.
     let looked = new.finflow(&["wallet", "list", "--set", "topics.partitions=32"]);
     let is_part = String::from_utf8_lossy(&looked.stderr).contains("still being brought here");
@@ -205,7 +207,9 @@ pub(crate) fn eight_partitions_become_thirty_two(broker: &Broker) {
     new.partitions = Some(32);
     let service = goes_on(&new, &before);
     let address = admin(&new);
-    assert!(old.finflow(&["topics", "unseal"]).status.success());
+    check(&old, &["run"], 78, "has moved to many with 32 partitions");
+    check(&old, &["topics", "unseal"], 1, "has moved to many with 32 partitions");
+    check(&old, &["topics", "unseal", "--yes"], 0, "");
     broker.tool(
         &["org.apache.kafka.tools.ConsoleProducer", "--bootstrap-server", old.brokers, "--topic", "eight.commands.v1"],
         "late\n",

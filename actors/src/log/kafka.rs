@@ -30,6 +30,7 @@ mod addresses;
 mod admission;
 mod appender;
 mod context;
+mod departure;
 mod group;
 mod member;
 mod native;

@@ -10,15 +10,13 @@ use finflow_topologies::log::{self, Log};
 use finflow_topologies::rescale::{self, Import, Imported, Sizes, obstacles};
 use tracing::info;
 
+use super::departure::{depart, departed, gone, place};
 use super::opening::{Purpose, open};
 use super::{Inner, Settings, StartError};
 use crate::log::NodeLog;
 use crate::log::embedded::LocalDisk;
 use crate::log::kafka::KafkaLog;
 use crate::restoring::clear;
-
-/// Left in the data directory of an embedded log whose application lives elsewhere now, with the place.
-pub(super) const RESCALED: &str = "RESCALED";
 
 /// Why a state does not move.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +86,13 @@ impl Source {
             found.extend(differences.into_iter().map(|what| format!("partition {partition}: {what}")));
         }
         Ok(found)
+    }
+
+    /// Where it has gone before, in words, if that is not where it is to go now.
+    pub fn gone_elsewhere(&self, to: &Settings) -> Result<Option<String>, MoveError> {
+        let settings = &self.inner.settings;
+        let elsewhere = departed(settings)?.filter(|found| *found != place(to));
+        Ok(elsewhere.map(|found| gone(settings, &found)))
     }
 
     /// Whether commands may still come in. The embedded log is this process's alone.
@@ -216,10 +221,18 @@ pub struct Rescaled {
 pub fn rescale(from: &Source, to: &Settings, replication: u32) -> Result<Rescaled, MoveError> {
     let dir = from.inner.settings.data_dir.join(format!("rescale-{}", to.prefix));
     let dump = from.dump_once(&dir)?;
-    let imported = bring_with(to, replication, &dump, Some(from.origin()), &|| from.has_stood_still())?;
-    if from.inner.settings.kafka.is_none() {
-        let note = from.inner.settings.data_dir.join(RESCALED);
-        std::fs::write(&note, to.data_dir.display().to_string()).map_err(|error| MoveError::Directory(note, error))?;
-    }
+    let left = &from.inner.settings;
+    depart(left, to)?;
+    let may_end = || {
+        from.has_stood_still()?;
+        match departed(left)? {
+            Some(found) if found == place(to) => Ok(()),
+            found => Err(rescale::Error::Refused(found.map_or_else(
+                || "meanwhile somebody has the application go on where it was".to_owned(),
+                |found| gone(left, &found),
+            ))),
+        }
+    };
+    let imported = bring_with(to, replication, &dump, Some(from.origin()), &may_end)?;
     Ok(Rescaled { dump, dir, imported })
 }

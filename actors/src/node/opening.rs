@@ -11,7 +11,7 @@ use finflow_topologies::{Rules, restore};
 use tokio::sync::watch;
 use tracing::{error, warn};
 
-use super::moving::RESCALED;
+use super::departure::{departed, gone};
 use super::{Inner, Settings, StartError, lane_name, root};
 use crate::clock::Guard;
 use crate::committed::Committed;
@@ -37,17 +37,17 @@ pub(super) enum Purpose {
 /// Opens the log, an embedded one for this process alone, and restores the partitions that it is for.
 pub(super) fn open(disk: Arc<dyn Disk>, settings: Settings, purpose: Purpose) -> Result<Inner, StartError> {
     let made = |path: &PathBuf| std::fs::create_dir_all(path).map_err(|error| StartError::Directory(path.clone(), error));
-    if let Some(place) = moved_to(&settings).filter(|_| purpose == Purpose::Run) {
-        let note = settings.data_dir.join(RESCALED);
-        let cause = format!("the application lives in {place} now; {} says so, and keeps it from going on here", note.display());
-        return Err(log::Error::Refused(cause).into());
-    }
     let state_dir = settings.data_dir.join("state");
     made(&state_dir)?;
     let log = match &settings.kafka {
         Some(kafka) => NodeLog::kafka(kafka, settings.partitions)?,
         None => NodeLog::embedded(disk, &settings.data_dir.join("log"), settings.partitions)?,
     };
+    if purpose == Purpose::Run
+        && let Some(place) = departed(&settings)?
+    {
+        return Err(log::Error::Refused(gone(&settings, &place)).into());
+    }
     let scratch = settings.data_dir.join("tmp");
     clear(&scratch).map_err(|error| StartError::Directory(scratch.clone(), error))?;
     made(&scratch)?;
@@ -89,12 +89,6 @@ pub(super) fn open(disk: Arc<dyn Disk>, settings: Settings, purpose: Purpose) ->
         started_ms,
         root: None,
     })
-}
-
-/// Where the application of an embedded log has moved to.
-fn moved_to(settings: &Settings) -> Option<String> {
-    let note = settings.data_dir.join(RESCALED);
-    if settings.kafka.is_none() { std::fs::read_to_string(note).ok() } else { None }
 }
 
 /// Moves the state directory of a partition aside, where all of it stays, and says where it is; the next start builds another.

@@ -11,7 +11,7 @@ use super::record::{position, unavailable};
 
 /// How long the broker may take to tell committed offsets: longer than an open transaction lasts, whose end it waits for, and the
 /// 10 s between two looks for such.
-const OFFSETS_TIMEOUT: Duration = Duration::from_secs(25);
+pub(super) const OFFSETS_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// The committed positions of the consumer's group, read when no transaction on them is open any more.
 pub(super) fn committed<C: ConsumerContext>(

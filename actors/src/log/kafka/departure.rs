@@ -1,0 +1,82 @@
+//! Where an application has gone that is left for another: a note among the committed offsets of its own group, at a place that no lane
+//! commits, so that it lives for as long as the positions do.
+//!
+//! It is written in a transaction, under an id of its own. Of two that write at once the one that began first is fenced, or what it
+//! wrote is there when the other one reads.
+
+use finflow_topologies::Topic;
+use finflow_topologies::log::Error;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::context::Quiet;
+use super::positions::OFFSETS_TIMEOUT;
+use super::record::unavailable;
+use super::settings::Settings;
+use super::transactor::{Failed, Transactor};
+use super::{KafkaLog, LOOK_WAIT};
+
+/// What the note begins with.
+const MOVED_TO: &str = "moved to ";
+
+impl KafkaLog {
+    /// Where the application has gone, or is on its way to.
+    pub fn departed(settings: &Settings) -> Result<Option<String>, Error> {
+        noted(&asker(settings)?, settings)
+    }
+
+    /// Notes where the application goes. [`Error::Refused`] where it has gone elsewhere.
+    pub(crate) fn depart(settings: &Settings, to: &str) -> Result<(), Error> {
+        write(settings, Some(to))
+    }
+
+    /// Forgets where the application has gone: it is to go on here.
+    pub fn stay(settings: &Settings) -> Result<(), Error> {
+        write(settings, None)
+    }
+}
+
+fn write(settings: &Settings, to: Option<&str>) -> Result<(), Error> {
+    let mut transactor = Transactor::new(settings, &format!("{}-departure", settings.prefix));
+    // From here on nobody who began before can write any more.
+    transactor.ready()?;
+    let asker = asker(settings)?;
+    match (noted(&asker, settings)?, to) {
+        (found, to) if found.as_deref() == to => return Ok(()),
+        (Some(found), Some(to)) => {
+            let prefix = &settings.prefix;
+            return Err(Error::Refused(format!(
+                "{prefix} has moved to {found}, or is on its way there, and cannot move to {to}"
+            )));
+        }
+        (None, _) | (_, None) => {}
+    }
+    let mut note = TopicPartitionList::new();
+    let mut place = note.add_partition(&topic(settings), 0);
+    place.set_offset(Offset::Offset(0)).map_err(unavailable)?;
+    place.set_metadata(to.map(|to| format!("{MOVED_TO}{to}")).unwrap_or_default());
+    transactor.commit(&[], |_| String::new(), &note, || asker.group_metadata()).map_err(|failed| match failed {
+        Failed::Before { cause, .. } | Failed::During(cause) | Failed::Replaced(cause) => Error::Unavailable(cause),
+    })
+}
+
+fn asker(settings: &Settings) -> Result<BaseConsumer<Quiet>, Error> {
+    settings.reader(LOOK_WAIT).create_with_context(Quiet).map_err(unavailable)
+}
+
+fn noted(asker: &BaseConsumer<Quiet>, settings: &Settings) -> Result<Option<String>, Error> {
+    let mut list = TopicPartitionList::new();
+    list.add_partition(&topic(settings), 0);
+    let found = asker.committed_offsets(list, OFFSETS_TIMEOUT).map_err(unavailable)?;
+    let mut noted = None;
+    for place in found.elements() {
+        place.error().map_err(unavailable)?;
+        noted = place.metadata().strip_prefix(MOVED_TO).map(str::to_owned);
+    }
+    Ok(noted)
+}
+
+/// Lanes commit their positions on commands alone.
+fn topic(settings: &Settings) -> String {
+    Topic::Events.name(&settings.prefix)
+}

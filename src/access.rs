@@ -98,6 +98,7 @@ pub(crate) fn settings(common: &Common) -> Result<Settings, Failure> {
         prefix: config.topics.prefix,
         partitions: config.topics.partitions,
         lanes: config.lanes,
+        standby_replicas: config.standby_replicas,
         node_id: config.node.id,
         epoch_interval: config.epoch.interval,
         treasury_enabled: config.treasury.enabled,

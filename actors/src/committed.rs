@@ -4,7 +4,7 @@
 //! assigned, restored exactly as at a start, and closed when it goes.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
 use finflow_ledger::{Payment, PaymentId, Wallet, WalletId};
@@ -13,11 +13,14 @@ use finflow_topologies::log::{self, Log, Position};
 use finflow_topologies::partition::Layers;
 use finflow_topologies::restore;
 
+use crate::log::NodeLog;
 use crate::restoring::{Origin, Restored, Restorer};
 
 /// How long opening a partition again waits for those who still read its former store.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 const CLOSE_PAUSE: Duration = Duration::from_millis(2);
+/// What a store was restored from that had followed the journal while another process ran the partition.
+const STANDBY: &str = "standby";
 
 /// How a partition is, for operators.
 #[derive(Debug, Clone, Default)]
@@ -34,6 +37,11 @@ pub(crate) struct Condition {
 }
 
 impl Condition {
+    /// Whether no lane of this node has it, or is about to.
+    fn is_nobodys(&self) -> bool {
+        self.lane.is_none() && self.restored_by.is_none() && self.halted.is_none()
+    }
+
     /// That of a partition that stands still at `head`.
     pub(crate) fn at(head: &Head) -> Condition {
         Condition {
@@ -149,6 +157,58 @@ impl Committed {
         let (held, head) = Held::of(self.restorer.restore(log, self.id, position)?);
         *self.held.write().unwrap_or_else(PoisonError::into_inner) = held;
         Ok(head)
+    }
+
+    /// Goes on behind the process that runs the partition, while no lane of this one has it: from the offset in its journal behind what
+    /// the store holds, or where that is not known exactly as at a start. Gives the next such offset; `None` where somebody else is
+    /// busy with the partition, or has it.
+    ///
+    /// What is open then is what the partition goes on with when it is assigned to a lane here.
+    pub(crate) fn stand_by(&self, log: &NodeLog, next: Option<u64>) -> Result<Option<u64>, restore::Error> {
+        let Some(_writer) = self.idle_writer() else { return Ok(None) };
+        if let (Some(store), Some(next)) = (self.store(), next) {
+            return restore::follow(log, &*store, self.id, next).map(Some);
+        }
+        drop(self.close());
+        self.wait_until_closed()?;
+        let position = log.position(self.id)?;
+        let store = match self.restorer.restore(log, self.id, position.as_ref()) {
+            Ok(restored) => restored.store,
+            // The owner has gone on meanwhile.
+            Err(restore::Error::Outrun { .. }) => self.restorer.open(self.id)?,
+            Err(cause) => return Err(cause),
+        };
+        let due = store.head().map_or(0, |head| head.number.saturating_add(1));
+        let next = restore::offset_of(log, self.id, due)?;
+        let origin = Origin { source: STANDBY, replayed: 0 };
+        let held = Held { last: store.presence(), store: Some(Arc::new(store)), origin, is_broken: false };
+        *self.held.write().unwrap_or_else(PoisonError::into_inner) = held;
+        Ok(Some(next))
+    }
+
+    /// Closes what [`Committed::stand_by`] has opened, unless a lane has it by now.
+    pub(crate) fn stand_down(&self) {
+        if let Some(_writer) = self.idle_writer() {
+            drop(self.close());
+        }
+    }
+
+    /// The block that a store has come to which follows its journal while no lane of this node runs the partition.
+    pub(crate) fn stands_by(&self) -> Option<u64> {
+        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        let store = held.store.as_ref().filter(|_| held.origin.source == STANDBY && self.condition().is_nobodys());
+        store.and_then(|store| store.head()).map(|head| head.number)
+    }
+
+    /// The right to write the store, if nobody has it and no lane of this node has the partition, or is about to: who is about to waits
+    /// for it.
+    fn idle_writer(&self) -> Option<MutexGuard<'_, ()>> {
+        let writer = match self.writer.try_lock() {
+            Ok(writer) => writer,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        self.condition().is_nobodys().then_some(writer)
     }
 
     /// Takes the store away; it is closed when the last who reads it lets go, which may take the disk a while.

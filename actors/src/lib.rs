@@ -22,6 +22,7 @@ mod restoring;
 mod settings;
 mod snapshots;
 pub mod socket;
+mod standby;
 mod stepper;
 mod supervisor;
 mod timers;

@@ -91,6 +91,14 @@ impl NodeLog {
         }
     }
 
+    /// The committed position of a partition, without a claim.
+    pub(crate) fn position(&self, partition: u32) -> Result<Option<Position>, Error> {
+        match self {
+            NodeLog::Embedded(log) => Ok(log.committed_positions()?.remove(&partition).flatten()),
+            NodeLog::Kafka(log) => Ok(log.committed(&[partition])?.remove(&partition)),
+        }
+    }
+
     /// What of the log is still being written by somebody, in words.
     pub fn open_transactions(&self) -> Result<Vec<String>, Error> {
         match self {

@@ -32,8 +32,11 @@ pub const KAFKA_BYTES: &str = "finflow_kafka_bytes_sent_total";
 /// Records that have come to a topic after the application left it for another number of partitions, by topic.
 pub const FORMER_RECORDS: &str = "finflow_former_generation_records";
 
+/// Partitions that other processes run and this one follows.
+pub const STANDBY_PARTITIONS: &str = "finflow_standby_partitions";
+
 /// Every metric: name and help.
-pub const CATALOGUE: [(&str, &str); 15] = [
+pub const CATALOGUE: [(&str, &str); 16] = [
     (INPUTS, "Inputs consumed by committed epochs"),
     (EPOCHS, "Epochs by outcome"),
     (COMMIT_SECONDS, "Seconds from handing a transaction to the log to its outcome"),
@@ -48,5 +51,6 @@ pub const CATALOGUE: [(&str, &str); 15] = [
     (SNAPSHOT_BLOCK, "The block of the newest snapshot"),
     (KAFKA_RECORDS, "Records that the lanes' producers have sent to Kafka"),
     (KAFKA_BYTES, "Bytes of requests that the lanes' producers have sent to Kafka"),
+    (STANDBY_PARTITIONS, "Partitions that other processes run and this one follows"),
     (FORMER_RECORDS, "Records that have come to a topic after the application left it"),
 ];

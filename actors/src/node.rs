@@ -111,7 +111,8 @@ pub struct PartitionStatus {
     pub partition: u32,
     /// The lane it runs on.
     pub lane: String,
-    /// `running`, `restoring`, `halted`, `stopped`, or `elsewhere` where no lane of this node has it.
+    /// `running`, `restoring`, `halted`, `stopped`, `elsewhere` where no lane of this node has it, or `standby` where it follows who
+    /// has.
     pub state: String,
     /// Why it is halted.
     pub cause: Option<String>,
@@ -289,10 +290,11 @@ impl Node {
             if self.is_elsewhere(condition) { 0 } else { lag(topic, partition, next) }
         };
         let all = self.0.partitions.iter().map(|(id, committed)| {
-            let condition = committed.condition();
+            let (condition, standby) = (committed.condition(), committed.stands_by());
             let state = match &condition.lane {
                 Some(_) => "running",
                 None if condition.restored_by.is_some() => "restoring",
+                None if standby.is_some() => "standby",
                 None if self.0.root.is_some() => "elsewhere",
                 None => "stopped",
             };
@@ -300,7 +302,7 @@ impl Node {
                 partition: *id,
                 lane: condition.lane.as_deref().unwrap_or_default().to_owned(),
                 state: if condition.halted.is_some() { "halted" } else { state }.to_owned(),
-                block: condition.block,
+                block: standby.unwrap_or(condition.block),
                 commands_next: condition.commands_next,
                 commands_lag: lag(&condition, Topic::Commands, *id, condition.commands_next),
                 postings_lag: lag(&condition, Topic::Postings, *id, condition.postings_next),
@@ -441,4 +443,10 @@ impl Node {
 
 fn lane_name(settings: &Settings, lane: u32) -> String {
     format!("{}-{}-lane-{lane}", settings.prefix, settings.node_id)
+}
+
+/// The node of a lane that is called so.
+pub(crate) fn node_of<'a>(prefix: &str, lane: &'a str) -> Option<&'a str> {
+    let named = lane.strip_prefix(prefix)?.strip_prefix('-')?;
+    named.rsplit_once("-lane-").map(|(node, _)| node)
 }

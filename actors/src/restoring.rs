@@ -119,6 +119,11 @@ impl Restorer {
         Ok(None)
     }
 
+    /// The directory as it is, for who goes on with it.
+    pub(crate) fn open(&self, id: u32) -> Result<RocksStore, store::Error> {
+        self.open_own(&self.dir(id))
+    }
+
     fn open_own(&self, dir: &Path) -> Result<RocksStore, store::Error> {
         match std::fs::read_to_string(dir.join(DAMAGED)) {
             Ok(cause) => Err(store::Error::Corrupt(cause)),

@@ -21,6 +21,8 @@ pub struct Settings {
     pub kafka: Option<kafka::Settings>,
     /// The number of lanes.
     pub lanes: u32,
+    /// How many other nodes follow the journal of each partition, where nodes share the log.
+    pub standby_replicas: u32,
     /// The name of this node; lanes are named after it.
     pub node_id: String,
     /// The least time between two commits of a lane that keeps up with its input.

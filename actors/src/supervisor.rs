@@ -16,6 +16,8 @@ pub(crate) enum Kind {
     Housekeeper,
     /// Fires what is due; restarted with a look at all of it.
     Timers,
+    /// Follows the journals of what other processes run; restarted with a look at where its stores are.
+    Standby,
 }
 
 impl Kind {
@@ -27,6 +29,7 @@ impl Kind {
             Kind::Hung => "hung",
             Kind::Housekeeper => "housekeeper",
             Kind::Timers => "timers",
+            Kind::Standby => "standby",
         }
     }
 }
@@ -37,7 +40,7 @@ pub(crate) fn policy(kind: Kind) -> (usize, Duration) {
         Kind::Lane => (5, Duration::from_secs(60)),
         Kind::Partition => (30, Duration::from_secs(60)),
         Kind::Hung => (1, Duration::from_secs(600)),
-        Kind::Housekeeper | Kind::Timers => (5, Duration::from_secs(600)),
+        Kind::Housekeeper | Kind::Timers | Kind::Standby => (5, Duration::from_secs(600)),
     }
 }
 

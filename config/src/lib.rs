@@ -33,6 +33,9 @@ pub struct Config {
     /// Lanes of this process, 1 to `topics.partitions`.
     #[serde(deserialize_with = "values::whole::<_, 1, PARTITIONS_MAX>")]
     pub lanes: u32,
+    /// How many other processes follow each partition, 0 to 15.
+    #[serde(deserialize_with = "values::whole::<_, 0, 15>")]
+    pub standby_replicas: u32,
     /// This process.
     pub node: Node,
     /// The topics.

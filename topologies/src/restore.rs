@@ -152,6 +152,17 @@ pub fn replay(log: &dyn Log, store: &dyn Store, partition: u32, position: Option
     }
 }
 
+/// Brings a store that was restored on to where its journal ends now, a bounded way at a time. `from` is the offset behind the last block
+/// that it holds; gives the next such.
+///
+/// What can be read of a journal is committed, with the position that names it: who is given the partition meanwhile finds a position
+/// that is as far, or further.
+pub fn follow(log: &dyn Log, store: &dyn Store, partition: u32, from: u64) -> Result<u64, Error> {
+    let fetched = log.fetch(Topic::Journal, partition, from, FETCH_BYTES)?;
+    apply(store, store.head().as_ref(), &fetched.records, u64::MAX)?;
+    Ok(fetched.next.max(from))
+}
+
 /// Whether the state of a whole application is still being brought here, as its first partition tells; the position is asked for
 /// where it matters.
 pub fn is_being_brought(log: &dyn Log, position: impl FnOnce() -> Result<Option<Position>, log::Error>) -> Result<bool, Error> {

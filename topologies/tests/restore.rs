@@ -197,6 +197,31 @@ fn blocks_are_found_by_number_whatever_the_gaps() {
     }
 }
 
+#[test]
+fn a_store_follows_its_journal_to_where_that_ends_and_nowhere_else() {
+    let whole = Journal::default();
+    // The journal, the life whose store holds block 17, and what comes of it.
+    let rows = [
+        (whole, 1, "block 40"),
+        (Journal { start: 13, ..whole }, 1, "block 40"),
+        (Journal { end: Some(18), ..whole }, 1, "block 17"),
+        (Journal { start: 20, ..whole }, 1, "failed: "),
+        (Journal { missing: Some(18), ..whole }, 1, "halt: block 19 stands where block 18 is due"),
+        (Journal { broken: Some(18), ..whole }, 1, "halt: block 18 follows"),
+        (whole, 2, "halt: block 18 follows"),
+    ];
+    for (journal, life, expected) in rows {
+        let store = store(1, PARTITION, life, Some(17));
+        let log = log(journal);
+        let followed = |from| restore::follow(&log, &store, PARTITION, from);
+        let found = told(followed(18).map(|next| {
+            assert_eq!(followed(next), Ok(next), "nothing comes behind the end");
+            store.head().expect("blocks")
+        }));
+        assert!(found.starts_with(expected), "{found}, not {expected}");
+    }
+}
+
 /// Only a broken invariant halts a partition; the rest is tried again.
 #[test]
 fn what_may_pass_is_told_apart_from_what_contradicts() {

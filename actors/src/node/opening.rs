@@ -23,7 +23,7 @@ use crate::metrics;
 use crate::restoring::{Restorer, clear, directory, move_aside};
 use crate::snapshots::Carrier;
 use crate::socket::Peers;
-use crate::timers;
+use crate::{standby, timers};
 
 /// What a node is opened for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -141,7 +141,15 @@ pub(super) fn arguments(inner: &Inner) -> root::Args {
         late: inner.late.clone(),
     };
     let timers = timers::Args { partitions: inner.partitions.clone(), clock: inner.clock.clone() };
-    root::Args { lanes: lanes(inner, &rules), housekeeper, timers }
+    let (settings, log) = (&inner.settings, &inner.log);
+    let standby = (log.is_shared() && 0 < settings.standby_replicas).then(|| standby::Args {
+        partitions: inner.partitions.clone(),
+        log: log.clone(),
+        prefix: settings.prefix.clone(),
+        node: settings.node_id.clone(),
+        replicas: settings.standby_replicas,
+    });
+    root::Args { lanes: lanes(inner, &rules), housekeeper, timers, standby }
 }
 
 fn lanes(inner: &Inner, rules: &Arc<Rules>) -> BTreeMap<u32, Args> {

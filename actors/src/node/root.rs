@@ -12,6 +12,7 @@ use super::stopping::{DRAIN_MAX, REST_MAX};
 use crate::housekeeper::{self, Housekeeper};
 use crate::lane::{self, LaneActor};
 use crate::metrics;
+use crate::standby::{self, Standby};
 use crate::stepper::{self, Job, Stepper, Tell};
 use crate::supervisor::{Kind, Restarts};
 use crate::timers::{self, Timers};
@@ -26,6 +27,8 @@ pub(super) struct Args {
     pub(super) lanes: BTreeMap<u32, lane::Args>,
     pub(super) housekeeper: housekeeper::Args,
     pub(super) timers: timers::Args,
+    /// None where nothing is followed.
+    pub(super) standby: Option<standby::Args>,
 }
 
 pub(super) enum Message {
@@ -60,7 +63,8 @@ impl Actor for Root {
             lanes.insert(*id, (lane, Restarts::default()));
         }
         let mut beside = BTreeMap::new();
-        for kind in [Kind::Housekeeper, Kind::Timers] {
+        let standby = args.standby.iter().map(|_| Kind::Standby);
+        for kind in [Kind::Housekeeper, Kind::Timers].into_iter().chain(standby) {
             beside.insert(kind, (start_beside(kind, &myself, &args).await?, Restarts::default()));
         }
         Ok(State { args, lanes, beside })
@@ -141,9 +145,10 @@ async fn start_beside(
         // A root that is gone has no lanes.
         let _ = lane.map(|lane| root.cast(Message::Tell(lane, message)));
     });
-    let job: (Box<dyn Job>, Duration) = match kind {
-        Kind::Timers => (Box::new(Timers::new(args.timers.clone(), tell)), timers::TICK),
-        Kind::Housekeeper | Kind::Lane | Kind::Partition | Kind::Hung => {
+    let job: (Box<dyn Job>, Duration) = match (kind, &args.standby) {
+        (Kind::Standby, Some(args)) => (Box::new(Standby::new(args.clone())), standby::TICK),
+        (Kind::Timers, _) => (Box::new(Timers::new(args.timers.clone(), tell)), timers::TICK),
+        (Kind::Housekeeper | Kind::Standby | Kind::Lane | Kind::Partition | Kind::Hung, _) => {
             (Box::new(Housekeeper::new(args.housekeeper.clone(), tell)), housekeeper::TICK)
         }
     };
@@ -154,7 +159,11 @@ impl State {
     async fn restart_beside(&mut self, myself: &ActorRef<Message>, kind: Kind) {
         let Some((beside, restarts)) = self.beside.get_mut(&kind) else { return };
         if !restarts.may_restart(kind, Instant::now()) {
-            let left = if kind == Kind::Timers { "nothing that is due" } else { "no snapshots, no retention, no sweep" };
+            let left = match kind {
+                Kind::Timers => "nothing that is due",
+                Kind::Standby => "nothing that others run is followed",
+                _ => "no snapshots, no retention, no sweep",
+            };
             error!(kind = kind.as_str(), left, "it keeps dying and is given up");
             return;
         }

@@ -113,6 +113,10 @@ fn a_real_broker_keeps_the_contract() {
         let assigned = Settings::new(&direct, "takeover");
         runtime.block_on(takeover::partitions_that_are_assigned_are_restored_as_at_a_start(&assigned));
     });
+    timed("what is followed is taken over as it stands", || {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(takeover::what_is_followed_is_taken_over_as_it_stands(&Settings::new(&direct, "standby")));
+    });
     timed("a lane that comes back with less answers for no more than that", || {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         runtime

@@ -25,6 +25,7 @@ fn settings(cluster: &Cluster, dir: &Path, name: &str) -> Settings {
         prefix: cluster.prefix.clone(),
         partitions: PARTITIONS,
         lanes: 1,
+        standby_replicas: 0,
         node_id: name.to_owned(),
         epoch_interval: Duration::from_millis(5),
         treasury_enabled: true,
@@ -139,6 +140,54 @@ pub(crate) async fn partitions_that_are_assigned_are_restored_as_at_a_start(clus
         let lock = std::fs::File::open(state.join(id.to_string()).join("LOCK")).expect("a closed store");
         lock.try_lock().expect("nobody holds the store of a partition that was given back");
     }
+    assert!(again.stop().await && second.stop().await);
+}
+
+/// Who follows the others goes on from a store that is open and at their last block.
+pub(crate) async fn what_is_followed_is_taken_over_as_it_stands(cluster: &Cluster) {
+    let dir = tempfile::tempdir().expect("a directory");
+    drop(created(cluster));
+    let following = |name: &str| Settings { standby_replicas: 1, ..settings(cluster, dir.path(), name) };
+    let first = Node::start(following("first")).await.expect("a node");
+    first.publish(top_ups(0)).await.expect("published");
+    at_rest(&[&first]).await;
+    let second = Node::start(following("second")).await.expect("a node");
+    for (round, others) in [(1, [&first, &second]), (2, [&second, &first])] {
+        until("each has its share", async || running(others[1]).len() == PARTITIONS as usize / 2).await;
+        first.publish(top_ups(round)).await.expect("published");
+        at_rest(&others).await;
+        let [owner, other] = others;
+        until("what the owner has committed is there", async || {
+            let told = other.status();
+            let is_there = |of: PartitionStatus| {
+                let found = &told[of.partition as usize];
+                found.state == "standby" && found.block == of.block
+            };
+            running(owner).into_iter().all(is_there)
+        })
+        .await;
+        let owned = running(owner)[0].partition;
+        assert!(other.wallets(owned, None, 1).is_err(), "it answers nothing");
+    }
+
+    assert!(first.stored(DEADLINE).await);
+    let expected = digests(&first);
+    assert_eq!(first.leave().await, Ok(true), "the group sees it leave");
+    drop(first);
+    at_rest(&[&second]).await;
+    let taken = running(&second).into_iter().filter(|of| expected.contains_key(&of.partition));
+    let taken: Vec<String> = taken.map(|of| of.restored_from).collect();
+    assert_eq!(taken, vec!["standby"; expected.len()]);
+    let found = digests(&second);
+    assert!(expected.iter().all(|(id, digest)| found.get(id) == Some(digest)), "{expected:?} {found:?}");
+    second.publish(top_ups(3)).await.expect("published");
+    at_rest(&[&second]).await;
+
+    // What is given back is followed again.
+    let again = Node::start(following("first")).await.expect("a node");
+    until("the first node has its share again", async || running(&again).len() == PARTITIONS as usize / 2).await;
+    let standby = || second.status().into_iter().filter(|of| of.state == "standby").count();
+    until("it is followed", async || standby() == PARTITIONS as usize / 2).await;
     assert!(again.stop().await && second.stop().await);
 }
 

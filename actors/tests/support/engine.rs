@@ -21,6 +21,7 @@ pub(crate) fn settings(dir: &Path) -> Settings {
         kafka: None,
         partitions: 4,
         lanes: 2,
+        standby_replicas: 0,
         node_id: "test".to_owned(),
         epoch_interval: Duration::from_millis(1),
         treasury_enabled: true,

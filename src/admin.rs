@@ -7,7 +7,7 @@ use axum::Router;
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::routing::get;
-use finflow_actors::{Node, PartitionStatus};
+use finflow_actors::{Node, PartitionStatus, Restoring};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -75,7 +75,12 @@ async fn ready(State(shown): State<Shown>, RawQuery(query): RawQuery) -> (Status
     let faults = faults.into_iter().map(|(what, cause)| format!("[-]{what} {cause}\n"));
     let partitions =
         status.iter().filter(|partition| is_verbose || partition.cause.is_some()).map(|partition| match &partition.cause {
-            None if is_restoring(partition) => format!("[-]partition {} restoring\n", partition.partition),
+            None if is_restoring(partition) => match &partition.restoring {
+                Some(Restoring { block, target }) => {
+                    format!("[-]partition {} restoring, block {block} of {target}\n", partition.partition)
+                }
+                None => format!("[-]partition {} restoring\n", partition.partition),
+            },
             None => format!("[+]partition {} ok\n", partition.partition),
             Some(cause) => format!("[-]partition {} {cause}\n", partition.partition),
         });

@@ -1,5 +1,6 @@
 //! Reading commands: wallets, payments and partitions.
 
+use finflow_actors::{PartitionStatus, Restoring, Watched};
 use finflow_ledger::{Payment, Rejection, Wallet, WalletId};
 use finflow_topologies::wire::v1::time_text;
 use serde_json::{Value, json};
@@ -50,17 +51,29 @@ pub(crate) async fn partitions(common: &Common, command: Option<&PartitionsComma
     }
     let mut halted = Vec::new();
     for status in access.status().await? {
-        print(
-            common,
-            &json!({
-                "partition": status.partition, "lane": status.lane, "state": status.state, "cause": status.cause,
-                "block": status.block, "commands_lag": status.commands_lag, "postings_lag": status.postings_lag,
-                "restored_from": status.restored_from, "replayed": status.replayed,
-            }),
-        )?;
+        print(common, &partition_json(&status))?;
         halted.extend(status.cause.map(|cause| format!("partition {} is halted: {cause}", status.partition)));
     }
     if halted.is_empty() { Ok(()) } else { Err(Failure::Failed(halted.join("; "))) }
+}
+
+fn partition_json(status: &PartitionStatus) -> Value {
+    let Watched { leg_oldest_ms, command_oldest_ms, commands_kept_ms, held_back } = status.watched;
+    let restoring = status.restoring.map(|Restoring { block, target }| json!({ "block": block, "target": target }));
+    let held_back = held_back.map(|held| json!({ "topic": held.topic().word(), "lag": held.lag, "for_ms": held.for_ms }));
+    let role = match status.state.as_str() {
+        "running" | "restoring" | "halted" if status.owner.is_some() => Some("owner"),
+        "standby" => Some("standby"),
+        _ => None,
+    };
+    json!({
+        "partition": status.partition, "owner": status.owner, "role": role, "standbys": status.standbys,
+        "lane": status.lane,
+        "state": status.state, "cause": status.cause, "block": status.block, "commands_lag": status.commands_lag,
+        "postings_lag": status.postings_lag, "restored_from": status.restored_from, "replayed": status.replayed,
+        "restoring": restoring, "leg_oldest_ms": leg_oldest_ms, "command_oldest_ms": command_oldest_ms,
+        "commands_kept_ms": commands_kept_ms, "open_transaction": held_back,
+    })
 }
 
 fn wallet_json(wallet: &Wallet) -> Value {

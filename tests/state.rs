@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use finflow_ledger::WalletId;
+use finflow_topologies::topics::partition_of_wallet;
 use serde_json::Value;
 
 fn command(dir: &Path, arguments: &[&str]) -> Command {
@@ -144,4 +146,36 @@ fn a_halted_partition_is_named_by_every_command_until_it_is_discarded() {
     check(dir, &["state", "discard", "1", "--yes"], 0, "");
     assert_eq!(check(dir, &["wallet", "list"], 0, "").len(), 30);
     assert_eq!(digests(&check(dir, &["state", "verify"], 0, "")), digests(&before));
+}
+
+#[test]
+fn what_a_partition_sends_to_a_halted_one_is_seen_to_wait() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path();
+    publish(dir, 0);
+    let state = dir.join("data/state");
+    for (from, to) in [("0", "x"), ("1", "0"), ("x", "1")] {
+        fs::rename(state.join(from), state.join(to)).expect("a directory");
+    }
+    let _service = start(dir);
+    let home = |wallet: usize| partition_of_wallet(&WalletId::parse(&format!("w{wallet}")).expect("an id"), 3);
+    let of = |is: fn(u32) -> bool| (0..30).find(|wallet| is(home(*wallet))).expect("a wallet");
+    let (from, to) = (of(|home| home == 2), of(|home| home < 2));
+    let transfer = format!(
+        r#"{{"type":"transfer","tenant":"acme","idempotency_key":"leg","wallet":"w{from}","to":"w{to}","amount":"1","currency":"AED"}}"#
+    );
+    fs::write(dir.join("leg.jsonl"), transfer).expect("a file");
+    check(dir, &["publish", "leg.jsonl"], 0, "");
+    let begun = Instant::now();
+    loop {
+        let told = check(dir, &["partitions"], 1, "is halted");
+        let text = |of: &Value, name: &str| of[name].as_str().unwrap_or("-").to_owned();
+        assert_eq!(["owner", "role", "state"].map(|name| text(&told[2], name)), ["finflow-1", "owner", "running"]);
+        assert_eq!((text(&told[0], "state"), &told[0]["leg_oldest_ms"]), ("halted".to_owned(), &Value::Null));
+        if told[2]["leg_oldest_ms"].is_u64() {
+            return;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{told:?}");
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
 }

@@ -11,8 +11,10 @@ use finflow_ledger::{Payment, PaymentId, Wallet, WalletId};
 use finflow_state::{EncodedBlock, Head, Overlay, Payments, RocksStore, Store, Table, Tag, Wallets, store};
 use finflow_topologies::log::{self, Log, Position};
 use finflow_topologies::partition::Layers;
-use finflow_topologies::restore;
+use finflow_topologies::restore::{self, Progress};
+use serde::{Deserialize, Serialize};
 
+use crate::housekeeper::Watched;
 use crate::log::NodeLog;
 use crate::restoring::{Origin, Restored, Restorer};
 
@@ -66,6 +68,17 @@ pub(crate) struct Committed {
     layers: RwLock<Layers>,
     condition: Mutex<Condition>,
     fault: Mutex<Option<String>>,
+    restoring: Mutex<Option<Restoring>>,
+    watched: Mutex<Watched>,
+}
+
+/// How far a partition is being restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restoring {
+    /// The block that its store has reached.
+    pub block: u64,
+    /// The block that it has to reach.
+    pub target: u64,
 }
 
 /// The store of a partition that is at home here.
@@ -91,7 +104,8 @@ impl Committed {
     /// A partition that is not at home yet.
     pub(crate) fn absent(id: u32, restorer: Arc<Restorer>) -> Committed {
         let (held, writer, layers) = (RwLock::default(), Mutex::default(), RwLock::new(Arc::from([])));
-        Committed { id, restorer, held, writer, layers, condition: Mutex::default(), fault: Mutex::default() }
+        let (condition, fault, restoring, watched) = Default::default();
+        Committed { id, restorer, held, writer, layers, condition, fault, restoring, watched }
     }
 
     /// What came of restoring the partition.
@@ -145,8 +159,20 @@ impl Committed {
     /// start, from the directory, the newest snapshot or the journal alone.
     pub(crate) fn restore(&self, log: &dyn Log, position: Option<&Position>) -> Result<Head, restore::Error> {
         let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let restored =
+            self.restore_observed(log, position, &|block, target| self.set_restoring(Some(Restoring { block, target })));
+        self.set_restoring(None);
+        restored
+    }
+
+    fn restore_observed(
+        &self,
+        log: &dyn Log,
+        position: Option<&Position>,
+        progress: Progress<'_>,
+    ) -> Result<Head, restore::Error> {
         if let Some(store) = self.store() {
-            match restore::restore(log, &*store, self.id, position) {
+            match restore::restore_observed(log, &*store, self.id, position, progress) {
                 // Who opens the directory anew finds that too, and another way.
                 Err(restore::Error::Behind { .. } | restore::Error::Store(store::Error::Corrupt(_))) => {}
                 other => return other,
@@ -154,7 +180,7 @@ impl Committed {
         }
         drop(self.close());
         self.wait_until_closed()?;
-        let (held, head) = Held::of(self.restorer.restore(log, self.id, position)?);
+        let (held, head) = Held::of(self.restorer.restore(log, self.id, position, progress)?);
         *self.held.write().unwrap_or_else(PoisonError::into_inner) = held;
         Ok(head)
     }
@@ -172,7 +198,7 @@ impl Committed {
         drop(self.close());
         self.wait_until_closed()?;
         let position = log.position(self.id)?;
-        let store = match self.restorer.restore(log, self.id, position.as_ref()) {
+        let store = match self.restorer.restore(log, self.id, position.as_ref(), &|_, _| {}) {
             Ok(restored) => restored.store,
             // The owner has gone on meanwhile.
             Err(restore::Error::Outrun { .. }) => self.restorer.open(self.id)?,
@@ -265,6 +291,24 @@ impl Committed {
 
     pub(crate) fn set_fault(&self, fault: Option<String>) {
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    }
+
+    /// How far it was being restored when that was told last.
+    pub(crate) fn restoring(&self) -> Option<Restoring> {
+        *self.restoring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_restoring(&self, restoring: Option<Restoring>) {
+        *self.restoring.lock().unwrap_or_else(PoisonError::into_inner) = restoring;
+    }
+
+    /// What was seen of it at the last look.
+    pub(crate) fn watched(&self) -> Watched {
+        *self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn watch(&self, watched: Watched) {
+        *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = watched;
     }
 
     pub(crate) fn condition(&self) -> Condition {

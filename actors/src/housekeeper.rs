@@ -1,5 +1,6 @@
-//! The housekeeper: what a node does beside its epochs - snapshots, retention of the log, the sweep of old records, and a watch
-//! over the topics. A step does a little of each that is due. Where it begins anew, so do the intervals.
+//! The housekeeper: what a node does beside its epochs - snapshots, retention of the log, the sweep of old records, a watch over the
+//! topics, and a lookout for what operators have to see. A step does a little of each that is due. Where it begins anew, so do the
+//! intervals.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,6 +9,8 @@ use std::time::Duration;
 use finflow_state::store;
 use finflow_topologies::Rules;
 
+use self::lookout::Lookout;
+pub use self::lookout::{HeldBack, Watched};
 use self::retention::Retention;
 use self::snapshots::Schedule;
 use self::sweep::Sweep;
@@ -22,6 +25,7 @@ use crate::settings::Housekeeping;
 use crate::snapshots::Carrier;
 use crate::stepper::{Job, Tell};
 
+mod lookout;
 mod retention;
 mod snapshots;
 mod sweep;
@@ -52,6 +56,7 @@ pub(crate) struct Housekeeper {
     retention: Retention,
     sweep: Sweep,
     watch: Watch,
+    lookout: Lookout,
 }
 
 impl Housekeeper {
@@ -59,7 +64,8 @@ impl Housekeeper {
         let now_ms = args.clock.clock().read().monotonic_ms;
         let snapshots = Schedule::new(&args, now_ms);
         let (retention, sweep, watch) = (Retention::new(now_ms), Sweep::new(now_ms), Watch::new(now_ms));
-        Housekeeper { snapshots, retention, sweep, watch, args, tell }
+        let lookout = Lookout::new(&args, now_ms);
+        Housekeeper { snapshots, retention, sweep, watch, lookout, args, tell }
     }
 
     /// Halts a partition whose store turned out to be corrupt.
@@ -78,6 +84,9 @@ impl Job for Housekeeper {
             self.corrupt(id, &error);
         }
         self.watch.step(&self.args, now);
+        if let Some((id, error)) = self.lookout.step(&self.args, now) {
+            self.corrupt(id, &error);
+        }
         // On a cluster, retention is the topics' own.
         if !self.args.log.is_shared() {
             self.retention.step(&self.args, now);

@@ -1,6 +1,8 @@
 //! The actors: what runs the engine - logs, lanes, partitions and the node that supervises them. Nothing here decides about money.
 
 pub use self::clock::{Clock, Reading};
+pub use self::committed::Restoring;
+pub use self::housekeeper::{HeldBack, Watched};
 pub use self::node::{
     Adopted, Awaited, Checked, MoveError, Node, PartitionStatus, Publish, ReadError, Rescaled, STOP_MAX, Source, StartError,
     adopt, bring, discard, rescale,

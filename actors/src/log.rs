@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use finflow_topologies::Topic;
 use finflow_topologies::log::{Error, Fetched, Log, Outgoing, Position, Session};
@@ -157,6 +158,22 @@ impl NodeLog {
         match self {
             NodeLog::Embedded(log) => log.fault(),
             NodeLog::Kafka(log) => log.fault(),
+        }
+    }
+
+    /// One past the last record of a partition, open transactions included; `None` where none can be open.
+    pub(crate) fn unstable_end(&self, topic: Topic, partition: u32) -> Result<Option<u64>, Error> {
+        match self {
+            NodeLog::Embedded(_) => Ok(None),
+            NodeLog::Kafka(log) => log.unstable_end(topic, partition).map(Some),
+        }
+    }
+
+    /// For how long commands stay, whether they were consumed or not; `None` = until they are.
+    pub(crate) fn commands_kept(&self) -> Result<Option<Duration>, Error> {
+        match self {
+            NodeLog::Embedded(_) => Ok(None),
+            NodeLog::Kafka(log) => log.commands_kept(),
         }
     }
 

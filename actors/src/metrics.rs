@@ -8,6 +8,8 @@ pub const EPOCHS: &str = "finflow_epochs_total";
 pub const COMMIT_SECONDS: &str = "finflow_commit_duration_seconds";
 /// Actors restarted, by kind.
 pub const RESTARTS: &str = "finflow_actor_restarts_total";
+/// Whether an actor of a kind keeps dying and was given up (1), by kind.
+pub const GIVEN_UP: &str = "finflow_actor_given_up";
 /// Partitions halted.
 pub const HALTS: &str = "finflow_partition_halts_total";
 /// Partitions restored at start, by source (`directory`, `snapshot`, `journal`).
@@ -28,6 +30,18 @@ pub const SNAPSHOT_BLOCK: &str = "finflow_snapshot_block";
 pub const KAFKA_RECORDS: &str = "finflow_kafka_records_sent_total";
 /// Bytes of requests that the lanes' producers have sent to Kafka, compressed.
 pub const KAFKA_BYTES: &str = "finflow_kafka_bytes_sent_total";
+/// Whether a partition of this process is halted (1) or not (0), by partition.
+pub const PARTITION_HALTED: &str = "finflow_partition_halted";
+/// For how many seconds the oldest leg to another partition has waited for its answer, by partition; of at most 4,096 holds.
+pub const LEG_OLDEST_SECONDS: &str = "finflow_leg_oldest_seconds";
+/// For how many seconds the oldest command that is not consumed has waited, by partition; 0 where none has for 10 s.
+pub const COMMAND_OLDEST_SECONDS: &str = "finflow_command_oldest_seconds";
+/// That time as a part of the time for which the log keeps commands, by partition: at 1 they are lost.
+pub const RETENTION_USED_RATIO: &str = "finflow_commands_retention_used_ratio";
+/// Offsets between what can be read and the end of a topic, by topic and partition: what an open transaction holds back.
+pub const STABLE_OFFSET_LAG: &str = "finflow_last_stable_offset_lag";
+/// For how many seconds what can be read has stood still before more that is there, by topic and partition.
+pub const TRANSACTION_OLDEST_SECONDS: &str = "finflow_open_transaction_seconds";
 
 /// Records that have come to a topic after the application left it for another number of partitions, by topic.
 pub const FORMER_RECORDS: &str = "finflow_former_generation_records";
@@ -36,11 +50,12 @@ pub const FORMER_RECORDS: &str = "finflow_former_generation_records";
 pub const STANDBY_PARTITIONS: &str = "finflow_standby_partitions";
 
 /// Every metric: name and help.
-pub const CATALOGUE: [(&str, &str); 16] = [
+pub const CATALOGUE: [(&str, &str); 23] = [
     (INPUTS, "Inputs consumed by committed epochs"),
     (EPOCHS, "Epochs by outcome"),
     (COMMIT_SECONDS, "Seconds from handing a transaction to the log to its outcome"),
     (RESTARTS, "Actors restarted by their supervisor"),
+    (GIVEN_UP, "Whether an actor keeps dying and was given up"),
     (HALTS, "Partitions halted by a broken invariant"),
     (RESTORED, "Partitions restored at start"),
     (REPLAYED, "Journal blocks applied to bring a store to its committed block"),
@@ -53,4 +68,10 @@ pub const CATALOGUE: [(&str, &str); 16] = [
     (KAFKA_BYTES, "Bytes of requests that the lanes' producers have sent to Kafka"),
     (STANDBY_PARTITIONS, "Partitions that other processes run and this one follows"),
     (FORMER_RECORDS, "Records that have come to a topic after the application left it"),
+    (PARTITION_HALTED, "Whether a partition of this process is halted"),
+    (LEG_OLDEST_SECONDS, "For how long the oldest leg to another partition has waited for its answer"),
+    (COMMAND_OLDEST_SECONDS, "For how long the oldest command that is not consumed has waited"),
+    (RETENTION_USED_RATIO, "How much of the time for which commands are kept has passed for the oldest that waits"),
+    (STABLE_OFFSET_LAG, "Offsets that an open transaction holds back"),
+    (TRANSACTION_OLDEST_SECONDS, "For how long an open transaction has held back what is behind it"),
 ];

@@ -12,7 +12,6 @@ use finflow_topologies::Topic;
 use finflow_topologies::log::{self, Fetched, Headers, Log, Outgoing};
 use finflow_topologies::topics::{RECORD_BYTES_MAX, partition_of_key, partition_of_payment, partition_of_wallet};
 use ractor::{Actor, ActorRef};
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 pub use self::adopting::{Adopted, adopt};
@@ -21,6 +20,7 @@ pub use self::moving::{MoveError, Rescaled, Source, bring, rescale};
 pub use self::opening::discard;
 use self::opening::{Purpose, arguments, open};
 use self::root::Root;
+pub use self::status::PartitionStatus;
 pub use self::stopping::STOP_MAX;
 pub use crate::checking::Checked;
 use crate::clock::Guard;
@@ -41,6 +41,7 @@ mod departure;
 mod moving;
 mod opening;
 mod root;
+mod status;
 mod stopping;
 mod upkeep;
 
@@ -104,32 +105,6 @@ impl Publish {
     }
 }
 
-/// How a partition is.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct PartitionStatus {
-    /// The partition.
-    pub partition: u32,
-    /// The lane it runs on.
-    pub lane: String,
-    /// `running`, `restoring`, `halted`, `stopped`, `elsewhere` where no lane of this node has it, or `standby` where it follows who
-    /// has.
-    pub state: String,
-    /// Why it is halted.
-    pub cause: Option<String>,
-    /// The number of its last committed block.
-    pub block: u64,
-    /// The offset of the first command that is not consumed yet.
-    pub commands_next: u64,
-    /// Commands not consumed yet.
-    pub commands_lag: u64,
-    /// Postings not consumed yet.
-    pub postings_lag: u64,
-    /// What it was restored from: `directory`, `snapshot` or `journal`; empty where it could not be.
-    pub restored_from: String,
-    /// Journal blocks applied on top of that.
-    pub replayed: u64,
-}
-
 /// A running or opened node; clones share it.
 #[derive(Clone)]
 pub struct Node(Arc<Inner>);
@@ -147,6 +122,8 @@ struct Inner {
     /// What is wrong with the topics, and what has come to those that were left.
     misfit: Seen,
     late: Seen,
+    /// What keeps dying beside the lanes, and is not started any more.
+    given_up: Seen,
     started_ms: i64,
     root: Option<ActorRef<root::Message>>,
 }
@@ -236,20 +213,6 @@ impl Node {
         self.0.log.range(topic, partition)
     }
 
-    /// What of disk and clock does not work now, each with its cause; the rest goes on.
-    pub fn faults(&self) -> Vec<(String, String)> {
-        let stores = self.0.partitions.iter();
-        let stores = stores.filter_map(|(id, committed)| Some((format!("store {id}"), committed.fault()?)));
-        let clock = self.clock_cause().map(|cause| ("clock".to_owned(), cause));
-        let log = self.0.log.fault().map(|cause| ("log".to_owned(), cause));
-        log.into_iter().chain(self.0.misfit.all()).chain(clock).chain(stores).collect()
-    }
-
-    /// What an operator has to look after although everything works, by topic.
-    pub fn warnings(&self) -> BTreeMap<String, String> {
-        self.0.late.all()
-    }
-
     /// Returns when the log has changed, or at the deadline.
     pub async fn changed(&self, deadline: Duration) {
         let mut changed = self.0.log.changed();
@@ -269,49 +232,6 @@ impl Node {
     /// A payment, or any other command, as it is committed.
     pub fn payment(&self, id: PaymentId) -> Result<Option<Payment>, ReadError> {
         self.read(partition_of_payment(id, self.0.settings.partitions), |held| held.payment(id))
-    }
-
-    /// How every partition is. What runs elsewhere, and all of it while the log does not answer, is told without its lag.
-    pub fn status(&self) -> Vec<PartitionStatus> {
-        let is_answering = self.0.log.fault().is_none();
-        self.status_with(|topic, partition, next| {
-            let range = if is_answering { self.range(topic, partition).ok() } else { None };
-            range.map_or(0, |range| range.end.saturating_sub(next))
-        })
-    }
-
-    /// How every partition is, without asking the log.
-    pub fn conditions(&self) -> Vec<PartitionStatus> {
-        self.status_with(|_, _, _| 0)
-    }
-
-    fn status_with(&self, lag: impl Fn(Topic, u32, u64) -> u64) -> Vec<PartitionStatus> {
-        let lag = |condition: &Condition, topic, partition, next| {
-            if self.is_elsewhere(condition) { 0 } else { lag(topic, partition, next) }
-        };
-        let all = self.0.partitions.iter().map(|(id, committed)| {
-            let (condition, standby) = (committed.condition(), committed.stands_by());
-            let state = match &condition.lane {
-                Some(_) => "running",
-                None if condition.restored_by.is_some() => "restoring",
-                None if standby.is_some() => "standby",
-                None if self.0.root.is_some() => "elsewhere",
-                None => "stopped",
-            };
-            PartitionStatus {
-                partition: *id,
-                lane: condition.lane.as_deref().unwrap_or_default().to_owned(),
-                state: if condition.halted.is_some() { "halted" } else { state }.to_owned(),
-                block: standby.unwrap_or(condition.block),
-                commands_next: condition.commands_next,
-                commands_lag: lag(&condition, Topic::Commands, *id, condition.commands_next),
-                postings_lag: lag(&condition, Topic::Postings, *id, condition.postings_next),
-                restored_from: committed.origin().source.to_owned(),
-                replayed: committed.origin().replayed,
-                cause: condition.halted,
-            }
-        });
-        all.collect()
     }
 
     /// Waits until every command and posting is consumed and nothing is in flight; `false` at the deadline.
@@ -359,6 +279,13 @@ impl Node {
     /// Kills a partition actor.
     pub fn kill_partition(&self, partition: u32) {
         self.tell(partition, Message::Kill(partition));
+    }
+
+    /// Kills those that work beside the lanes: the housekeeper, the timers, what follows others. New ones take their place.
+    pub fn kill_beside(&self) {
+        if let Some(root) = &self.0.root {
+            let _ = root.cast(root::Message::FailBeside);
+        }
     }
 
     /// Lets a partition actor stand still until what is given back is dropped; returns when it does.
@@ -414,8 +341,7 @@ impl Node {
     /// Where to ask the process that runs a partition, if it is another one.
     pub(crate) fn owner_elsewhere(&self, partition: u32) -> Option<String> {
         let owner = self.0.log.owner(partition)?;
-        let is_own = (0..self.0.settings.lanes).any(|lane| lane_name(&self.0.settings, lane) == owner.lane);
-        owner.address.filter(|_| !is_own)
+        owner.address.filter(|_| !self.is_own_lane(&owner.lane))
     }
 
     /// Reads committed state as it is here. A partition that is halted answers nothing; one that turns out to be corrupt is halted.

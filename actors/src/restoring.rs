@@ -12,7 +12,7 @@ use std::thread;
 use finflow_state::snapshot::{self, Name};
 use finflow_state::{Generation, Head, RocksStore, Shared, Snapshots, Store, store};
 use finflow_topologies::log::{Log, Position};
-use finflow_topologies::restore::Error;
+use finflow_topologies::restore::{Error, Progress};
 use tracing::{info, warn};
 
 use crate::clock::Clock;
@@ -39,7 +39,7 @@ pub(crate) struct Restorer {
 }
 
 /// Replays the journal of a partition onto a store.
-pub(crate) type Replay = fn(&dyn Log, &dyn Store, u32, Option<&Position>) -> Result<Head, Error>;
+pub(crate) type Replay = fn(&dyn Log, &dyn Store, u32, Option<&Position>, Progress<'_>) -> Result<Head, Error>;
 
 /// A partition's store at the block that the log has committed.
 pub(crate) struct Restored {
@@ -70,7 +70,7 @@ impl Restorer {
             loop {
                 let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
                 let Some((id, position)) = next else { break };
-                let found = self.restore(log, *id, position.as_ref());
+                let found = self.restore(log, *id, position.as_ref(), &|_, _| {});
                 restored.lock().unwrap_or_else(PoisonError::into_inner).insert(*id, found);
             }
         };
@@ -80,12 +80,19 @@ impl Restorer {
     }
 
     /// Restores one partition, which nobody may have open.
-    pub(crate) fn restore(&self, log: &dyn Log, id: u32, position: Option<&Position>) -> Result<Restored, Error> {
-        let restored = match self.try_directory(log, id, position)? {
+    pub(crate) fn restore(
+        &self,
+        log: &dyn Log,
+        id: u32,
+        position: Option<&Position>,
+        progress: Progress<'_>,
+    ) -> Result<Restored, Error> {
+        let journal = Journal { log, id, position, progress, replay: self.replay };
+        let restored = match self.try_directory(&journal)? {
             Some(restored) => restored,
-            None => match self.try_snapshots(log, id, position)? {
+            None => match self.try_snapshots(&journal)? {
                 Some(restored) => restored,
-                None => self.journal_alone(log, id, position)?,
+                None => self.journal_alone(&journal)?,
             },
         };
         let Origin { source, replayed } = restored.origin;
@@ -96,7 +103,8 @@ impl Restorer {
     }
 
     /// `None` where there is nothing to go on with; what was in the way is moved aside.
-    fn try_directory(&self, log: &dyn Log, id: u32, position: Option<&Position>) -> Result<Option<Restored>, Error> {
+    fn try_directory(&self, journal: &Journal<'_>) -> Result<Option<Restored>, Error> {
+        let id = journal.id;
         let dir = self.dir(id);
         let opened = if dir.exists() { self.open_own(&dir) } else { return Ok(None) };
         let (label, cause) = match opened {
@@ -106,7 +114,7 @@ impl Restorer {
                 std::fs::remove_dir_all(&dir).map_err(io_error)?;
                 return Ok(None);
             }
-            Ok(store) => match self.brought(log, store, id, position, "directory") {
+            Ok(store) => match journal.replayed(store, "directory") {
                 Err(behind @ Error::Behind { .. }) => ("outdated", behind.to_string()),
                 Err(Error::Store(store::Error::Corrupt(cause))) => ("damaged", cause),
                 other => return other.map(Some),
@@ -132,14 +140,15 @@ impl Restorer {
     }
 
     /// The newest snapshot that is whole; one that is not is passed over, because an older one and the journal are as good.
-    fn try_snapshots(&self, log: &dyn Log, id: u32, position: Option<&Position>) -> Result<Option<Restored>, Error> {
+    fn try_snapshots(&self, journal: &Journal<'_>) -> Result<Option<Restored>, Error> {
+        let id = journal.id;
         let names = self.snapshots.list(self.generation, id).unwrap_or_else(|cause| {
             warn!(partition = id, %cause, "the snapshots cannot be listed");
             Vec::new()
         });
         for name in names {
             let restored = match self.unpacked(&name, id) {
-                Ok(store) => self.brought(log, store, id, position, "snapshot"),
+                Ok(store) => journal.replayed(store, "snapshot"),
                 Err(cause) => {
                     warn!(partition = id, snapshot = %name, cause, "the snapshot is passed over");
                     continue;
@@ -174,27 +183,12 @@ impl Restorer {
         RocksStore::open(&dir, &self.shared).map_err(|error| error.to_string())
     }
 
-    fn journal_alone(&self, log: &dyn Log, id: u32, position: Option<&Position>) -> Result<Restored, Error> {
-        let store = RocksStore::open(&self.dir(id), &self.shared)?;
-        self.brought(log, store, id, position, "journal").map_err(|error| match error {
+    fn journal_alone(&self, journal: &Journal<'_>) -> Result<Restored, Error> {
+        let store = RocksStore::open(&self.dir(journal.id), &self.shared)?;
+        journal.replayed(store, "journal").map_err(|error| match error {
             Error::Behind { .. } => Error::Contradiction(format!("{error}, and no snapshot can be used")),
             other => other,
         })
-    }
-
-    /// Replays the journal onto a store. The store is closed again where that fails.
-    fn brought(
-        &self,
-        log: &dyn Log,
-        store: RocksStore,
-        id: u32,
-        position: Option<&Position>,
-        source: &'static str,
-    ) -> Result<Restored, Error> {
-        let before = store.head().map_or(0, |head| head.number);
-        let head = (self.replay)(log, &store, id, position)?;
-        let replayed = head.number.saturating_sub(before);
-        Ok(Restored { store, head, origin: Origin { source, replayed } })
     }
 
     fn dir(&self, id: u32) -> PathBuf {
@@ -212,6 +206,25 @@ impl Restorer {
         if let Err(error) = std::fs::write(dir.join(DAMAGED), cause) {
             warn!(dir = %dir.display(), %error, "cannot note the damage");
         }
+    }
+}
+
+/// The journal of a partition up to a position, and how it is replayed.
+struct Journal<'a> {
+    log: &'a dyn Log,
+    id: u32,
+    position: Option<&'a Position>,
+    progress: Progress<'a>,
+    replay: Replay,
+}
+
+impl Journal<'_> {
+    /// Replays it onto a store, which is closed again where that fails.
+    fn replayed(&self, store: RocksStore, source: &'static str) -> Result<Restored, Error> {
+        let before = store.head().map_or(0, |head| head.number);
+        let head = (self.replay)(self.log, &store, self.id, self.position, self.progress)?;
+        let replayed = head.number.saturating_sub(before);
+        Ok(Restored { store, head, origin: Origin { source, replayed } })
     }
 }
 

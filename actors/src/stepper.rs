@@ -1,5 +1,5 @@
 //! The stepper: does a job beside the epochs, a step at a time, each on a blocking thread.
-//! Owns the job. Receives `Tick`, `Done` when a step has ended, and `Rest`. Tells the lanes what it found.
+//! Owns the job. Receives `Tick`, `Done` when a step has ended, `Fail` and `Rest`. Tells the lanes what it found.
 //! On failure the root starts another, whose job begins anew.
 
 use std::sync::Arc;
@@ -28,6 +28,8 @@ pub(crate) enum Message {
     Tick,
     /// A step has ended; `None` = it panicked.
     Done(Option<Box<dyn Job>>),
+    /// Dies, as a test or a demonstration wants it.
+    Fail,
     /// No more steps; answered when the last one has ended.
     Rest(RpcReplyPort<()>),
 }
@@ -56,6 +58,7 @@ impl Actor for Stepper {
                 }
             }
             Message::Tick => {}
+            Message::Fail => return Err("it was killed".into()),
             Message::Done(None) => return Err("a step panicked".into()),
             Message::Done(job) => state.job = job,
             Message::Rest(answer) => state.resting = Some(answer),

@@ -304,6 +304,34 @@ async fn the_log_is_trimmed_by_age_and_never_above_what_is_applied() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_keeps_dying_beside_the_lanes_is_given_up_and_said() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let time = Time::default();
+    let node = Node::start(settings(dir.path(), &time)).await.expect("a node");
+    let here = wallets(0, 4);
+    publish(&node, opening(&here)).await;
+    assert_eq!(node.faults(), vec![]);
+    node.kill_beside();
+    time.pass(INTERVAL_MS);
+    // Intervals begin anew with the one that takes its place.
+    until(&node, "a snapshot all the same", || {
+        time.pass(INTERVAL_MS);
+        newest(&node) == [blocks(&node)[0]]
+    })
+    .await;
+    until(&node, "both are given up", || {
+        node.kill_beside();
+        node.faults().len() == 2
+    })
+    .await;
+    let told = node.faults().into_iter().map(|(what, cause)| format!("{what} {cause}")).collect::<Vec<_>>().join("; ");
+    let left = "keeps dying and is given up: no snapshots, no retention, no sweep, no lookout; restart the service";
+    assert!(told.contains(&format!("housekeeper {left}")) && told.contains("timers keeps dying"), "{told}");
+    publish(&node, vec![transfer(&here[0], "t", &here[1])]).await;
+    assert!(node.stop().await, "payments go on, and it stops as ever");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_epoch_begins_while_the_wall_clock_is_wrong() {
     let dir = tempfile::tempdir().expect("a directory");
     let time = Time::default();

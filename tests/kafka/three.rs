@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use finflow_ledger::WalletId;
 use finflow_topologies::topics::partition_of_wallet;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::Value;
 
 use crate::broker::Broker;
@@ -25,6 +26,8 @@ const HANDED_OVER_WITHIN: Duration = Duration::from_secs(3);
 const STANDSTILL: Duration = Duration::from_secs(14);
 /// Until when a process has come back to the group, or ended, after the broker is there again: longer than a session.
 const RETURNS_WITHIN: Duration = Duration::from_secs(10);
+/// How long the broker may take for what it is asked by a foreign client.
+const DEADLINE: Duration = Duration::from_secs(30);
 const NAMES: [&str; 3] = ["one", "two", "three"];
 
 pub(crate) struct Three<'a> {
@@ -120,10 +123,55 @@ impl<'a> Three<'a> {
         // Answers of other processes are waited for, wherever the line is published.
         self.publish("transfers.jsonl", &transfers(0, TRANSFERS), &["--wait"]);
         self.published += TRANSFERS;
+        self.each_reads_all_of_the_state();
+        self.each_tells_how_all_are();
         let stranger = Process { secret: "another", ..self.process("nowhere") };
         let refused = stranger.finflow(&["wallet", "list"]);
         assert_eq!(refused.status.code(), Some(75), "{}", String::from_utf8_lossy(&refused.stderr));
         assert!(String::from_utf8_lossy(&refused.stderr).contains("internal.secret"), "the cause is told");
+    }
+
+    /// Any process tells who has what, and what a foreign transaction holds back.
+    fn each_tells_how_all_are(&self) {
+        let owners = self.all_run(&NAMES);
+        let mut config = rdkafka::ClientConfig::new();
+        config.set("bootstrap.servers", self.brokers).set("transactional.id", "foreign").set("transaction.timeout.ms", "60000");
+        let foreign: BaseProducer = config.create().expect("a client");
+        foreign.init_transactions(DEADLINE).expect("a coordinator");
+        foreign.begin_transaction().expect("a transaction");
+        let record = BaseRecord::<str, str>::to("three.commands.v1").partition(3).key("w0").payload("{}");
+        foreign.send(record).map_err(|(error, _)| error).expect("a queue");
+        foreign.flush(DEADLINE).expect("a broker");
+        let held_back = |name: &'static str, is_so: fn(&Value) -> bool| {
+            eventually(|| {
+                let told = self.process(name).json(&["partitions"]);
+                let named = |(partition, owner): (&u64, &&str)| told[*partition as usize]["owner"] == **owner;
+                assert!(owners.iter().all(named), "{owners:?}: {told:?}");
+                if is_so(&told[3]["open_transaction"]) { Ok(()) } else { Err(format!("{:?}", told[3])) }
+            })
+        };
+        let is_seen = |found: &Value| {
+            found["topic"] == "commands" && found["lag"] == 1 && found["for_ms"].as_u64().is_some_and(|ms| 0 < ms)
+        };
+        NAMES.into_iter().for_each(|name| held_back(name, is_seen));
+        foreign.abort_transaction(DEADLINE).expect("an end");
+        held_back("nowhere", Value::is_null);
+    }
+
+    /// Every partition is verified and kept where it runs, whoever is asked.
+    fn each_reads_all_of_the_state(&self) {
+        let blocks = |told: &[Value]| told.iter().map(|of| of["block"].as_u64().expect("a block")).collect::<Vec<_>>();
+        for name in ["one", "nowhere"] {
+            let kept = blocks(&self.process(name).json(&["state", "snapshot"]));
+            let verified = self.process(name).json(&["state", "verify", "--snapshots"]);
+            assert_eq!(verified.len(), PARTITIONS as usize, "{name}: {verified:?}");
+            assert!(verified.iter().all(|of| of["differences"] == Value::Array(vec![])), "{verified:?}");
+            let newest = |of: &Value| of["snapshots"][0].as_u64();
+            assert_eq!(verified.iter().filter_map(newest).collect::<Vec<_>>(), kept, "{name}");
+        }
+        let places =
+            |name: &str| std::fs::read_dir(self.dir.join(name).join("snapshots")).is_ok_and(|mut found| found.next().is_some());
+        assert!(NAMES.into_iter().all(places) && !places("nowhere"), "each has kept its own");
     }
 
     pub(crate) fn one_is_killed_under_load(&mut self) {
@@ -131,6 +179,14 @@ impl<'a> Three<'a> {
         self.load();
         drop(self.services.remove("two"));
         let begun = Instant::now();
+        // Nobody has them yet: they are named, and the others are verified all the same.
+        let verified = self.process("one").finflow(&["state", "verify", "--format", "json"]);
+        let told = String::from_utf8_lossy(&verified.stderr).into_owned();
+        let first = before.iter().find(|(_, owner)| **owner == "two").expect("it had some").0;
+        assert_eq!(verified.status.code(), Some(75), "{told}");
+        assert!(told.contains(&format!("partition {first} is not available now, retry")), "{told}");
+        let others = before.values().filter(|owner| **owner != "two").count();
+        assert!(others <= String::from_utf8_lossy(&verified.stdout).lines().count());
         let lost = before.values().filter(|owner| **owner == "two").count();
         let taken = self.all_run(&["one", "three"]);
         println!("    {lost} partitions are taken over after {:.1} s: {taken:?}", begun.elapsed().as_secs_f64());

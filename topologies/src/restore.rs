@@ -105,15 +105,35 @@ pub fn create(log: &dyn Log, fresh: Generation, now_ms: i64) -> Result<Generatio
 ///
 /// The store's own block must be the journal's; where that is trimmed away, the block behind it must follow it.
 pub fn restore(log: &dyn Log, store: &dyn Store, partition: u32, position: Option<&Position>) -> Result<Head, Error> {
+    restore_observed(log, store, partition, position, &|_, _| {})
+}
+
+/// Is told the block that a store has reached, and the one that it has to.
+pub type Progress<'a> = &'a dyn Fn(u64, u64);
+
+/// The same as [`restore`], telling on its way how far it has come.
+pub fn restore_observed(
+    log: &dyn Log,
+    store: &dyn Store,
+    partition: u32,
+    position: Option<&Position>,
+    progress: Progress<'_>,
+) -> Result<Head, Error> {
     let start = log.range(Topic::Journal, partition)?.start;
     match block_from(log, partition, start)? {
         Some((_, first)) if is_unfinished(&first, position) => Err(Error::Unfinished),
-        _ => replay(log, store, partition, position),
+        _ => replay(log, store, partition, position, progress),
     }
 }
 
 /// The same, also of a state that is still being brought here: not to be served.
-pub fn replay(log: &dyn Log, store: &dyn Store, partition: u32, position: Option<&Position>) -> Result<Head, Error> {
+pub fn replay(
+    log: &dyn Log,
+    store: &dyn Store,
+    partition: u32,
+    position: Option<&Position>,
+    progress: Progress<'_>,
+) -> Result<Head, Error> {
     let target = position.map_or(0, |position| position.block);
     let range = log.range(Topic::Journal, partition)?;
     let first = block_from(log, partition, range.start)?.map(|(_, block)| block.header().clone());
@@ -126,10 +146,12 @@ pub fn replay(log: &dyn Log, store: &dyn Store, partition: u32, position: Option
         return Err(Error::Behind { due, start: first.number });
     }
     let mut from = offset_of(log, partition, due.saturating_sub(1))?;
+    progress(due.saturating_sub(1), target);
     while from < range.end {
         let fetched = log.fetch(Topic::Journal, partition, from, FETCH_BYTES)?;
         let is_stuck = fetched.records.is_empty() && fetched.next <= from;
         apply(store, held.as_ref(), &fetched.records, target)?;
+        progress(store.head().map_or(0, |head| head.number), target);
         from = fetched.next;
         if is_stuck || store.head().is_some_and(|head| target <= head.number) {
             break;

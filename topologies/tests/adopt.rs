@@ -87,7 +87,7 @@ fn said(log: &SimulatedLog) -> BTreeMap<u32, MemoryStore> {
     let positions = log.committed_positions();
     let replayed = |(partition, position): (u32, Option<finflow_topologies::log::Position>)| {
         let store = MemoryStore::default();
-        restore::replay(log, &store, partition, position.as_ref()).expect("a journal");
+        restore::replay(log, &store, partition, position.as_ref(), &|_, _| {}).expect("a journal");
         (partition, store)
     };
     positions.into_iter().map(replayed).collect()

@@ -2,12 +2,13 @@
 //! log without gaps and on one with gaps between its offsets, as transactions leave them in Kafka.
 
 use std::ops::Range;
+use std::sync::Mutex;
 
 use finflow_state::{EncodedBlock, Generation, Head, Header, MemoryStore, Overlay, Positions, Stamp, Store, store};
 use finflow_topologies::Topic;
 use finflow_topologies::log::simulated::SimulatedLog;
 use finflow_topologies::log::{Error, Fetched, Log, Outgoing, Position, Session};
-use finflow_topologies::restore::{self, restore};
+use finflow_topologies::restore::{self, restore, restore_observed};
 
 const PARTITION: u32 = 1;
 const BLOCKS: u64 = 40;
@@ -121,9 +122,13 @@ fn check(what: &str, journal: Journal, held: impl Fn() -> MemoryStore, target: u
     for log in [&log as &dyn Log, &Sparse(log.clone())] {
         let store = held();
         let before = store.head();
-        let found = told(restore(log, &store, PARTITION, Some(&position)));
+        let steps = Mutex::new(Vec::new());
+        let progress = |block, of| steps.lock().expect("one thread").push((block, of));
+        let found = told(restore_observed(log, &store, PARTITION, Some(&position), &progress));
         assert!(found.starts_with(expected), "{what}: {found}, not {expected}");
         if let Some(number) = found.strip_prefix("block ") {
+            let steps = steps.into_inner().expect("one thread");
+            assert!(steps.is_sorted() && steps.last() == Some(&(target, target)), "{what}: {steps:?}");
             assert_eq!(number, target.to_string(), "{what}");
             assert_eq!(store.head().map(|head| head.number), Some(target), "{what}");
         }

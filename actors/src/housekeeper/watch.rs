@@ -21,22 +21,22 @@ const EVERY_MS: i64 = 10_000;
 /// Of a former generation these are watched: a command that comes is not carried out, a block says that somebody goes on there.
 const WATCHED: [Topic; 2] = [Topic::Commands, Topic::Journal];
 
-/// What the watch has seen, for whoever asks whether all is well.
+/// What is wrong, as somebody who looks has noted it, for whoever asks whether all is well.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Seen(Arc<Mutex<BTreeMap<String, String>>>);
 
 impl Seen {
-    /// What is wrong, by topic.
+    /// What is wrong, by what it is about.
     pub(crate) fn all(&self) -> BTreeMap<String, String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Notes what is wrong with a topic, or that nothing is; `true` where that is new.
-    fn note(&self, topic: &str, what: Option<String>) -> bool {
+    /// Notes what is wrong with something, or that nothing is; `true` where that is new.
+    pub(crate) fn note(&self, about: &str, what: Option<String>) -> bool {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = match &what {
-            Some(what) => seen.insert(topic.to_owned(), what.clone()),
-            None => seen.remove(topic),
+            Some(what) => seen.insert(about.to_owned(), what.clone()),
+            None => seen.remove(about),
         };
         before != what
     }

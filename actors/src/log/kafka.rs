@@ -64,7 +64,10 @@ struct Shared {
     /// What lanes follow, and what anybody looks up: apart, so that a look into the past moves no lane's place.
     lanes: Reader,
     looks: Reader,
+    /// Sees what open transactions have written.
+    unstable: Asker,
     appender: Appender,
+    admin: Admin,
     trimmer: Admin,
     group: Group,
     /// Why this process has to end, once it has to.
@@ -105,7 +108,9 @@ impl KafkaLog {
             group: Group::new(&settings, asker.clone(), partitions, (ends.clone(), exits.clone())).map_err(unavailable)?,
             ends,
             lanes: Reader::new(&settings, asker, FOLLOW_WAIT, usize::MAX).map_err(unavailable)?,
+            unstable: Arc::new(settings.unstable(LOOK_WAIT).create_with_context(Quiet).map_err(unavailable)?),
             appender: Appender::new(&settings).map_err(unavailable)?,
+            admin: Admin::new(&settings)?,
             trimmer: Admin::trimmer(&settings)?,
             exits,
             settings,
@@ -188,6 +193,18 @@ impl KafkaLog {
         // Every one of them, also behind one that is over already.
         let have_left: Vec<bool> = exits.iter().map(Exit::leave).collect();
         have_left.into_iter().all(|has_left| has_left) && self.0.group.wait_until_gone()
+    }
+
+    /// One past the last record of a partition, those of open transactions included.
+    pub(crate) fn unstable_end(&self, topic: Topic, partition: u32) -> Result<u64, Error> {
+        self.known(topic, partition)?;
+        Ok(reader::range(&self.0.unstable, &topic.name(&self.0.settings.prefix), partition)?.end)
+    }
+
+    /// For how long commands stay, whether they were consumed or not; `None` = for ever. As long as an engine asks for at least, where
+    /// this one may not see the topic's settings.
+    pub(crate) fn commands_kept(&self) -> Result<Option<Duration>, Error> {
+        self.0.admin.commands_kept()
     }
 
     /// Who runs a partition, if the group has given it to anybody.

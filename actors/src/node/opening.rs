@@ -64,7 +64,7 @@ pub(super) fn open(disk: Arc<dyn Disk>, settings: Settings, purpose: Purpose) ->
         generation,
         shared: Shared::new(settings.store_memory_bytes),
         clock: settings.clock.clone(),
-        replay: restore::restore,
+        replay: restore::restore_observed,
     });
     let partitions = match purpose {
         Purpose::Run if log.is_shared() => awaited(&restorer, &log),
@@ -86,6 +86,7 @@ pub(super) fn open(disk: Arc<dyn Disk>, settings: Settings, purpose: Purpose) ->
         clock,
         misfit: Seen::default(),
         late: Seen::default(),
+        given_up: Seen::default(),
         started_ms,
         root: None,
     })
@@ -149,7 +150,7 @@ pub(super) fn arguments(inner: &Inner) -> root::Args {
         node: settings.node_id.clone(),
         replicas: settings.standby_replicas,
     });
-    root::Args { lanes: lanes(inner, &rules), housekeeper, timers, standby }
+    root::Args { lanes: lanes(inner, &rules), housekeeper, timers, standby, given_up: inner.given_up.clone() }
 }
 
 fn lanes(inner: &Inner, rules: &Arc<Rules>) -> BTreeMap<u32, Args> {

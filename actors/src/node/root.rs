@@ -9,7 +9,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent
 use tracing::{error, warn};
 
 use super::stopping::{DRAIN_MAX, REST_MAX};
-use crate::housekeeper::{self, Housekeeper};
+use crate::housekeeper::{self, Housekeeper, Seen};
 use crate::lane::{self, LaneActor};
 use crate::metrics;
 use crate::standby::{self, Standby};
@@ -29,6 +29,8 @@ pub(super) struct Args {
     pub(super) timers: timers::Args,
     /// None where nothing is followed.
     pub(super) standby: Option<standby::Args>,
+    /// What keeps dying and was given up, and what is not done any more therefore.
+    pub(super) given_up: Seen,
 }
 
 pub(super) enum Message {
@@ -40,6 +42,8 @@ pub(super) enum Message {
     Restart(u32),
     /// Starts one that works beside the lanes and has died.
     RestartBeside(Kind),
+    /// Kills all that work beside the lanes.
+    FailBeside,
     /// Lets every lane finish, and tells whether all did in time.
     Drain(RpcReplyPort<bool>),
 }
@@ -87,6 +91,12 @@ impl Actor for Root {
             }
             Message::Restart(id) => state.restart(&myself, id).await,
             Message::RestartBeside(kind) => state.restart_beside(&myself, kind).await,
+            Message::FailBeside => {
+                for (beside, _) in state.beside.values() {
+                    // One that is dead is started again, or was given up.
+                    let _ = beside.cast(stepper::Message::Fail);
+                }
+            }
             Message::Drain(answer) => {
                 let (drain_ms, rest_ms) = (DRAIN_MAX.as_millis() as u64, REST_MAX.as_millis() as u64);
                 let rest = |beside: ActorRef<stepper::Message>| async move {
@@ -160,17 +170,22 @@ impl State {
         let Some((beside, restarts)) = self.beside.get_mut(&kind) else { return };
         if !restarts.may_restart(kind, Instant::now()) {
             let left = match kind {
-                Kind::Timers => "nothing that is due",
+                Kind::Timers => "nothing that is due is done",
                 Kind::Standby => "nothing that others run is followed",
-                _ => "no snapshots, no retention, no sweep",
+                _ => "no snapshots, no retention, no sweep, no lookout",
             };
             error!(kind = kind.as_str(), left, "it keeps dying and is given up");
+            ::metrics::gauge!(metrics::GIVEN_UP, "kind" => kind.as_str()).set(1.0);
+            self.args.given_up.note(kind.as_str(), Some(format!("keeps dying and is given up: {left}; restart the service")));
             return;
         }
         ::metrics::counter!(metrics::RESTARTS, "kind" => kind.as_str()).increment(1);
         match start_beside(kind, myself, &self.args).await {
             Ok(fresh) => *beside = fresh,
-            Err(cause) => warn!(kind = kind.as_str(), %cause, "it does not start"),
+            Err(cause) => {
+                warn!(kind = kind.as_str(), %cause, "it does not start");
+                myself.send_after(RESTART_DELAY, move || Message::RestartBeside(kind));
+            }
         }
     }
 
@@ -189,6 +204,7 @@ impl State {
                 args.log.ends().send_replace(Some(format!("lane {id} keeps dying")));
                 return;
             }
+            ::metrics::gauge!(metrics::GIVEN_UP, "kind" => Kind::Lane.as_str()).set(1.0);
             args.partitions.values().for_each(|committed| committed.give_up("its lane keeps dying; restart the service"));
             return;
         }

@@ -12,7 +12,7 @@ use finflow_topologies::topics::{partition_of_payment, partition_of_wallet};
 
 use super::door::{self, Standing};
 use super::{Client, Error, REPLY_TIMEOUT, Reply, Request, here};
-use crate::node::{Node, PartitionStatus};
+use crate::node::Node;
 
 /// How long a node looks for one who can answer.
 const SEARCH_TIMEOUT: Duration = Duration::from_secs(3);
@@ -117,15 +117,14 @@ async fn payments(node: &Node, ids: Vec<[u8; 16]>) -> Reply {
     Reply::Rows(found)
 }
 
-/// How every partition is where it runs; `elsewhere` where nobody who can be asked has it.
+/// How every partition is where it runs; `elsewhere`, or `standby`, where nobody who can be asked has it.
 async fn status(node: &Node) -> Reply {
     let mut all = match here(node, Request::Status).await {
         Reply::Status(all) => all,
         other => return other,
     };
     let Some(secret) = node.secret() else { return Reply::Status(all) };
-    let is_elsewhere = |status: &PartitionStatus| status.state == "elsewhere";
-    let elsewhere = all.iter().filter(|status| is_elsewhere(status));
+    let elsewhere = all.iter().filter(|status| !status.is_first_hand());
     let addresses: BTreeSet<String> = elsewhere.filter_map(|status| node.owner_elsewhere(status.partition)).collect();
     let asked = addresses.into_iter().map(|address| {
         let (node, secret) = (node.clone(), secret.to_owned());
@@ -133,10 +132,13 @@ async fn status(node: &Node) -> Reply {
     });
     for asked in asked.collect::<Vec<_>>() {
         let Ok(Ok(Reply::Status(theirs))) = asked.await else { continue };
-        for status in theirs.into_iter().filter(|status| !is_elsewhere(status)) {
-            if let Some(place) = all.iter_mut().find(|known| known.partition == status.partition && is_elsewhere(known)) {
-                *place = status;
+        for status in theirs {
+            let Some(known) = all.iter_mut().find(|known| known.partition == status.partition) else { continue };
+            let standbys = [&known.standbys[..], &status.standbys].concat();
+            if status.is_first_hand() && !known.is_first_hand() {
+                *known = status;
             }
+            known.standbys = standbys;
         }
     }
     Reply::Status(all)

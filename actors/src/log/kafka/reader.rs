@@ -70,6 +70,22 @@ struct Feed {
     is_touched: Arc<AtomicBool>,
 }
 
+/// The offsets that a partition holds, as far as a client may see it.
+pub(super) fn range(asker: &Asker, topic: &str, partition: u32) -> Result<Range<u64>, Error> {
+    use RDKafkaErrorCode::{LeaderNotAvailable, NotLeaderForPartition};
+    let deadline = Instant::now() + ASK_TIMEOUT;
+    loop {
+        match asker.fetch_watermarks(topic, partition as i32, ASK_TIMEOUT) {
+            Ok((low, high)) => return Ok(u64::try_from(low).unwrap_or_default()..u64::try_from(high).unwrap_or_default()),
+            // The partition is new, or moves to another broker.
+            Err(KafkaError::MetadataFetch(NotLeaderForPartition | LeaderNotAvailable)) if Instant::now() < deadline => {
+                std::thread::sleep(LEADER_PAUSE);
+            }
+            Err(error) => return Err(unavailable(error)),
+        }
+    }
+}
+
 impl Reader {
     /// A reader of at most `feeds_max` partitions at a time: the one that was opened first gives way. `wait` is how long the broker
     /// keeps a request for records that are not there yet; one for other partitions waits behind it.
@@ -129,18 +145,7 @@ impl Reader {
 
     /// The same of any topic on the cluster.
     pub(super) fn range_of(&self, name: &str, partition: u32) -> Result<Range<u64>, Error> {
-        use RDKafkaErrorCode::{LeaderNotAvailable, NotLeaderForPartition};
-        let deadline = Instant::now() + ASK_TIMEOUT;
-        loop {
-            match self.asker.fetch_watermarks(name, partition as i32, ASK_TIMEOUT) {
-                Ok((low, high)) => return Ok(u64::try_from(low).unwrap_or_default()..u64::try_from(high).unwrap_or_default()),
-                // The partition is new, or moves to another broker.
-                Err(KafkaError::MetadataFetch(NotLeaderForPartition | LeaderNotAvailable)) if Instant::now() < deadline => {
-                    std::thread::sleep(LEADER_PAUSE);
-                }
-                Err(error) => return Err(unavailable(error)),
-            }
-        }
+        range(&self.asker, name, partition)
     }
 
     /// What has come so far from `from` on, without waiting; perhaps nothing although there is something.

@@ -160,6 +160,13 @@ impl Settings {
         config
     }
 
+    /// One that sees what open transactions have written; it asks and reads nothing.
+    pub(super) fn unstable(&self, wait: Duration) -> ClientConfig {
+        let mut config = self.reader(wait);
+        config.set("isolation.level", "read_uncommitted");
+        config
+    }
+
     /// A member of the group, under a name that outlives the process: a restart keeps its partitions.
     pub(super) fn member(&self, lane: &str) -> ClientConfig {
         let mut config = self.consumer();

@@ -200,6 +200,22 @@ impl Admin {
         Ok(problems)
     }
 
+    /// For how long commands stay; see [`super::KafkaLog::commands_kept`].
+    pub(super) fn commands_kept(&self) -> Result<Option<Duration>, Error> {
+        let name = Topic::Commands.name(self.prefix());
+        let described =
+            wait(self.client.describe_configs([&ResourceSpecifier::Topic(&name)], &options())).map_err(unavailable)?;
+        let retention = match described.into_iter().next() {
+            // Who may not see the settings is told that there are none.
+            Some(Ok(found)) if found.entries.is_empty() => WEEK_MS.to_owned(),
+            Some(Err(RDKafkaErrorCode::TopicAuthorizationFailed)) => WEEK_MS.to_owned(),
+            Some(Ok(found)) => found.get("retention.ms").and_then(|entry| entry.value.clone()).unwrap_or_default(),
+            Some(Err(code)) => return Err(Error::Unavailable(format!("cannot describe {name}: {code}"))),
+            None => return Err(Error::Unavailable(format!("cannot describe {name}"))),
+        };
+        Ok(retention.parse().ok().map(Duration::from_millis))
+    }
+
     /// Deletes the records of a partition below offset `before`.
     pub(super) fn trim(&self, topic: Topic, partition: u32, before: u64) -> Result<(), Error> {
         let mut list = TopicPartitionList::new();

@@ -1,0 +1,266 @@
+//! What operators have to see first of the partitions that run here: the oldest leg in transit, the oldest open transaction, and for how
+//! long commands have waited, against the time for which the log keeps them. Told by metrics, `/readyz` and `partitions`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use finflow_ledger::CommandKind;
+use finflow_state::{Holds, Payments, Store, Table, Tag, store};
+use finflow_topologies::Topic;
+use finflow_topologies::log::{Error, Log};
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+use super::Args;
+use crate::clock::Reading;
+use crate::committed::Committed;
+use crate::metrics;
+
+/// How often each partition is looked at; one a step, so that more than a hundred take longer.
+const EVERY_MS: i64 = 10_000;
+/// Holds read in one look. Where there are more, their payments are as good as drawn at random: ids are hashes.
+const HOLDS_MAX: usize = 4_096;
+/// How often the log is asked for how long it keeps commands.
+const RETENTION_EVERY_MS: i64 = 3_600_000;
+/// A transaction that holds readers back for so long is nobody's ordinary commit: the engine's own end after 10 s.
+const TRANSACTION_MAX: Duration = Duration::from_secs(30);
+/// A leg that takes so long waits for a partition that does not run.
+const LEG_MAX: Duration = Duration::from_secs(60);
+/// Of the time for which commands are kept, how many tenths may pass before somebody must see it.
+const RETENTION_TENTHS_MAX: u64 = 8;
+
+/// What was seen of a partition.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watched {
+    /// For how long the oldest leg has waited for its answer, in milliseconds.
+    pub leg_oldest_ms: Option<u64>,
+    /// For how long the oldest command that is not consumed has waited, in milliseconds; only where it has for a while.
+    pub command_oldest_ms: Option<u64>,
+    /// For how long the log keeps commands, whether consumed or not, in milliseconds.
+    pub commands_kept_ms: Option<u64>,
+    /// What an open transaction holds back.
+    pub held_back: Option<HeldBack>,
+}
+
+/// Records behind an open transaction: there, and not to be read yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldBack {
+    /// Whether they are postings, and not commands.
+    pub are_postings: bool,
+    /// How many offsets they take.
+    pub lag: u64,
+    /// Since it was seen first, in milliseconds.
+    pub for_ms: u64,
+}
+
+impl HeldBack {
+    /// The topic that they are in.
+    pub fn topic(&self) -> Topic {
+        if self.are_postings { Topic::Postings } else { Topic::Commands }
+    }
+}
+
+impl Watched {
+    /// What keeps the partition from its work, or is about to be lost.
+    pub(crate) fn faults(&self, partition: u32) -> Vec<(String, String)> {
+        let mut found = Vec::new();
+        if let Some(held) = self.held_back.filter(|held| is_over(held.for_ms, TRANSACTION_MAX)) {
+            let (topic, lag, seconds) = (held.topic(), held.lag, held.for_ms / 1_000);
+            let cause = format!("an open transaction has held back {lag} offsets of {topic} for {seconds} s");
+            found.push((format!("transaction {partition}"), cause));
+        }
+        if let (Some(waited_ms), Some(kept_ms)) = (self.command_oldest_ms, self.commands_kept_ms)
+            && kept_ms.saturating_mul(RETENTION_TENTHS_MAX) <= waited_ms.saturating_mul(10)
+        {
+            let cause =
+                format!("commands have waited for {} s, and the log keeps them for {} s", waited_ms / 1_000, kept_ms / 1_000);
+            found.push((format!("retention {partition}"), cause));
+        }
+        found
+    }
+
+    /// What somebody should look at, though this partition works.
+    pub(crate) fn warnings(&self, partition: u32) -> Vec<(String, String)> {
+        let late = self.leg_oldest_ms.filter(|oldest_ms| is_over(*oldest_ms, LEG_MAX));
+        let told =
+            late.map(|oldest_ms| (format!("leg {partition}"), format!("has waited for its answer for {} s", oldest_ms / 1_000)));
+        told.into_iter().collect()
+    }
+
+    fn show(&self, partition: u32, is_halted: bool) {
+        let label = partition.to_string();
+        let seconds = |ms: Option<u64>| ms.unwrap_or_default() as f64 / 1_000.0;
+        let held = |topic: Topic| self.held_back.filter(|held| held.topic() == topic);
+        ::metrics::gauge!(metrics::PARTITION_HALTED, "partition" => label.clone()).set(f64::from(u8::from(is_halted)));
+        ::metrics::gauge!(metrics::LEG_OLDEST_SECONDS, "partition" => label.clone()).set(seconds(self.leg_oldest_ms));
+        ::metrics::gauge!(metrics::COMMAND_OLDEST_SECONDS, "partition" => label.clone()).set(seconds(self.command_oldest_ms));
+        let used = self.commands_kept_ms.map_or(0.0, |kept_ms| seconds(self.command_oldest_ms) / seconds(Some(kept_ms.max(1))));
+        ::metrics::gauge!(metrics::RETENTION_USED_RATIO, "partition" => label.clone()).set(used);
+        for topic in [Topic::Commands, Topic::Postings] {
+            let labels = [("topic", topic.word().to_owned()), ("partition", label.clone())];
+            let lag = held(topic).map_or(0, |held| held.lag);
+            ::metrics::gauge!(metrics::STABLE_OFFSET_LAG, &labels).set(lag as f64);
+            ::metrics::gauge!(metrics::TRANSACTION_OLDEST_SECONDS, &labels).set(seconds(held(topic).map(|held| held.for_ms)));
+        }
+    }
+}
+
+fn is_over(found_ms: u64, max: Duration) -> bool {
+    max.as_millis() <= u128::from(found_ms)
+}
+
+/// What is remembered from look to look.
+pub(super) struct Lookout {
+    /// When each partition is looked at next, on the monotonic clock.
+    due_ms: BTreeMap<u32, i64>,
+    /// The stable end of a topic's partition, and since when it has been there with something behind it.
+    stable: BTreeMap<(Topic, u32), (u64, i64)>,
+    /// Where commands ended at the last look: one before it that still waits has waited for a while.
+    commands_end: BTreeMap<u32, u64>,
+    /// For how long the log keeps commands, and when to ask again.
+    kept: (Option<Duration>, i64),
+}
+
+impl Lookout {
+    pub(super) fn new(args: &Args, now_ms: i64) -> Lookout {
+        let due_ms = args.partitions.keys().map(|id| (*id, now_ms)).collect();
+        Lookout { due_ms, stable: BTreeMap::new(), commands_end: BTreeMap::new(), kept: (None, now_ms) }
+    }
+
+    /// Looks at the partition that has not been looked at for longest, if it is due. Gives what is wrong with its store, if that was what
+    /// prevented it.
+    pub(super) fn step(&mut self, args: &Args, now: Reading) -> Option<(u32, store::Error)> {
+        let (id, due_ms) =
+            self.due_ms.iter_mut().min_by_key(|(_, due_ms)| **due_ms).filter(|(_, due_ms)| **due_ms <= now.monotonic_ms)?;
+        *due_ms = now.monotonic_ms.saturating_add(EVERY_MS);
+        let id = *id;
+        let committed = args.partitions.get(&id)?.clone();
+        let is_halted = committed.condition().halted.is_some();
+        if committed.running().is_none() {
+            committed.watch(Watched::default());
+            Watched::default().show(id, is_halted);
+            return None;
+        }
+        let mut watched = Watched::default();
+        let legs = oldest_leg_ms(&committed, now.wall_ms);
+        watched.leg_oldest_ms = legs.as_ref().ok().copied().flatten();
+        if args.log.fault().is_none()
+            && let Err(cause) = self.log(args, id, &committed, now, &mut watched)
+        {
+            warn!(partition = id, %cause, "nobody knows how long its commands have waited");
+        }
+        committed.watch(watched);
+        watched.show(id, is_halted);
+        legs.err().map(|error| (id, error))
+    }
+
+    /// What the log has to tell.
+    fn log(&mut self, args: &Args, id: u32, committed: &Committed, now: Reading, watched: &mut Watched) -> Result<(), Error> {
+        if args.log.is_shared() && self.kept.1 <= now.monotonic_ms {
+            self.kept = (args.log.commands_kept()?, now.monotonic_ms.saturating_add(RETENTION_EVERY_MS));
+        }
+        watched.commands_kept_ms = self.kept.0.map(|kept| u64::try_from(kept.as_millis()).unwrap_or(u64::MAX));
+        for topic in [Topic::Commands, Topic::Postings] {
+            // First the end of everything: what is written between the two looks does not count as held back.
+            let Some(end) = args.log.unstable_end(topic, id)? else { break };
+            let held = self.held_back(topic, id, (args.log.range(topic, id)?.end, end), now.monotonic_ms);
+            watched.held_back = watched.held_back.into_iter().chain(held).max_by_key(|held| held.for_ms);
+        }
+        let (next, range) = (committed.condition().commands_next, args.log.range(Topic::Commands, id)?);
+        let before = self.commands_end.insert(id, range.end).unwrap_or_default();
+        if next < before.min(range.end) {
+            let waiting = args.log.fetch(Topic::Commands, id, next.max(range.start), 1)?.records;
+            let waited_ms = waiting.first().map(|record| now.wall_ms.saturating_sub(record.timestamp_ms));
+            watched.command_oldest_ms = waited_ms.map(|waited_ms| u64::try_from(waited_ms).unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    fn held_back(&mut self, topic: Topic, id: u32, (stable, end): (u64, u64), now_ms: i64) -> Option<HeldBack> {
+        if end <= stable {
+            self.stable.remove(&(topic, id));
+            return None;
+        }
+        let (known, since_ms) = self.stable.entry((topic, id)).or_insert((stable, now_ms));
+        if *known != stable {
+            (*known, *since_ms) = (stable, now_ms);
+        }
+        let for_ms = u64::try_from(now_ms.saturating_sub(*since_ms)).unwrap_or_default();
+        Some(HeldBack { are_postings: topic == Topic::Postings, lag: end.saturating_sub(stable), for_ms })
+    }
+}
+
+/// For how long the oldest transfer has been held for a wallet of another partition, as far as the store has it; `None` where none is.
+fn oldest_leg_ms(committed: &Committed, now_ms: i64) -> Result<Option<u64>, store::Error> {
+    let Some(store) = committed.running() else { return Ok(None) };
+    let (mut oldest_ms, mut bytes) = (None, Vec::new());
+    for (key, _) in store.scan(Tag::Holds, None, HOLDS_MAX)? {
+        let id = Holds::decode_key(&key)?;
+        bytes.clear();
+        Payments::encode_key(&id, &mut bytes);
+        let Some(row) = store.get(&bytes)? else { continue };
+        let payment = Payments::decode(&id, &row)?;
+        if payment.kind == CommandKind::Transfer {
+            oldest_ms = Some(oldest_ms.unwrap_or(i64::MAX).min(payment.created_ms));
+        }
+    }
+    Ok(oldest_ms.map(|oldest_ms| u64::try_from(now_ms.saturating_sub(oldest_ms)).unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(watched: &Watched) -> String {
+        let lines = watched.faults(3).into_iter().map(|found| ("-", found));
+        let lines = lines.chain(watched.warnings(3).into_iter().map(|found| ("!", found)));
+        lines.map(|(mark, (what, cause))| format!("{mark}{what} {cause}")).collect::<Vec<_>>().join("; ")
+    }
+
+    #[test]
+    fn what_lasts_too_long_is_told() {
+        let hour_ms = Some(3_600_000);
+        let held = |for_ms| Some(HeldBack { are_postings: true, lag: 7, for_ms });
+        let rows: [(Watched, &str); 8] = [
+            (Watched::default(), ""),
+            (Watched { leg_oldest_ms: Some(59_999), ..Watched::default() }, ""),
+            (Watched { leg_oldest_ms: Some(60_000), ..Watched::default() }, "!leg 3 has waited for its answer for 60 s"),
+            (Watched { held_back: held(29_999), ..Watched::default() }, ""),
+            (
+                Watched { held_back: held(31_000), ..Watched::default() },
+                "-transaction 3 an open transaction has held back 7 offsets of postings for 31 s",
+            ),
+            (Watched { command_oldest_ms: Some(2_879_999), commands_kept_ms: hour_ms, ..Watched::default() }, ""),
+            (
+                Watched { command_oldest_ms: Some(2_880_000), commands_kept_ms: hour_ms, ..Watched::default() },
+                "-retention 3 commands have waited for 2880 s, and the log keeps them for 3600 s",
+            ),
+            (Watched { command_oldest_ms: Some(u64::MAX), ..Watched::default() }, ""),
+        ];
+        for (watched, expected) in rows {
+            assert_eq!(told(&watched), expected);
+        }
+    }
+
+    #[test]
+    fn an_open_transaction_is_as_old_as_what_it_holds_back_stands_still() {
+        let (due_ms, stable, commands_end) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let mut watch = Lookout { due_ms, stable, commands_end, kept: (None, 0) };
+        // When it is looked at, how far records can be read, and where they end; since when and how many are held back.
+        let rows = [
+            (0, 5, 5, None),
+            (10, 5, 8, Some((3, 0))),
+            (20, 5, 9, Some((4, 10))),
+            (30, 7, 9, Some((2, 0))),
+            (40, 7, 9, Some((2, 10))),
+            (50, 9, 9, None),
+            (60, 9, 12, Some((3, 0))),
+        ];
+        for (now_ms, stable, end, expected) in rows {
+            let found = watch.held_back(Topic::Commands, 1, (stable, end), now_ms);
+            assert_eq!(found.map(|held| (held.lag, held.for_ms)), expected, "{now_ms}");
+            // Another partition is another matter.
+            assert_eq!(watch.held_back(Topic::Commands, 2, (1, 1), now_ms), None);
+        }
+    }
+}

@@ -78,10 +78,10 @@ fn unseal(settings: &Settings, yes: bool) -> Result<Vec<String>, Error> {
     Ok(Vec::new())
 }
 
-/// Makes the topics that are missing, with block 0 of every partition, and names them.
+/// Makes the topics that are missing, with block 0 of every partition, and names them. Brokers that have just started are waited for.
 pub(crate) fn make(settings: &Settings, partitions: u32, replication: u32) -> Result<Vec<String>, Error> {
     let made = KafkaLog::create_topics(settings, partitions, replication as i32)?;
     let generation = Generation(fastrand::u128(..).to_be_bytes());
-    restore::create(&KafkaLog::open(settings.clone())?, generation, Clock::system().now_ms())?;
+    KafkaLog::begin(settings, |log| restore::create(log, generation, Clock::system().now_ms()))?;
     Ok(made)
 }

@@ -130,6 +130,12 @@ impl KafkaLog {
         Admin::new(settings)?.create(partitions, replication)
     }
 
+    /// Opens the log of topics that were made just now, and does with it what the cluster may not be able to do yet; tried again until
+    /// the time for an administrative request is over.
+    pub fn begin<T>(settings: &Settings, mut work: impl FnMut(&KafkaLog) -> Result<T, Error>) -> Result<T, Error> {
+        topics::patiently(topics::ADMIN_TIMEOUT, || work(&KafkaLog::open(settings.clone())?))
+    }
+
     /// Removes the application's topics with all that is in them.
     pub fn delete_topics(settings: &Settings) -> Result<(), Error> {
         Admin::new(settings)?.delete()

@@ -13,6 +13,7 @@ use finflow_topologies::log::Error;
 use rdkafka::TopicPartitionList;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use tracing::info;
 
 use super::admission::{is_unauthorized, unauthorized};
 use super::context::Quiet;
@@ -23,6 +24,8 @@ use super::settings::{RECORD_BYTES_MAX, Settings};
 pub(super) const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long one broker may take to show what topics there are.
 const SHOWN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two attempts at what the cluster cannot do yet.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
 /// Between two looks for the leaders of new topics.
 const LEADER_PAUSE: Duration = Duration::from_millis(20);
 /// Commands and events are kept for a week; what needs a command later is told by the lag against it.
@@ -66,6 +69,38 @@ fn is_wrong(name: &str, found: &str, due: &str) -> bool {
     }
 }
 
+/// Tries again what the cluster cannot do yet, as while its brokers start, until the time for an administrative request is over.
+pub(super) fn patiently<T>(patience: Duration, mut attempt: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    let begun = Instant::now();
+    loop {
+        match attempt() {
+            Err(Error::Unavailable(cause)) if begun.elapsed() < patience => {
+                info!(cause, "the cluster is not ready, trying again");
+                std::thread::sleep(RETRY_PAUSE);
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Whether a cluster that cannot make a topic now may be able to later.
+fn is_transient(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode::{
+        BrokerTransportFailure, InvalidReplicationFactor, NotController, OperationTimedOut, RequestTimedOut,
+        ThrottlingQuotaExceeded,
+    };
+    // Too few brokers may be too few so far.
+    let later = [
+        BrokerTransportFailure,
+        InvalidReplicationFactor,
+        NotController,
+        OperationTimedOut,
+        RequestTimedOut,
+        ThrottlingQuotaExceeded,
+    ];
+    later.contains(&code)
+}
+
 impl Admin {
     pub(super) fn new(settings: &Settings) -> Result<Admin, Error> {
         let client = settings.client().create_with_context(Quiet).map_err(unavailable)?;
@@ -96,18 +131,23 @@ impl Admin {
                 settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value))
             })
             .collect();
-        let results = wait(self.client.create_topics(&topics, &options())).map_err(unavailable)?;
         let mut made = Vec::new();
-        for result in results {
-            match result {
-                Ok(name) => made.push(name),
-                Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-                Err((name, RDKafkaErrorCode::TopicAuthorizationFailed)) => {
-                    return Err(unauthorized(&format!("Create on topic {name}")));
+        patiently(ADMIN_TIMEOUT, || {
+            let results = wait(self.client.create_topics(&topics, &options())).map_err(unavailable)?;
+            let mut cannot = None;
+            for result in results {
+                match result {
+                    Ok(name) => made.push(name),
+                    Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                    Err((name, RDKafkaErrorCode::TopicAuthorizationFailed)) => {
+                        return Err(unauthorized(&format!("Create on topic {name}")));
+                    }
+                    Err((name, code)) if is_transient(code) => cannot = Some(format!("cannot create {name}: {code}")),
+                    Err((name, code)) => return Err(Error::Refused(format!("cannot create {name}: {code}"))),
                 }
-                Err((name, code)) => return Err(Error::Unavailable(format!("cannot create {name}: {code}"))),
             }
-        }
+            cannot.map_or(Ok(()), |cause| Err(Error::Unavailable(cause)))
+        })?;
         if !made.is_empty() {
             self.wait_until_led(&made)?;
         }
@@ -258,6 +298,30 @@ pub(super) fn wait<T>(request: impl Future<Output = Result<T, KafkaError>>) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    type Outcomes<'a> = &'a [Result<(), Error>];
+
+    #[test]
+    fn what_the_cluster_cannot_do_yet_is_tried_again() {
+        let (unavailable, refused) = (|| Err(Error::Unavailable("soon".into())), || Err(Error::Refused("never".into())));
+        let long = Duration::from_secs(60);
+        // For how long it is tried, what each attempt gives, how many there are, and whether it is done in the end.
+        let rows: [(Duration, Outcomes<'_>, usize, bool); 4] = [
+            (long, &[Ok(())], 1, true),
+            (long, &[unavailable(), unavailable(), Ok(())], 3, true),
+            (long, &[unavailable(), refused(), Ok(())], 2, false),
+            (Duration::ZERO, &[unavailable(), Ok(())], 1, false),
+        ];
+        for (patience, outcomes, due, is_done) in rows {
+            let mut attempts = 0;
+            let done = patiently(patience, || {
+                attempts += 1;
+                outcomes[attempts - 1].clone()
+            });
+            assert_eq!((attempts, done.is_ok()), (due, is_done), "{outcomes:?}");
+        }
+        assert!(is_transient(RDKafkaErrorCode::InvalidReplicationFactor) && !is_transient(RDKafkaErrorCode::PolicyViolation));
+    }
 
     #[test]
     fn a_setting_may_be_stricter_but_not_looser() {

@@ -163,13 +163,15 @@ async fn records_are_forgotten_when_their_retention_has_passed_and_never_before_
         let opened = here.iter().flat_map(|wallet| [(wallet.as_str(), "open"), (wallet.as_str(), "top")]);
         opened.chain([(here[0].as_str(), "done")]).filter(|(wallet, key)| payment(node, wallet, key).is_some()).count()
     };
-    let (told, records) = (events(&node).len(), all(&node));
+    // In between the timers may remind of what waits.
+    let answers = |node: &Node| events(node).iter().filter(|event| !event.contains("payment.requires_attention")).count();
+    let (told, records) = (answers(&node), all(&node));
     assert_eq!(records, 9);
 
     time.pass(9 * DAY_MS);
     publish(&node, opening(&here)).await;
     publish(&node, vec![done.clone()]).await;
-    assert_eq!((events(&node).len(), all(&node)), (told, records), "a younger duplicate is answered from its record");
+    assert_eq!((answers(&node), all(&node)), (told, records), "a younger duplicate is answered from its record");
     assert_eq!(payment(&node, &here[0], "done").map(|payment| payment.state.is_terminal()), Some(true));
 
     time.pass(2 * DAY_MS);

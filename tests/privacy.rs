@@ -1,5 +1,5 @@
 //! Nothing about a person leaves the service by accident: at the loudest level of logging, with everything going wrong, no log line,
-//! metric or error quotes what a command says.
+//! metric or error quotes what a command says. What the spans of those lines do tell is enough to follow a payment.
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -18,6 +18,30 @@ mod program;
 
 /// In holders, accounts, references, metadata, reasons, beneficiaries, headers and in what cannot be understood.
 const CANARY: &str = "canary-7f3a";
+
+/// Of the commands; it is no secret.
+const CORRELATION: &str = "order-4711";
+/// Spans along the data path, with what at least one of their name tells; an empty value stands for any.
+const SPANS: [(&str, &[(&str, &str)]); 6] = [
+    ("fetch", &[("partition", ""), ("topic", "commands"), ("offset", "")]),
+    ("command", &[("partition", ""), ("offset", ""), ("payment", ""), ("wallet", "alice"), ("correlation_id", CORRELATION)]),
+    // The credit, at the receiver's, and the answer, at home.
+    ("posting", &[("partition", ""), ("offset", ""), ("payment", ""), ("wallet", "bob"), ("correlation_id", CORRELATION)]),
+    ("posting", &[("partition", ""), ("offset", ""), ("payment", ""), ("wallet", "alice"), ("correlation_id", CORRELATION)]),
+    ("commit", &[("lane", ""), ("epoch", "")]),
+    ("store", &[("partition", ""), ("block", ""), ("offset", "")]),
+];
+
+/// The spans of a name in which something was logged.
+fn spans(logs: &[String], name: &str) -> Vec<Value> {
+    let lines = logs.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let spans = lines.flat_map(|mut line| line["spans"].as_array_mut().map(std::mem::take).unwrap_or_default());
+    spans.filter(|span| span["name"] == name).collect()
+}
+
+fn tells(found: &Value, expected: &str) -> bool {
+    if expected.is_empty() { !found.is_null() } else { found == expected }
+}
 
 fn commands() -> String {
     let lines = [
@@ -46,6 +70,7 @@ fn no_log_metric_or_error_quotes_a_person() {
     let mut service = Service::of(run.env("RUST_LOG", "trace").stderr(Stdio::piped()).spawn().expect("the program runs"));
     let stderr = BufReader::new(service.child.stderr.take().expect("a pipe"));
     let (found, address) = mpsc::channel();
+    let (seen, is_stored) = mpsc::channel();
     let logs = std::thread::spawn(move || {
         let mut logs = Vec::new();
         // Its end comes with the service's.
@@ -54,14 +79,19 @@ fn no_log_metric_or_error_quotes_a_person() {
             if let Some(address) = told["fields"]["address"].as_str() {
                 found.send(address.to_owned()).expect("somebody waits for it");
             }
+            if told["fields"]["message"] == "stored" {
+                // Once is enough.
+                let _ = seen.send(());
+            }
             logs.push(line);
         }
         logs
     });
     service.until_it_answers(dir.path());
 
+    let (secret, correlation) = (format!("x-secret={CANARY}"), format!("correlation-id={CORRELATION}"));
     let published =
-        command(dir.path(), &["publish", "-", "--wait", "--format", "json", "--header", &format!("x-secret={CANARY}")]);
+        command(dir.path(), &["publish", "-", "--wait", "--format", "json", "--header", &secret, "--header", &correlation]);
     let output = fed(published, commands().as_bytes());
     let told: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let counts =
@@ -77,8 +107,14 @@ fn no_log_metric_or_error_quotes_a_person() {
     let address = address.recv_timeout(Duration::from_secs(60)).expect("the listener is logged");
     let metrics = get(&address, "/metrics") + &get(&address, "/readyz?verbose") + &get(&address, "/version");
     assert!(metrics.contains("finflow_epochs_total") && !metrics.contains(CANARY), "{metrics}");
+    is_stored.recv_timeout(Duration::from_secs(60)).expect("what is committed reaches a store");
     drop(service);
     let logs = logs.join().expect("the logs end with the service");
     assert!(5 < logs.len() && logs.iter().any(|line| line.contains("\"level\":\"INFO\"")), "it logged: {logs:?}");
+    for (name, told) in SPANS {
+        let spans = spans(&logs, name);
+        let tells_all = |span: &Value| told.iter().all(|(field, value)| tells(&span[*field], value));
+        assert!(spans.iter().any(tells_all), "no span {name} tells {told:?}: {spans:?}");
+    }
     assert_eq!(logs.into_iter().filter(|line| line.contains(CANARY)).collect::<Vec<_>>(), Vec::<String>::new());
 }

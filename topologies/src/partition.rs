@@ -6,9 +6,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use finflow_ledger::{Coordinates, PaymentId};
+use finflow_ledger::{Coordinates, Payment, PaymentId};
 use finflow_state::{Overlay, Store};
-use tracing::warn;
+use tracing::field::{Empty, display};
+use tracing::{Level, Span, debug_span, enabled, warn};
 
 use self::command::Deciding;
 use self::effects::Effects;
@@ -167,28 +168,36 @@ impl Deciding<'_> {
                 let source = Coordinates { partition: self.partition, offset: record.offset };
                 self.command(record, source, false)
             }
-            Input::Posting { posting, .. } => {
+            Input::Posting { offset, posting } => {
                 open.check_sequence(self.partition, posting)?;
-                self.posting(posting)
+                self.posting(posting, *offset)
             }
-            Input::Timer { due_ms, payment } => self.timer(*due_ms, *payment),
+            Input::Timer { due_ms, payment } => {
+                let (wallet, correlation_id) = (Empty, Empty);
+                let span = debug_span!("timer", partition = self.partition, due_ms, %payment, wallet, correlation_id);
+                span.in_scope(|| self.timer(*due_ms, *payment))
+            }
             Input::Sweep(payments) => self.sweep(payments),
         }
     }
 
-    fn posting(&mut self, posting: &Posting) -> Result<(), Halt> {
+    /// Decides a posting, which was read at `offset` if it came through the log.
+    fn posting(&mut self, posting: &Posting, offset: Option<u64>) -> Result<(), Halt> {
         let Posting { source, destination, sequence, body } = posting;
-        let (payment, correlation) = match body {
-            PostingBody::Credit(credit) => (Some(credit.payment), credit.correlation.as_deref()),
-            PostingBody::Acknowledge { payment, .. } => (Some(*payment), None),
-            PostingBody::Forward { .. } => (None, None),
+        let (payment, wallet, correlation) = match body {
+            PostingBody::Credit(credit) => (Some(credit.payment), Some(&credit.to), credit.correlation.as_deref()),
+            // What else there is to say stands in its record, see `identify`.
+            PostingBody::Acknowledge { payment, .. } => (Some(*payment), None, None),
+            PostingBody::Forward { .. } => (None, None, None),
         };
-        let span = tracing::debug_span!(
+        let span = debug_span!(
             "posting",
             partition = destination,
+            offset,
             source,
             sequence,
-            payment = payment.map(tracing::field::display),
+            payment = payment.map(display),
+            wallet = wallet.map(display),
             correlation_id = correlation,
         );
         let _entered = span.enter();
@@ -211,6 +220,15 @@ impl Deciding<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// Tells the span of a posting or a timer whose payment it is about, which only the record says.
+fn identify(payment: &Payment) {
+    if enabled!(Level::DEBUG) {
+        let span = Span::current();
+        span.record("wallet", display(&payment.wallet));
+        span.record("correlation_id", payment.correlation.as_deref());
     }
 }
 

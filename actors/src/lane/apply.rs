@@ -2,10 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use finflow_state::store;
+use finflow_state::{EncodedBlock, store};
 use finflow_topologies::lane::Status;
 use ractor::{ActorProcessingErr, ActorRef};
-use tracing::error;
+use tracing::{debug, debug_span, error};
 
 use super::beside::{beside, died_writing};
 use super::{APPLY_AFTER, Message, RETRY_DELAY, State};
@@ -27,7 +27,15 @@ impl State {
             self.applying.insert(id);
             let blocks = self.lane.unapplied(id);
             let count = blocks.len();
-            let apply = move || committed.apply(&blocks);
+            let newest = blocks.last().map(EncodedBlock::header);
+            let (block, offset) = (newest.map(|header| header.number), newest.map(|header| header.positions.commands));
+            let span = debug_span!("store", partition = id, block, offset);
+            let apply = move || {
+                let _entered = span.entered();
+                let applied = committed.apply(&blocks);
+                debug!(blocks = count, is_written = applied.is_ok(), "stored");
+                applied
+            };
             beside(myself, apply, Err(died_writing()), move |result| Message::Applied(id, count, result));
         }
     }

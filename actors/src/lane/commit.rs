@@ -4,9 +4,9 @@ use std::sync::PoisonError;
 use std::time::Instant;
 
 use finflow_state::Store;
-use finflow_topologies::log::{Commit, Resolution};
+use finflow_topologies::log::{Claimed, Commit, Resolution};
 use ractor::{ActorProcessingErr, ActorRef};
-use tracing::warn;
+use tracing::{debug, debug_span, warn};
 
 use super::beside::{beside, died_asking, died_committing};
 use super::{Message, RETRY_DELAY, State};
@@ -24,7 +24,16 @@ impl State {
         self.note_opened();
         self.closed_at = Instant::now();
         let session = self.session.clone();
-        let commit = move || session.lock().unwrap_or_else(PoisonError::into_inner).commit(transaction);
+        let span = debug_span!("commit", lane = %self.args.name, epoch = transaction.stamp.counter);
+        let commit = move || {
+            let _entered = span.entered();
+            for Claimed { position, .. } in &transaction.positions {
+                debug!(partition = position.partition, offset = position.commands, block = position.block, "committing");
+            }
+            let commit = session.lock().unwrap_or_else(PoisonError::into_inner).commit(transaction);
+            debug!(outcome = %commit, "ended");
+            commit
+        };
         beside(myself, commit, died_committing(), Message::CommitEnded);
         Ok(())
     }

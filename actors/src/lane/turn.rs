@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use finflow_topologies::lane::{Decided, Failure, Next};
 use finflow_topologies::{Topic, Work};
 use ractor::{ActorProcessingErr, ActorRef};
-use tracing::warn;
+use tracing::{debug, debug_span, warn};
 
 use super::{APPLY_AFTER, Message, RETRY_DELAY, State};
 use crate::clock::Strayed;
@@ -109,11 +109,13 @@ impl State {
             let wants = self.lane.wants(id);
             for (topic, from) in [(Topic::Commands, wants.commands), (Topic::Postings, wants.postings)] {
                 let Some(from) = from else { continue };
+                let _entered = debug_span!("fetch", partition = id, %topic, offset = from).entered();
                 match self.args.log.follow(topic, id, from, FETCH_BYTES) {
                     Ok(fetched) if fetched.next == from => {}
                     Ok(fetched) => {
                         // What is not a record moves the place as well, and nothing else would show it.
                         let is_empty = fetched.records.is_empty();
+                        debug!(records = fetched.records.len(), next = fetched.next, "fetched");
                         self.lane.offer(topic, id, from, fetched);
                         if is_empty {
                             self.show(id);

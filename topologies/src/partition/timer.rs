@@ -8,6 +8,7 @@ use finflow_state::TimerKind;
 
 use super::command::Deciding;
 use super::effects::Change;
+use super::identify;
 use super::transfer::event_of;
 use crate::halt::Halt;
 use crate::wire::v1::{Event, EventName};
@@ -34,6 +35,7 @@ impl Deciding<'_> {
         self.effects.changes.push(Change::TimerRemoved { due_ms, payment: id });
         let payment = self.sight.payment(id)?.filter(|payment| payment.state == PaymentState::Reserved);
         let Some(payment) = payment else { return Ok(()) };
+        identify(&payment);
         let Some(hold) = self.sight.hold(id)? else { return Err(Halt::NoHold(id)) };
         let Some(payer) = self.sight.wallet(&hold.wallet)? else { return Err(Halt::NoHold(id)) };
         let event = event_of(&payment, EventName::PaymentRequiresAttention, hold.amount, self.at);

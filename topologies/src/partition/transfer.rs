@@ -6,9 +6,11 @@
 
 use finflow_ledger::{Money, Payment, PaymentId, PaymentState, Rejection, Step, SystemAccount, Wallet, WalletId};
 use finflow_state::TimerKind;
+use tracing::debug;
 
 use super::command::{Deciding, Request, amount_of};
 use super::effects::Change;
+use super::identify;
 use crate::halt::Halt;
 use crate::topics::partition_of_wallet;
 use crate::wire::v1::{AmountEcho, Credit, Event, EventName, PostingBody, TimeText};
@@ -116,6 +118,7 @@ impl Deciding<'_> {
                 }
             }
         };
+        debug!(reason = outcome.err().map(Rejection::code), "answered");
         let answer = PostingBody::Acknowledge { payment: credit.payment, outcome };
         self.effects.postings.push((home, answer));
         Ok(())
@@ -148,6 +151,7 @@ impl Deciding<'_> {
         let is_open = |payment: &Payment| matches!(payment.state, PaymentState::Reserved | PaymentState::RequiresAttention);
         let payment = self.sight.payment(id)?.filter(is_open);
         let (Some(mut payment), Some(hold)) = (payment, self.sight.hold(id)?) else { return Err(Halt::NoHold(id)) };
+        identify(&payment);
         let Some(mut payer) = self.sight.wallet(&hold.wallet)? else { return Err(Halt::NoHold(id)) };
         let before = payer.ledger();
         self.effects.changes.push(Change::HoldRemoved(id));

@@ -31,7 +31,7 @@ struct Shown {
 pub(crate) fn recorder() -> Result<PrometheusHandle, Failure> {
     let builder = PrometheusBuilder::new().set_buckets(&SECONDS).map_err(failed)?;
     let metrics = builder.install_recorder().map_err(failed)?;
-    for (name, help) in finflow_actors::metrics::CATALOGUE.into_iter().chain(finflow_state::metrics::CATALOGUE) {
+    for (name, _, help) in finflow_actors::metrics::CATALOGUE.into_iter().chain(finflow_state::metrics::CATALOGUE) {
         if name.ends_with("_duration_seconds") {
             metrics::describe_histogram!(name, help);
         } else if name.ends_with("_total") {

@@ -216,17 +216,47 @@ fn no_file_knows_the_machine_it_was_written_on() {
     }
 }
 
-/// The constants of a catalogue of metrics: name in code, name, and the help that its `CATALOGUE` has for it.
-fn metrics(text: &str) -> Vec<(String, String, Option<String>)> {
+/// A constant of a catalogue of metrics.
+#[derive(Debug, PartialEq)]
+struct Metric {
+    constant: String,
+    name: String,
+    /// What its `CATALOGUE` has for it.
+    entry: Option<(Vec<String>, String)>,
+}
+
+/// The constants of a catalogue of metrics.
+fn metrics(text: &str) -> Vec<Metric> {
     let constants = text.lines().filter_map(|line| {
         let (constant, rest) = line.trim().strip_prefix("pub const ")?.split_once(": &str = \"")?;
         Some((constant.to_owned(), rest.split('"').next()?.to_owned()))
     });
-    let help = |constant: &str| {
-        let entry = text.split(&format!("({constant}, ")).nth(1)?;
-        Some(entry.trim_start().strip_prefix('"')?.split('"').next()?.to_owned())
+    let entry = |constant: &str| {
+        let entry = text.split(&format!("({constant}, &[")).nth(1)?;
+        let (labels, rest) = entry.split_once("], ")?;
+        Some((quoted(labels), quoted(rest).into_iter().next()?))
     };
-    constants.map(|(constant, name)| (constant.clone(), name, help(&constant))).collect()
+    constants.map(|(constant, name)| Metric { entry: entry(&constant), constant, name }).collect()
+}
+
+/// The literals of a text that holds no escapes.
+fn quoted(text: &str) -> Vec<String> {
+    text.split('"').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// The labels of a use of a metric, from behind the bracket of the macro on; `None` where they are not literals.
+fn labels_used(text: &str) -> Option<Vec<String>> {
+    let mut depth = 1;
+    let end = text.find(|next: char| {
+        depth += i32::from(next == '(') - i32::from(next == ')');
+        depth == 0
+    });
+    let arguments = text.get(..end?)?;
+    let mut parts: Vec<&str> = arguments.split("\" =>").collect();
+    parts.pop();
+    let mut labels: Vec<String> = parts.into_iter().filter_map(|part| Some(part.rsplit('"').next()?.to_owned())).collect();
+    labels.sort();
+    (!arguments.contains('&')).then_some(labels)
 }
 
 /// What is wrong with a metric, by the conventions of Prometheus.
@@ -249,10 +279,24 @@ fn metric_flaw(name: &str, help: Option<&str>) -> Option<&'static str> {
 
 #[test]
 fn flawed_metrics_are_found() {
-    let text = "pub const A: &str = \"finflow_a_total\";\npub const B: &str = \"b\";\n= [\n    (A, \"Things counted\"),\n];";
+    let text = concat!(
+        "pub const A: &str = \"finflow_a_total\";\npub const B: &str = \"b\";\n",
+        "= [\n    (A, &[\"x\", \"y\"], \"Things counted\"),\n];"
+    );
+    let entry = Some((vec!["x".to_owned(), "y".to_owned()], "Things counted".to_owned()));
     let found = metrics(text);
-    assert_eq!(found[0], ("A".to_owned(), "finflow_a_total".to_owned(), Some("Things counted".to_owned())));
-    assert_eq!(found[1], ("B".to_owned(), "b".to_owned(), None));
+    assert_eq!(found[0], Metric { constant: "A".to_owned(), name: "finflow_a_total".to_owned(), entry });
+    assert_eq!(found[1], Metric { constant: "B".to_owned(), name: "b".to_owned(), entry: None });
+    let uses: [(&str, Option<&[&str]>); 5] = [
+        ("A).set(\"z\")", Some(&[])),
+        ("A, \"x\" => f(1)).increment(1)", Some(&["x"])),
+        ("A, \"y\" => \"z\", \"x\" => 1)", Some(&["x", "y"])),
+        ("A, &labels)", None),
+        ("A", None),
+    ];
+    for (used, labels) in uses {
+        assert_eq!(labels_used(used), labels.map(|labels| labels.iter().map(|label| (*label).to_owned()).collect()), "{used}");
+    }
     let rows = [
         ("finflow_epochs_total", Some("Epochs by outcome"), None),
         ("epochs_total", Some("Epochs by outcome"), Some("is no name such as finflow_epochs_total")),
@@ -269,26 +313,33 @@ fn flawed_metrics_are_found() {
 #[test]
 fn metrics_are_catalogued_and_used_by_their_constants() {
     let texts = texts();
-    let mut names = Vec::new();
+    let mut known: Vec<Metric> = Vec::new();
     for (path, text) in texts.iter().filter(|(path, _)| path.ends_with("/metrics.rs")) {
-        for (constant, name, help) in metrics(text) {
-            assert_eq!(metric_flaw(&name, help.as_deref()), None, "{path}: {name}");
-            assert!(!names.iter().any(|(_, known)| *known == name), "{name} stands twice");
-            names.push((constant, name));
+        for metric in metrics(text) {
+            let help = metric.entry.as_ref().map(|(_, help)| help.as_str());
+            assert_eq!(metric_flaw(&metric.name, help), None, "{path}: {}", metric.name);
+            assert!(!known.iter().any(|other| other.name == metric.name), "{} stands twice", metric.name);
+            known.push(metric);
         }
     }
-    assert!(5 < names.len(), "the catalogues are found");
+    assert!(5 < known.len(), "the catalogues are found");
+    let mut unused: Vec<&str> = known.iter().map(|metric| metric.constant.as_str()).collect();
     for (path, text) in texts.iter().filter(|(path, _)| path.ends_with(".rs") && path != "tests/tidy.rs") {
         for (kind, suffix) in [("::counter!(", "_total"), ("::histogram!(", "_seconds"), ("::gauge!(", "")] {
             for used in text.split(kind).skip(1) {
                 let word = used.trim_start().split([',', ')']).next().unwrap_or_default().trim();
                 let constant = word.rsplit("::").next().unwrap_or_default();
-                let known = names.iter().find(|(known, _)| known == constant);
-                let (_, name) = known.unwrap_or_else(|| panic!("{path}: {kind}{word} is in no catalogue"));
+                let metric = known.iter().find(|metric| metric.constant == constant);
+                let Metric { name, entry, .. } = metric.unwrap_or_else(|| panic!("{path}: {kind}{word} is in no catalogue"));
                 assert!(name.ends_with(suffix), "{path}: {name} is used with {kind}");
+                if let Some(labels) = labels_used(used) {
+                    assert_eq!(entry.as_ref().map(|(catalogued, _)| catalogued), Some(&labels), "{path}: labels of {name}");
+                }
+                unused.retain(|unused| *unused != constant);
             }
         }
     }
+    assert_eq!(unused, Vec::<&str>::new(), "catalogued, and used by nothing");
 }
 
 /// Functions with their lines, roughly: from `fn` to the closing brace of the same depth.

@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, watch};
 use tracing::{error, warn};
 
 use self::assignment::Adopted;
+use self::counts::Counts;
 use crate::clock::Guard;
 use crate::committed::{Committed, Condition};
 use crate::log::{Assignment, NodeLog};
@@ -30,6 +31,7 @@ mod apply;
 mod assignment;
 mod beside;
 mod commit;
+mod counts;
 mod standstill;
 mod turn;
 
@@ -117,6 +119,7 @@ pub(crate) struct State {
     opened_at: Option<Instant>,
     /// When the last epoch was closed.
     closed_at: Instant,
+    counts: Counts,
     /// A `Turn` at the time when something is due.
     alarm: Option<Alarm>,
     /// The partitions whose stores are being written.
@@ -151,6 +154,7 @@ impl Actor for LaneActor {
             is_scheduled: Arc::new(AtomicBool::new(false)),
             opened_at: None,
             closed_at: Instant::now(),
+            counts: Counts::new(),
             alarm: None,
             applying: BTreeSet::new(),
             draining: None,

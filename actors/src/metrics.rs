@@ -1,7 +1,25 @@
 //! The metrics of this crate: names, labels, help.
+//!
+//! What is counted of commands and payments is counted once, when it is committed; see `lane/counts.rs`.
+
+use crate::supervisor::Kind;
 
 /// Inputs consumed by committed epochs.
 pub const INPUTS: &str = "finflow_inputs_committed_total";
+/// Payments that settled.
+pub const SETTLED: &str = "finflow_payments_settled_total";
+/// Payments that have waited for too long and were left to a human.
+pub const ESCALATED: &str = "finflow_payments_requires_attention_total";
+/// Wallet commands that were carried out.
+pub const APPLIED: &str = "finflow_wallet_commands_applied_total";
+/// Commands that were rejected, by reason.
+pub const REJECTED: &str = "finflow_commands_rejected_total";
+/// Commands that had come before.
+pub const DUPLICATES: &str = "finflow_commands_duplicate_total";
+/// Commands that were not sent to their home, and were sent on to it.
+pub const FORWARDED: &str = "finflow_commands_forwarded_total";
+/// Records that became dead letters, by `x-error-code`.
+pub const DEAD_LETTERS: &str = "finflow_dead_letters_total";
 /// Epochs by outcome (`committed`, `aborted`).
 pub const EPOCHS: &str = "finflow_epochs_total";
 /// Seconds from handing a transaction to the log to its outcome.
@@ -10,7 +28,7 @@ pub const COMMIT_SECONDS: &str = "finflow_commit_duration_seconds";
 pub const RESTARTS: &str = "finflow_actor_restarts_total";
 /// Whether an actor of a kind keeps dying and was given up (1), by kind.
 pub const GIVEN_UP: &str = "finflow_actor_given_up";
-/// Partitions halted.
+/// Partitions halted, by partition.
 pub const HALTS: &str = "finflow_partition_halts_total";
 /// Partitions restored at start, by source (`directory`, `snapshot`, `journal`).
 pub const RESTORED: &str = "finflow_partitions_restored_total";
@@ -49,29 +67,49 @@ pub const FORMER_RECORDS: &str = "finflow_former_generation_records";
 /// Partitions that other processes run and this one follows.
 pub const STANDBY_PARTITIONS: &str = "finflow_standby_partitions";
 
-/// Every metric: name and help.
-pub const CATALOGUE: [(&str, &str); 23] = [
-    (INPUTS, "Inputs consumed by committed epochs"),
-    (EPOCHS, "Epochs by outcome"),
-    (COMMIT_SECONDS, "Seconds from handing a transaction to the log to its outcome"),
-    (RESTARTS, "Actors restarted by their supervisor"),
-    (GIVEN_UP, "Whether an actor keeps dying and was given up"),
-    (HALTS, "Partitions halted by a broken invariant"),
-    (RESTORED, "Partitions restored at start"),
-    (REPLAYED, "Journal blocks applied to bring a store to its committed block"),
-    (SNAPSHOT_SECONDS, "Seconds that taking one snapshot took"),
-    (SNAPSHOT_FAILURES, "Snapshots that could not be taken"),
-    (SNAPSHOT_TIMESTAMP, "When the newest snapshot was taken, in seconds since 1970-01-01 UTC"),
-    (CLOCK_DRIFT_SECONDS, "By how much the wall clock has left the monotonic one"),
-    (SNAPSHOT_BLOCK, "The block of the newest snapshot"),
-    (KAFKA_RECORDS, "Records that the lanes' producers have sent to Kafka"),
-    (KAFKA_BYTES, "Bytes of requests that the lanes' producers have sent to Kafka"),
-    (STANDBY_PARTITIONS, "Partitions that other processes run and this one follows"),
-    (FORMER_RECORDS, "Records that have come to a topic after the application left it"),
-    (PARTITION_HALTED, "Whether a partition of this process is halted"),
-    (LEG_OLDEST_SECONDS, "For how long the oldest leg to another partition has waited for its answer"),
-    (COMMAND_OLDEST_SECONDS, "For how long the oldest command that is not consumed has waited"),
-    (RETENTION_USED_RATIO, "How much of the time for which commands are kept has passed for the oldest that waits"),
-    (STABLE_OFFSET_LAG, "Offsets that an open transaction holds back"),
-    (TRANSACTION_OLDEST_SECONDS, "For how long an open transaction has held back what is behind it"),
+/// Every metric: name, labels in their order, help.
+pub const CATALOGUE: [(&str, &[&str], &str); 30] = [
+    (INPUTS, &[], "Inputs consumed by committed epochs"),
+    (SETTLED, &[], "Payments that settled"),
+    (ESCALATED, &[], "Payments that have waited for too long and were left to a human"),
+    (APPLIED, &[], "Wallet commands that were carried out"),
+    (REJECTED, &["reason"], "Commands that were rejected"),
+    (DUPLICATES, &[], "Commands that had come before"),
+    (FORWARDED, &[], "Commands that were not sent to their home, and were sent on to it"),
+    (DEAD_LETTERS, &["code"], "Records that became dead letters"),
+    (EPOCHS, &["outcome"], "Epochs by outcome"),
+    (COMMIT_SECONDS, &[], "Seconds from handing a transaction to the log to its outcome"),
+    (RESTARTS, &["kind"], "Actors restarted by their supervisor"),
+    (GIVEN_UP, &["kind"], "Whether an actor keeps dying and was given up"),
+    (HALTS, &["partition"], "Partitions halted by a broken invariant"),
+    (RESTORED, &["source"], "Partitions restored at start"),
+    (REPLAYED, &[], "Journal blocks applied to bring a store to its committed block"),
+    (SNAPSHOT_SECONDS, &[], "Seconds that taking one snapshot took"),
+    (SNAPSHOT_FAILURES, &[], "Snapshots that could not be taken"),
+    (SNAPSHOT_TIMESTAMP, &["partition"], "When the newest snapshot was taken, in seconds since 1970-01-01 UTC"),
+    (CLOCK_DRIFT_SECONDS, &[], "By how much the wall clock has left the monotonic one"),
+    (SNAPSHOT_BLOCK, &["partition"], "The block of the newest snapshot"),
+    (KAFKA_RECORDS, &[], "Records that the lanes' producers have sent to Kafka"),
+    (KAFKA_BYTES, &[], "Bytes of requests that the lanes' producers have sent to Kafka"),
+    (STANDBY_PARTITIONS, &[], "Partitions that other processes run and this one follows"),
+    (FORMER_RECORDS, &["topic"], "Records that have come to a topic after the application left it"),
+    (PARTITION_HALTED, &["partition"], "Whether a partition of this process is halted"),
+    (LEG_OLDEST_SECONDS, &["partition"], "For how long the oldest leg to another partition has waited for its answer"),
+    (COMMAND_OLDEST_SECONDS, &["partition"], "For how long the oldest command that is not consumed has waited"),
+    (RETENTION_USED_RATIO, &["partition"], "What part of the time for which commands are kept the oldest has waited"),
+    (STABLE_OFFSET_LAG, &["partition", "topic"], "Offsets that an open transaction holds back"),
+    (TRANSACTION_OLDEST_SECONDS, &["partition", "topic"], "For how long an open transaction has held back what is behind it"),
 ];
+
+/// The halts of a partition.
+pub(crate) fn halts(partition: u32) -> ::metrics::Counter {
+    ::metrics::counter!(HALTS, "partition" => partition.to_string())
+}
+
+/// Lets what is seldom counted begin at 0: a count that appears with its first step shows no step.
+pub(crate) fn begin(partitions: u32) {
+    (0..partitions).for_each(|partition| drop(halts(partition)));
+    Kind::ALL.iter().for_each(|kind| drop(::metrics::counter!(RESTARTS, "kind" => kind.as_str())));
+    ["directory", "snapshot", "journal"].iter().for_each(|source| drop(::metrics::counter!(RESTORED, "source" => *source)));
+    drop((::metrics::counter!(REPLAYED), ::metrics::counter!(SNAPSHOT_FAILURES)));
+}

@@ -21,6 +21,9 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// All of them.
+    pub(crate) const ALL: [Kind; 6] = [Kind::Lane, Kind::Partition, Kind::Hung, Kind::Housekeeper, Kind::Timers, Kind::Standby];
+
     /// What it is called in metrics.
     pub(crate) fn as_str(self) -> &'static str {
         match self {

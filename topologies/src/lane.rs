@@ -18,7 +18,7 @@ use self::hosted::{Flight, Hosted};
 pub use self::hosted::{Status, Suspicion, Wants};
 use crate::halt::Halt;
 use crate::log::{Commit, Fetched, Resolution, Transaction};
-use crate::partition::{Layers, OpenEpoch, Outcome, Work};
+use crate::partition::{Layers, OpenEpoch, Outcome, Verdicts, Work, add};
 use crate::sizes::EPOCH_BYTES_SOFT;
 use crate::topics::Topic;
 use crate::wire::v1::Posting;
@@ -86,6 +86,8 @@ pub enum Failure {
 pub struct Settled {
     /// Commands whose state is now durable, for those who wait.
     pub outcomes: Vec<Outcome>,
+    /// What the inputs of the epoch have come to; nothing, unless it was committed.
+    pub verdicts: Verdicts,
     /// Whether the epoch was committed.
     pub committed: bool,
     /// Inputs that the epoch consumed.
@@ -308,10 +310,11 @@ impl Lane {
         }
         for hosted in self.hosted.values_mut() {
             let Some(flight) = hosted.flight.take() else { continue };
-            let Flight { head, block, overlay, outcomes, inputs } = flight;
+            let Flight { head, block, overlay, outcomes, verdicts, inputs } = flight;
             hosted.base = head;
             hosted.unapplied.push_back((block, overlay));
             settled.outcomes.extend(outcomes);
+            add(&mut settled.verdicts, verdicts);
             settled.inputs = settled.inputs.saturating_add(inputs);
         }
         settled

@@ -21,6 +21,8 @@ pub use self::rules::Rules;
 pub use self::sight::Layers;
 use self::sight::Sight;
 use self::timer::TIMER_FAILED;
+pub(crate) use self::verdict::add;
+pub use self::verdict::{Verdict, Verdicts};
 use crate::halt::Halt;
 use crate::log::Record;
 use crate::wire::v1::{Code, Malformed, Posting, PostingBody, TimeText, dead_letter};
@@ -34,6 +36,7 @@ mod sight;
 mod timer;
 mod top_up;
 mod transfer;
+mod verdict;
 mod wallets;
 
 /// One input of a partition. Postings and commands come from the log or from a neighbour in the same epoch.
@@ -156,7 +159,7 @@ impl Partition {
         let code = if matches!(cause, Halt::TooLarge(_)) { Code::TooLarge } else { Code::Panicked };
         let malformed = Malformed { code, message: cause.to_string() };
         self.effects.clear();
-        self.effects.dead_letters.push(dead_letter(&record, source, &malformed, &self.rules.prefix, now.0));
+        self.effects.give_up(dead_letter(&record, source, &malformed, &self.rules.prefix, now.0), code);
         Ok(())
     }
 }

@@ -252,7 +252,7 @@ impl State {
     fn halt_unrestored(&mut self, id: u32, cause: &str) {
         error!(partition = id, cause, "halted");
         if self.known_halt(id).is_none() {
-            ::metrics::counter!(metrics::HALTS).increment(1);
+            metrics::halts(id).increment(1);
         }
         self.claimed.insert(id);
         if let Some(committed) = self.args.partitions.get(&id) {

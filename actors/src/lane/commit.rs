@@ -11,7 +11,6 @@ use tracing::{debug, debug_span, warn};
 use super::beside::{beside, died_asking, died_committing};
 use super::{Message, RETRY_DELAY, State};
 use crate::clock::Strayed;
-use crate::metrics;
 
 impl State {
     /// Closes the open epoch, if it is due and nothing is in flight, and begins its commit.
@@ -73,10 +72,7 @@ impl State {
     ) -> Result<(), ActorProcessingErr> {
         let settled = self.lane.settle(resolution);
         settled.halted.iter().for_each(|id| self.report_halt(*id));
-        let outcome = if settled.committed { "committed" } else { "aborted" };
-        ::metrics::counter!(metrics::EPOCHS, "outcome" => outcome).increment(1);
-        ::metrics::counter!(metrics::INPUTS).increment(settled.inputs);
-        ::metrics::histogram!(metrics::COMMIT_SECONDS).record(self.closed_at.elapsed());
+        self.counts.take(&settled, self.closed_at.elapsed());
         self.lane.partitions().for_each(|id| self.show(id));
         self.args.waiters.wake(&settled.outcomes);
         self.apply(myself);

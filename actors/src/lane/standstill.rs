@@ -28,7 +28,7 @@ impl State {
     pub(super) fn report_halt(&self, id: u32) {
         if let Some(Status::Halted(cause)) = self.lane.status(id) {
             error!(partition = id, %cause, "halted");
-            ::metrics::counter!(metrics::HALTS).increment(1);
+            metrics::halts(id).increment(1);
             if let (Halt::Corrupt(cause), Some(committed)) = (cause, self.args.partitions.get(&id)) {
                 committed.mark_damaged(cause);
             }

@@ -57,6 +57,7 @@ pub(super) fn open(disk: Arc<dyn Disk>, settings: Settings, purpose: Purpose) ->
         return Err(log::Error::Unavailable(restore::Error::Unfinished.to_string()).into());
     }
     let snapshots_dir = settings.housekeeping.snapshots_dir.clone().unwrap_or_else(|| settings.data_dir.join("snapshots"));
+    metrics::begin(settings.partitions);
     let restorer = Arc::new(Restorer {
         state_dir,
         scratch: scratch.clone(),
@@ -122,7 +123,7 @@ fn restored(restorer: &Arc<Restorer>, log: &NodeLog) -> Result<BTreeMap<u32, Arc
     let committed = |(id, restored): (u32, Result<_, restore::Error>)| {
         if let Err(cause) = &restored {
             error!(partition = id, %cause, "halted");
-            ::metrics::counter!(metrics::HALTS).increment(1);
+            metrics::halts(id).increment(1);
         }
         (id, Arc::new(Committed::new(id, restorer.clone(), restored)))
     };

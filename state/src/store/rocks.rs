@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use ::metrics::{Counter, Histogram};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BlockBasedOptions, Cache, DB, DBCompressionType, DataBlockIndexType, Direction, ErrorKind, IteratorMode, Options,
@@ -51,6 +52,8 @@ pub struct RocksStore {
     db: DB,
     head: Mutex<Option<Head>>,
     write: WriteOptions,
+    blocks_applied: Counter,
+    apply_seconds: Histogram,
     /// Declared behind the database, and so dropped when that is closed.
     presence: Arc<()>,
 }
@@ -65,7 +68,13 @@ impl RocksStore {
         let head = Mutex::new(head_of(&db)?);
         let mut write = WriteOptions::default();
         write.disable_wal(true);
-        Ok(RocksStore { db, head, write, presence: Arc::new(()) })
+        Ok(RocksStore::of(db, head, write))
+    }
+
+    fn of(db: DB, head: Mutex<Option<Head>>, write: WriteOptions) -> RocksStore {
+        let blocks_applied = ::metrics::counter!(metrics::STORE_BLOCKS_APPLIED);
+        let apply_seconds = ::metrics::histogram!(metrics::STORE_APPLY_SECONDS);
+        RocksStore { db, head, write, blocks_applied, apply_seconds, presence: Arc::new(()) }
     }
 
     /// What cannot be upgraded any more once the store is closed and its directory free to be opened again.
@@ -101,8 +110,8 @@ impl Store for RocksStore {
         batch.put(HEAD_KEY, crate::journal::encode_header(&next.to_header()));
         self.db.write_opt(batch, &self.write).map_err(error)?;
         *head = Some(next);
-        ::metrics::counter!(metrics::STORE_BLOCKS_APPLIED).increment(blocks.len() as u64);
-        ::metrics::histogram!(metrics::STORE_APPLY_SECONDS).record(begun.elapsed());
+        self.blocks_applied.increment(blocks.len() as u64);
+        self.apply_seconds.record(begun.elapsed());
         Ok(())
     }
 

@@ -64,5 +64,6 @@ fn fly(open: OpenEpoch, stamp: &Stamp, now_ms: i64) -> Flight {
     };
     let block = EncodedBlock::encode(&header, &open.overlay);
     let head = base.with(&header);
-    Flight { head: Arc::new(head), block, overlay: Arc::new(open.overlay), outcomes: open.outcomes, inputs: open.inputs }
+    let OpenEpoch { overlay, outcomes, verdicts, inputs, .. } = open;
+    Flight { head: Arc::new(head), block, overlay: Arc::new(overlay), outcomes, verdicts, inputs }
 }

@@ -9,7 +9,7 @@ use finflow_state::{EncodedBlock, Head, Overlay, Positions};
 use super::queue::{Queue, Weighed};
 use crate::halt::Halt;
 use crate::log::{Fetched, Record};
-use crate::partition::{Input, Layers, OpenEpoch, Outcome, Work};
+use crate::partition::{Input, Layers, OpenEpoch, Outcome, Verdicts, Work};
 use crate::sizes::{UNAPPLIED_EPOCHS_MAX, WAVE_BYTES_MAX, WAVE_COMMANDS_MAX, WAVE_COMMANDS_MIN, WAVE_POSTINGS_MAX};
 use crate::wire::v1::Posting;
 
@@ -52,6 +52,7 @@ pub(super) struct Flight {
     pub(super) block: EncodedBlock,
     pub(super) overlay: Arc<Overlay>,
     pub(super) outcomes: Vec<Outcome>,
+    pub(super) verdicts: Verdicts,
     pub(super) inputs: u64,
 }
 

@@ -13,6 +13,7 @@ use tracing::debug;
 use super::effects::{Change, Effects, Outcome};
 use super::rules::Rules;
 use super::sight::Sight;
+use super::verdict::{EXPIRED, KEY_REUSED, Verdict};
 use crate::halt::Halt;
 use crate::log::Record;
 use crate::topics::{RECORD_BYTES_MAX, partition_of_wallet, payment_id};
@@ -20,10 +21,6 @@ use crate::wire::v1::{
     AmountEcho, Body, Code, Command, Event, EventName, Malformed, PostingBody, Snapshot, TimeText, dead_letter, decode,
     first_sent_ms,
 };
-
-/// The reasons of `command.rejected` that are not a [`Rejection`].
-const KEY_REUSED: &str = "key_reused";
-const EXPIRED: &str = "expired";
 
 /// One input being decided.
 pub(crate) struct Deciding<'a> {
@@ -86,6 +83,7 @@ impl Deciding<'_> {
             Some(known) if known.fingerprint == command.fingerprint => {
                 debug!(state = known.state.as_str(), "duplicate");
                 self.effects.outcomes.push(Outcome { payment: id, state: known.state });
+                self.effects.verdict = Some(Verdict::Duplicate);
                 Ok(())
             }
             Some(_) => self.refuse(&request, KEY_REUSED),
@@ -117,10 +115,11 @@ impl Deciding<'_> {
             source,
         };
         self.effects.postings.push((home, body));
+        self.effects.verdict = Some(Verdict::Forwarded);
     }
 
     fn dead_letter(&mut self, record: &Record, source: Coordinates, malformed: &Malformed) {
-        self.effects.dead_letters.push(dead_letter(record, source, malformed, &self.rules.prefix, self.now_ms));
+        self.effects.give_up(dead_letter(record, source, malformed, &self.rules.prefix, self.now_ms), malformed.code);
     }
 
     /// The home wallet, if it exists and belongs to the tenant who asks.
@@ -130,7 +129,8 @@ impl Deciding<'_> {
     }
 
     /// Answers without leaving a record: the key stands for another request, or the command is too old to be safe.
-    fn refuse(&mut self, request: &Request, reason: &str) -> Result<(), Halt> {
+    fn refuse(&mut self, request: &Request, reason: &'static str) -> Result<(), Halt> {
+        self.effects.verdict = Some(Verdict::Rejected(reason));
         let wallet = self.own_wallet(request)?;
         let event = Event { reason: Some(reason), ..self.event(request, EventName::CommandRejected) };
         self.tell(event, wallet)
@@ -177,20 +177,21 @@ impl Deciding<'_> {
     }
 
     /// Takes a new record's only step and writes it.
-    pub(crate) fn finish(&mut self, mut payment: Payment, step: Step) -> Result<(), Halt> {
-        payment.advance(step, self.now_ms).map_err(|error| Halt::Transition(payment.id, error))?;
-        debug!(state = payment.state.as_str(), reason = payment.reason.map(Rejection::code), "decided");
-        self.effects.outcomes.push(Outcome { payment: payment.id, state: payment.state });
-        self.effects.changes.push(Change::Payment { payment: Box::new(payment), born: true });
-        Ok(())
+    pub(crate) fn finish(&mut self, payment: Payment, step: Step) -> Result<(), Halt> {
+        self.step(payment, step, true)
     }
 
     /// Takes a further step of a record that exists.
-    pub(crate) fn advance(&mut self, mut payment: Payment, step: Step) -> Result<(), Halt> {
+    pub(crate) fn advance(&mut self, payment: Payment, step: Step) -> Result<(), Halt> {
+        self.step(payment, step, false)
+    }
+
+    fn step(&mut self, mut payment: Payment, step: Step, born: bool) -> Result<(), Halt> {
         payment.advance(step, self.now_ms).map_err(|error| Halt::Transition(payment.id, error))?;
         debug!(state = payment.state.as_str(), reason = payment.reason.map(Rejection::code), "decided");
         self.effects.outcomes.push(Outcome { payment: payment.id, state: payment.state });
-        self.effects.changes.push(Change::Payment { payment: Box::new(payment), born: false });
+        self.effects.verdict = Verdict::of(&payment);
+        self.effects.changes.push(Change::Payment { payment: Box::new(payment), born });
         Ok(())
     }
 

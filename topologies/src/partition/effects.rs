@@ -5,11 +5,12 @@
 use finflow_ledger::{Account, Currency, Hold, Money, Payment, PaymentId, PaymentState, Wallet};
 use finflow_state::{Payments, Table, TimerKind, Timers, Wallets};
 
+use super::verdict::Verdict;
 use crate::halt::Halt;
 use crate::log::Outgoing;
 use crate::sizes::INPUT_BYTES_MAX;
 use crate::topics::DEAD_LETTER_BYTES_MAX;
-use crate::wire::v1::PostingBody;
+use crate::wire::v1::{Code, PostingBody};
 
 /// Records that one input may cause: what is decided causes three at most.
 const RECORDS_MAX: usize = 15;
@@ -46,6 +47,8 @@ pub(crate) struct Effects {
     pub(crate) dead_letters: Vec<Outgoing>,
     pub(crate) postings: Vec<(u32, PostingBody)>,
     pub(crate) outcomes: Vec<Outcome>,
+    /// What the input has come to, if to anything.
+    pub(crate) verdict: Option<Verdict>,
     drift: Vec<(Currency, i128)>,
 }
 
@@ -56,7 +59,14 @@ impl Effects {
         self.dead_letters.clear();
         self.postings.clear();
         self.outcomes.clear();
+        self.verdict = None;
         self.drift.clear();
+    }
+
+    /// Gives up what cannot be understood or decided.
+    pub(crate) fn give_up(&mut self, letter: Outgoing, code: Code) {
+        self.dead_letters.push(letter);
+        self.verdict = Some(Verdict::DeadLettered(code));
     }
 
     /// Notes that an account's ledger balance moved from `before` to `after`.

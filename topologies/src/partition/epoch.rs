@@ -6,6 +6,7 @@ use std::sync::Arc;
 use finflow_state::{Head, Overlay, Positions};
 
 use super::effects::{Change, Effects, Outcome};
+use super::verdict::Verdicts;
 use super::{Input, Layers};
 use crate::halt::Halt;
 use crate::log::Outgoing;
@@ -35,6 +36,8 @@ pub struct OpenEpoch {
     pub(crate) postings: Vec<Posting>,
     pub(crate) for_log: Vec<Posting>,
     pub(crate) outcomes: Vec<Outcome>,
+    /// What its inputs have come to.
+    pub(crate) verdicts: Verdicts,
     pub(crate) sent: BTreeMap<u32, u64>,
     pub(crate) received: BTreeMap<u32, u64>,
     pub(crate) positions: Positions,
@@ -57,6 +60,7 @@ impl OpenEpoch {
             postings: Vec::new(),
             for_log: Vec::new(),
             outcomes: Vec::new(),
+            verdicts: Verdicts::new(),
             sent: BTreeMap::new(),
             received: BTreeMap::new(),
             inputs: 0,
@@ -115,6 +119,10 @@ impl OpenEpoch {
         self.events.append(&mut effects.events);
         self.dead_letters.append(&mut effects.dead_letters);
         self.outcomes.append(&mut effects.outcomes);
+        if let Some(verdict) = effects.verdict.take() {
+            let count = self.verdicts.entry(verdict).or_default();
+            *count = count.saturating_add(1);
+        }
         for (destination, body) in effects.postings.drain(..) {
             let sequence = self.sent_to(destination).saturating_add(1);
             self.sent.insert(destination, sequence);

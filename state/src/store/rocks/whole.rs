@@ -27,7 +27,7 @@ impl RocksStore {
         }
         let db = DB::open_for_read_only(&options(&Shared::new(MEMORY_BYTES)), dir, false).map_err(error)?;
         let head = Mutex::new(head_of(&db)?);
-        Ok(RocksStore { db, head, write: WriteOptions::default(), presence: std::sync::Arc::default() })
+        Ok(RocksStore::of(db, head, WriteOptions::default()))
     }
 
     /// Reads every row against its checksums; `false` where `goes_on` said no before the end.

@@ -100,7 +100,7 @@ impl Command {
 }
 
 /// What is wrong with a record; the header `x-error-code`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
 pub enum Code {
     ValueMissing,
@@ -119,6 +119,22 @@ pub enum Code {
 }
 
 impl Code {
+    /// Every one of them.
+    pub const ALL: [Code; 12] = [
+        Code::ValueMissing,
+        Code::TooLarge,
+        Code::HeadersTooLarge,
+        Code::NotJson,
+        Code::NotAnObject,
+        Code::TypeUnknown,
+        Code::FieldMissing,
+        Code::FieldUnknown,
+        Code::FieldDuplicate,
+        Code::FieldInvalid,
+        Code::SchemaVersionUnsupported,
+        Code::Panicked,
+    ];
+
     /// The word in the header.
     pub fn as_str(self) -> &'static str {
         match self {

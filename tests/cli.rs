@@ -108,6 +108,18 @@ fn mistakes_have_their_exit_codes() {
 }
 
 #[test]
+fn a_service_that_has_nobody_to_hand_over_to_goes_on() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let _service = Service::start(dir.path());
+    let refused = finflow(dir.path(), &["leave"]);
+    let errors = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("nobody to hand over to"), "{errors}");
+    assert_eq!(finflow(dir.path(), &["run", "--admin", "127.0.0.1:0"]).status.code(), Some(75), "it has the directory");
+    assert_eq!(json(dir.path(), &["partitions"]).iter().filter(|of| of["state"] == "running").count(), 8);
+}
+
+#[test]
 fn simulated_worlds_are_told_and_a_faulty_one_is_replayed() {
     let dir = tempfile::tempdir().expect("a directory");
     let told = json(dir.path(), &["simulate", "--seeds", "20", "--from", "5"]);

@@ -100,6 +100,14 @@ pub fn path(data_dir: &Path) -> PathBuf {
     data_dir.join("finflow.sock")
 }
 
+/// Whether a service can have a socket in this directory, and if not why.
+pub fn check(data_dir: &Path) -> Result<(), String> {
+    let path = path(data_dir);
+    let made = std::os::unix::net::SocketAddr::from_pathname(&path);
+    made.map(|_| ())
+        .map_err(|error| format!("--data-dir: its socket {} cannot be had: {error}; a shorter path can", path.display()))
+}
+
 /// Answers requests until the task is dropped. The node must own the directory already: a socket found there is a dead one's.
 pub fn serve(node: Node, data_dir: &Path) -> std::io::Result<tokio::task::JoinHandle<()>> {
     let path = path(data_dir);
@@ -137,7 +145,8 @@ async fn converse(node: Node, mut stream: Box<dyn Wire>, standing: Standing, idl
             Standing::Peer => Reply::Failed("no process asks another one this".to_owned()),
         };
         let is_sent = timely(idle_max, send(&mut *stream, &reply)).await;
-        if is_leave {
+        // Whoever was refused has left a service that goes on.
+        if is_leave && matches!(reply, Reply::Idle(_)) {
             node.note_gone();
         }
         if let Err(cause) = is_sent {

@@ -13,7 +13,8 @@ fn events() -> Vec<String> {
             let balance = format!(
                 r#""wallet_seq":{seq},"currency":"AED","balance":{{"available":"{ledger}","held":"0.00","ledger":"{ledger}"}}"#
             );
-            format!(r#"{start}{balance},"amount":"{amount}","reason":{reason}}}"#)
+            let to = if kind == "transfer" { r#""to":"bob","# } else { "" };
+            format!(r#"{start}{to}{balance},"amount":"{amount}","reason":{reason}}}"#)
         };
     vec![
         event("wallet.opened", 1, "o1", "open_wallet", "alice", 1, "", "0.00", "null"),
@@ -81,6 +82,8 @@ fn doctored_events_are_found() {
     check("a cent too much is told", swap(5, "87.50", "87.51"), "wallet alice: event 4 tells Some(8751)");
     check("a top-up is told smaller", swap(2, "100.00", "99.99"), "wallet alice: event 3 tells");
     check("a credit is lost", |events| drop(events.remove(4)), "wallets sum to 8750, 10000 was brought in");
+    check("a credit goes to another", swap(4, r#""wallet":"bob""#, r#""wallet":"eve""#), "to bob, credited 1250 AED to eve");
+    check("another is named", swap(3, r#""to":"bob""#, r#""to":"eve""#), "settled 1250 AED to eve, credited 1250 AED to bob");
     check("a settlement is lost", |events| drop(events.remove(3)), "payment p2 credited but not settled");
     check("a settlement is told twice", |events| events.push(events[3].replace("evt_4", "evt_9")), "payment p2 ended twice");
     check("an event stands twice", |events| events.push(events[0].clone()), "event evt_1 stands twice");

@@ -28,8 +28,13 @@ pub struct Audit {
     ended: BTreeMap<String, String>,
     /// Payments that were left to a human.
     left: BTreeSet<String>,
-    credits: BTreeMap<String, String>,
+    /// Transfers that settled, and those that were credited: to whom, and how much of what.
+    settled: BTreeMap<String, Moved>,
+    credits: BTreeMap<String, Moved>,
 }
+
+/// A wallet, and what it got or is to get: minor units of a currency.
+type Moved = (String, i128, String);
 
 /// Audits events in the order of each partition.
 pub fn audit(events: impl IntoIterator<Item: AsRef<[u8]>>) -> Audit {
@@ -79,7 +84,12 @@ impl Audit {
             let kind = if is_settled { Kind::SettledTwice } else { Kind::EndedTwice };
             self.fault(kind, format!("payment {payment} ended twice: {before}, {name}"));
         }
-        if name == "wallet.credited" && self.credits.insert(payment.clone(), wallet.clone()).is_some() {
+        let whole = minor.unwrap_or_default();
+        if name == "payment.settled" && kind == "transfer" {
+            self.settled.insert(payment.clone(), (text("to"), whole, text("currency")));
+        }
+        if name == "wallet.credited" && self.credits.insert(payment.clone(), (wallet.clone(), whole, text("currency"))).is_some()
+        {
             self.fault(Kind::CreditedTwice, format!("payment {payment} credited twice"));
         }
         self.wallet(event, &wallet, moved);
@@ -124,11 +134,23 @@ impl Audit {
                 self.fault(Kind::SumWrong, format!("{currency}: wallets sum to {sum}, {expected} was brought in"));
             }
         }
-        let is_settled = |payment: &&String| self.ended.get(*payment).map(String::as_str) == Some("payment.settled");
-        let unsettled: Vec<String> = self.credits.keys().filter(|payment| !is_settled(payment)).cloned().collect();
-        for payment in unsettled {
-            self.fault(Kind::CreditedUnsettled, format!("payment {payment} credited but not settled"));
-        }
+        let all: BTreeSet<&String> = self.settled.keys().chain(self.credits.keys()).collect();
+        let found: Vec<Fault> = all.into_iter().filter_map(|payment| self.transfer(payment)).collect();
+        self.faults.extend(found);
+    }
+
+    /// What is wrong with where a transfer's money went.
+    fn transfer(&self, payment: &str) -> Option<Fault> {
+        let (kind, text) = match (self.settled.get(payment), self.credits.get(payment)) {
+            (Some(settled), Some(credited)) if settled == credited => return None,
+            (None, None) => return None,
+            (Some((to, minor, currency)), Some((wallet, got, of))) => {
+                (Kind::CreditedElsewhere, format!("settled {minor} {currency} to {to}, credited {got} {of} to {wallet}"))
+            }
+            (None, Some(_)) => (Kind::CreditedUnsettled, "credited but not settled".to_owned()),
+            (Some(_), None) => (Kind::SettledUncredited, "settled but not credited".to_owned()),
+        };
+        Some(Fault::new(kind, format!("payment {payment} {text}")))
     }
 
     fn fault(&mut self, kind: Kind, text: String) {

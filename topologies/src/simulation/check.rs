@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use finflow_ledger::{Currency, PaymentId, PaymentState, SystemAccount};
 use finflow_state::{Accounts, MemoryStore, Payments, Store, Timers, Wallets, store};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::audit;
 use super::fault::{Fault, Kind};
-use super::workload::Workload;
+use super::workload::{Workload, asked};
 use crate::log::simulated::SimulatedLog;
 use crate::log::{Log, Record};
 use crate::partition::Outcome;
@@ -60,6 +61,7 @@ impl AtRest<'_> {
         let events: Vec<_> = records(self.log, Topic::Events).into_iter().filter_map(|record| record.value).collect();
         let mut audited = audit(events.iter().map(|event| &event[..]));
         faults.append(&mut audited.faults);
+        faults.extend(events.iter().filter_map(|event| self.not_asked(event)));
         let dead_letters = records(self.log, Topic::Dlq).len();
         if dead_letters != self.workload.poison {
             let text = format!("{dead_letters} dead letters of {} records that are not commands", self.workload.poison);
@@ -97,6 +99,17 @@ impl AtRest<'_> {
             faults.push(Fault::new(Kind::EventsDiffer, text));
         }
         Ok(faults)
+    }
+
+    /// A payment that was settled and that nobody has asked for in this way.
+    fn not_asked(&self, event: &[u8]) -> Option<Fault> {
+        let event: Value = serde_json::from_slice(event).ok()?;
+        if event.get("event")? != "payment.settled" {
+            return None;
+        }
+        let done = asked(event.get("payment")?.as_str()?.to_owned(), &event);
+        let is_asked = self.workload.asked.contains(&done);
+        (!is_asked).then(|| Fault::new(Kind::NotAsked, format!("nobody has asked for {}", done.join(" "))))
     }
 
     fn read(

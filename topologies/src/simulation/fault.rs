@@ -11,7 +11,7 @@ pub struct Fault {
     pub text: String,
 }
 
-/// The kinds of faults. Those up to [`Kind::CreditedUnsettled`] are seen by the auditor, from the events alone.
+/// The kinds of faults. Those up to [`Kind::CreditedElsewhere`] are seen by the auditor, from the events alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// An event that is no JSON, or moves money without an amount.
@@ -34,6 +34,10 @@ pub enum Kind {
     SumWrong,
     /// A receiver got a payment that was not settled.
     CreditedUnsettled,
+    /// A transfer was settled, and nobody got it.
+    SettledUncredited,
+    /// A transfer was settled to one wallet, and another one got it, or another amount.
+    CreditedElsewhere,
     /// Dead letters of what can be understood, or none of what cannot.
     DeadLetters,
     /// The rows of a store contradict each other.
@@ -46,6 +50,8 @@ pub enum Kind {
     StoreDiffers,
     /// What one partition sent on its way is not what the other received.
     InTransit,
+    /// What was settled is not what was asked.
+    NotAsked,
     /// A payment has not ended, was lost, or was made up.
     PaymentLost,
     /// Somebody was told what is not so.

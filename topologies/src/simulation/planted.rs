@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fastrand::Rng;
-use finflow_ledger::{Coordinates, PaymentId};
+use finflow_ledger::{Coordinates, PaymentId, WalletId};
 use finflow_state::store::{Error, RawRow};
 use finflow_state::{EncodedBlock, Head, MemoryStore, Payments, Store, Table, Tag};
 
 use super::Outcome;
 use super::fault::{Fault, Kind};
 use crate::log::{Outgoing, Record, Transaction};
-use crate::topics::{Topic, payment_id};
+use crate::topics::{Topic, partition_of_wallet, payment_id};
 use crate::wire::v1::{self, Posting, PostingBody};
 
 /// A bug that the simulator must find.
@@ -35,11 +35,15 @@ pub enum Planted {
     EventTwice,
     /// The log loses the committed position of a partition.
     PositionLost,
+    /// A credit goes to another wallet than its transfer names.
+    CreditedElsewhere,
+    /// Every transfer is carried out to another wallet than was asked.
+    ReceiverMisread,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 7] = [
+    pub const ALL: [Planted; 9] = [
         Planted::DedupSkippedOnReplay,
         Planted::StoreBeforeCommit,
         Planted::SequenceUnchecked,
@@ -47,6 +51,8 @@ impl Planted {
         Planted::PostingLost,
         Planted::EventTwice,
         Planted::PositionLost,
+        Planted::CreditedElsewhere,
+        Planted::ReceiverMisread,
     ];
 
     /// The name by which the command line calls it.
@@ -59,6 +65,8 @@ impl Planted {
             Planted::PostingLost => "posting-lost",
             Planted::EventTwice => "event-twice",
             Planted::PositionLost => "position-lost",
+            Planted::CreditedElsewhere => "credited-elsewhere",
+            Planted::ReceiverMisread => "receiver-misread",
         }
     }
 
@@ -80,6 +88,8 @@ impl Planted {
             Planted::EventTwice => &[Kind::EventTwice],
             // Going on from block 0 would execute everything again: it is refused before that.
             Planted::PositionLost => &[Kind::NotRestored],
+            Planted::CreditedElsewhere => &[Kind::CreditedElsewhere],
+            Planted::ReceiverMisread => &[Kind::NotAsked],
         }
     }
 
@@ -94,6 +104,7 @@ impl Planted {
 /// The bug of a seed and what it has done so far.
 pub(super) struct Plant {
     pub(super) planted: Option<Planted>,
+    partitions: u32,
     is_done: bool,
     /// Pairs of partitions whose sequences in the log are ahead of those that were decided.
     ahead: BTreeSet<(u32, u32)>,
@@ -110,10 +121,10 @@ struct Doubled {
 }
 
 impl Plant {
-    pub(super) fn new(planted: Option<Planted>, records: &[(u32, Outgoing)]) -> Plant {
+    pub(super) fn new(planted: Option<Planted>, partitions: u32, records: &[(u32, Outgoing)]) -> Plant {
         let commands = records.iter().filter_map(|(_, record)| Some((asks_for(record)?, record.clone())));
         let commands = if planted == Some(Planted::SequenceUnchecked) { commands.collect() } else { BTreeMap::new() };
-        Plant { planted, is_done: false, ahead: BTreeSet::new(), doubled: None, commands }
+        Plant { planted, partitions, is_done: false, ahead: BTreeSet::new(), doubled: None, commands }
     }
 
     /// The store as a node gets it.
@@ -122,6 +133,21 @@ impl Plant {
             Some(Planted::DedupSkippedOnReplay) if after_crash => Arc::new(Wrapped { inner, forgets: true }),
             Some(Planted::StoreBeforeCommit) => Arc::new(Wrapped { inner, forgets: false }),
             _ => inner,
+        }
+    }
+
+    /// Alters the commands before they are sent.
+    pub(super) fn misread(&self, records: &mut [(u32, Outgoing)]) {
+        if self.planted != Some(Planted::ReceiverMisread) {
+            return;
+        }
+        for (_, record) in records {
+            let text = record.value.as_deref().and_then(|value| std::str::from_utf8(value).ok()).unwrap_or_default();
+            let Some((before, rest)) = text.split_once(r#""to":"wallet-"#) else { continue };
+            let Some((number, after)) = rest.split_once('"') else { continue };
+            // One of the same currency.
+            let other = number.parse::<usize>().map_or(0, |number| (number + 3) % 6);
+            record.value = Some(Bytes::from(format!(r#"{before}"to":"wallet-{other}"{after}"#)));
         }
     }
 
@@ -140,6 +166,10 @@ impl Plant {
             Some(Planted::EntityMissing) if takes && !self.is_done => self.is_done = drop_row(transaction, rng).is_some(),
             Some(Planted::PostingLost) if takes && !self.is_done => {
                 self.is_done = records(transaction, Topic::Postings).map(Vec::pop).next().is_some();
+            }
+            Some(Planted::CreditedElsewhere) if takes && !self.is_done => {
+                self.is_done =
+                    records(transaction, Topic::Postings).flatten().any(|record| redirect(record, self.partitions).is_some());
             }
             Some(Planted::EventTwice) if takes && !self.is_done => {
                 let events = records(transaction, Topic::Events).next();
@@ -193,6 +223,18 @@ impl Doubled {
         let source = Coordinates { partition: posting.source, offset: 0 };
         Some(PostingBody::Forward { key, value, headers, timestamp_ms: super::world::START_MS, source })
     }
+}
+
+/// Sends a credit to another wallet of the same partition and currency, where there can be one.
+fn redirect(record: &mut Outgoing, partitions: u32) -> Option<()> {
+    let mut posting = decode(record)?;
+    let PostingBody::Credit(credit) = &mut posting.body else { return None };
+    let number: usize = credit.to.as_str().strip_prefix("wallet-")?.parse().ok()?;
+    let others = (0..16).filter(|other| *other != number && other % 3 == number % 3);
+    let mut others = others.filter_map(|other| WalletId::parse(&format!("wallet-{other}")));
+    credit.to = others.find(|other| partition_of_wallet(other, partitions) == posting.destination)?;
+    *record = posting.encode();
+    Some(())
 }
 
 fn asks_for(record: &Outgoing) -> Option<PaymentId> {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use fastrand::Rng;
 use finflow_ledger::{IdempotencyKey, PaymentId, Tenant, WalletId};
+use serde_json::Value;
 
 use crate::log::Outgoing;
 use crate::topics::{partition_of_wallet, payment_id};
@@ -20,6 +21,8 @@ pub(super) struct Workload {
     pub(super) records: Vec<(u32, Outgoing)>,
     /// Every payment that was asked for in a way that can be understood.
     pub(super) payments: BTreeSet<[u8; 16]>,
+    /// What was asked, in all ways in which it was: payment, verb, amount, currency and receiver.
+    pub(super) asked: BTreeSet<[String; 5]>,
     /// How many records cannot be understood.
     pub(super) poison: usize,
 }
@@ -108,11 +111,18 @@ fn say(key: String, tenant: &'static str, verb: &str, wallet: usize, rest: &str)
     Said { tenant, wallet, key, json }
 }
 
+/// What a command asks for, or an event says was done.
+pub(super) fn asked(payment: String, json: &Value) -> [String; 5] {
+    let text = |name: &str| json.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    [payment, text("type"), text("amount"), text("currency"), text("to")]
+}
+
 impl Workload {
     /// Sends a command, now and then to the wrong partition or under the wrong key.
     fn send(&mut self, rng: &mut Rng, partitions: u32, said: &Said) {
         let Some((wallet, payment)) = said.payment() else { return };
         self.payments.insert(*payment.as_bytes());
+        self.asked.extend(serde_json::from_str(&said.json).ok().map(|command| asked(payment.to_string(), &command)));
         let home = partition_of_wallet(&wallet, partitions);
         let (partition, key) = match rng.u8(..20) {
             0 => (rng.u32(..partitions), Some(said.wallet.clone())),

@@ -119,7 +119,9 @@ impl World {
         };
         let nodes = rng.usize(2..=3);
         let log = SimulatedLog::new(partitions);
-        let workload = workload(&mut rng, partitions);
+        let mut workload = workload(&mut rng, partitions);
+        let plant = Plant::new(planted, partitions, &workload.records);
+        plant.misread(&mut workload.records);
         World {
             odds: Odds::draw(&mut rng),
             log: if rng.bool() { log.with_gaps() } else { log },
@@ -133,7 +135,7 @@ impl World {
             copies: (0..partitions).map(|_| MemoryStore::default()).collect(),
             lives: nodes as u64,
             now_ms: START_MS,
-            plant: Plant::new(planted, &workload.records),
+            plant,
             workload,
             sent: 0,
             told: vec![],

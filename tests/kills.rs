@@ -16,7 +16,7 @@ use finflow_topologies::simulation::{Audit, audit};
 use serde_json::Value;
 
 use self::load::{Accepted, Load, TOP_UP_MINOR, WALLETS};
-use self::service::{DEADLINE, Service, finflow, json};
+use self::service::{DEADLINE, Service, json};
 use self::witness::{OVERLAP, Witness};
 
 #[path = "kills/load.rs"]
@@ -28,8 +28,13 @@ mod witness;
 
 const KILLS: u64 = 100;
 const PARTITIONS: u32 = 8;
+/// The partitions whose state directories are lost, and truncated, at the end.
+const LOST: usize = 3;
+const TRUNCATED: usize = 5;
 /// One restart in so many is followed by a check of everything instead of what is new.
 const CHECK_ALL_EVERY: u64 = 25;
+/// So often that kills meet snapshots on their way.
+const SNAPSHOTS: [&str; 1] = ["snapshots.interval=1s"];
 const STOPPED_WITHIN: Duration = Duration::from_secs(15);
 
 /// When the service is killed.
@@ -68,7 +73,7 @@ struct Driver {
 impl Driver {
     /// Starts the service, follows it, and kills it at the moment.
     async fn round(&mut self, dir: &Path, load: &Load, moment: Moment, check_all: bool) {
-        let mut service = Service::start(dir, &[]);
+        let mut service = Service::start(dir, &SNAPSHOTS);
         match moment {
             Moment::Starting(after) => {
                 tokio::time::sleep(after).await;
@@ -160,7 +165,7 @@ async fn a_service_that_is_killed_at_any_moment_loses_doubles_and_changes_nothin
         driver.round(dir, &load, moment, kill.is_multiple_of(CHECK_ALL_EVERY)).await;
     }
 
-    let mut service = Service::start(dir, &[]);
+    let mut service = Service::start(dir, &SNAPSHOTS);
     let client = service.expect_client().await;
     let accepted = load.finish().await;
     assert_eq!(client.idle(DEADLINE).await, Ok(true), "{}", service.logs());
@@ -231,27 +236,43 @@ async fn events(client: &Client) -> Vec<Vec<u8>> {
     events
 }
 
-/// One partition's state is lost and another's truncated: both come back to the same rows.
+/// One partition's state is lost and another's truncated: both come back to the same rows, from snapshot and journal, and once the
+/// snapshots are lost too from the journal alone.
 fn check_rebuild(dir: &Path) {
-    let digests = |dir| -> Vec<(Value, Value)> {
-        let verified = json(dir, &["state", "verify"]);
-        verified.into_iter().map(|row| (row["partition"].clone(), row["digest"].clone())).collect()
-    };
     let before = digests(dir);
     assert_eq!(before.len(), PARTITIONS as usize);
-    let state = dir.join("data/state");
-    std::fs::remove_dir_all(state.join("3")).expect("a state directory");
-    let tables: Vec<_> = std::fs::read_dir(state.join("5"))
+    for source in ["snapshot", "journal"] {
+        if source == "journal" {
+            std::fs::remove_dir_all(dir.join("data/snapshots")).expect("snapshots");
+        }
+        damage(&dir.join("data/state"));
+        let told = json(dir, &["partitions"]);
+        for partition in [LOST, TRUNCATED] {
+            assert_eq!(told[partition]["restored_from"], source, "{told:?}");
+        }
+        assert_eq!(digests(dir), before, "from the {source}: {told:?}");
+    }
+}
+
+fn digests(dir: &Path) -> Vec<(Value, Value)> {
+    let verified = json(dir, &["state", "verify"]);
+    verified.into_iter().map(|row| (row["partition"].clone(), row["digest"].clone())).collect()
+}
+
+fn damage(state: &Path) {
+    std::fs::remove_dir_all(state.join(LOST.to_string())).expect("a state directory");
+    let tables: Vec<_> = std::fs::read_dir(state.join(TRUNCATED.to_string()))
         .expect("a state directory")
         .map(|entry| entry.expect("an entry").path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "sst"))
         .collect();
     assert!(!tables.is_empty(), "a stopped service has written its state");
     for table in tables {
-        let file = std::fs::OpenOptions::new().write(true).open(&table).expect("a table");
-        file.set_len(file.metadata().expect("its length").len() / 2).expect("a shorter table");
+        let bytes = std::fs::read(&table).expect("a table");
+        // A file of its own: the table may be a snapshot's too.
+        std::fs::remove_file(&table).expect("a table");
+        std::fs::write(&table, &bytes[..bytes.len() / 2]).expect("a shorter table");
     }
-    assert_eq!(digests(dir), before, "{}", String::from_utf8_lossy(&finflow(dir, &["partitions"]).stderr));
 }
 
 fn now_ms() -> i64 {

@@ -30,7 +30,7 @@ mod addresses;
 mod admission;
 mod appender;
 mod context;
-mod departure;
+pub(crate) mod departure;
 mod group;
 mod member;
 mod native;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use finflow_topologies::log::Error;
 
 use super::Settings;
-use crate::log::kafka::KafkaLog;
+use crate::log::kafka::{KafkaLog, departure};
 
 /// The note in the data directory of an embedded log.
 const RESCALED: &str = "RESCALED";
@@ -38,11 +38,14 @@ pub(super) fn depart(settings: &Settings, to: &Settings) -> Result<(), Error> {
 
 /// That it is gone, and how to have it back.
 pub(super) fn gone(settings: &Settings, place: &str) -> String {
-    let back = match &settings.kafka {
-        Some(_) => "`finflow topics unseal --yes` has it go on here".to_owned(),
-        None => format!("{} says so, and keeps it from going on here", note(settings).display()),
-    };
-    format!("the application has moved to {place}, or is on its way there; {back}")
+    match &settings.kafka {
+        Some(_) => departure::gone(place),
+        None => {
+            let note = note(settings);
+            let back = format!("{} says so, and keeps it from going on here", note.display());
+            format!("the application has moved to {place}, or is on its way there; {back}")
+        }
+    }
 }
 
 /// What tells a place from others.

@@ -6,7 +6,7 @@
 
 use finflow_topologies::Topic;
 use finflow_topologies::log::Error;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::context::Quiet;
@@ -22,7 +22,7 @@ const MOVED_TO: &str = "moved to ";
 impl KafkaLog {
     /// Where the application has gone, or is on its way to.
     pub fn departed(settings: &Settings) -> Result<Option<String>, Error> {
-        noted(&asker(settings)?, settings)
+        noted(&asker(settings)?, &settings.prefix)
     }
 
     /// Notes where the application goes. [`Error::Refused`] where it has gone elsewhere.
@@ -41,7 +41,7 @@ fn write(settings: &Settings, to: Option<&str>) -> Result<(), Error> {
     // From here on nobody who began before can write any more.
     transactor.ready()?;
     let asker = asker(settings)?;
-    match (noted(&asker, settings)?, to) {
+    match (noted(&asker, &settings.prefix)?, to) {
         (found, to) if found.as_deref() == to => return Ok(()),
         (Some(found), Some(to)) => {
             let prefix = &settings.prefix;
@@ -52,7 +52,7 @@ fn write(settings: &Settings, to: Option<&str>) -> Result<(), Error> {
         (None, _) | (_, None) => {}
     }
     let mut note = TopicPartitionList::new();
-    let mut place = note.add_partition(&topic(settings), 0);
+    let mut place = note.add_partition(&topic(&settings.prefix), 0);
     place.set_offset(Offset::Offset(0)).map_err(unavailable)?;
     place.set_metadata(to.map(|to| format!("{MOVED_TO}{to}")).unwrap_or_default());
     transactor.commit(&[], |_| String::new(), &note, || asker.group_metadata()).map_err(|failed| match failed {
@@ -64,9 +64,10 @@ fn asker(settings: &Settings) -> Result<BaseConsumer<Quiet>, Error> {
     settings.reader(LOOK_WAIT).create_with_context(Quiet).map_err(unavailable)
 }
 
-fn noted(asker: &BaseConsumer<Quiet>, settings: &Settings) -> Result<Option<String>, Error> {
+/// Where the application of the consumer's group has gone.
+pub(super) fn noted<C: ConsumerContext>(asker: &BaseConsumer<C>, prefix: &str) -> Result<Option<String>, Error> {
     let mut list = TopicPartitionList::new();
-    list.add_partition(&topic(settings), 0);
+    list.add_partition(&topic(prefix), 0);
     let found = asker.committed_offsets(list, OFFSETS_TIMEOUT).map_err(unavailable)?;
     let mut noted = None;
     for place in found.elements() {
@@ -77,6 +78,11 @@ fn noted(asker: &BaseConsumer<Quiet>, settings: &Settings) -> Result<Option<Stri
 }
 
 /// Lanes commit their positions on commands alone.
-fn topic(settings: &Settings) -> String {
-    Topic::Events.name(&settings.prefix)
+fn topic(prefix: &str) -> String {
+    Topic::Events.name(prefix)
+}
+
+/// That the application is gone, and how to have it back.
+pub(crate) fn gone(place: &str) -> String {
+    format!("the application has moved to {place}, or is on its way there; `finflow topics unseal --yes` has it go on here")
 }

@@ -17,6 +17,7 @@ use tracing::{info, warn};
 
 use super::admission::{is_unauthorized, unauthorized};
 use super::context::{Change, Rebalances, give, take_away};
+use super::departure;
 use super::group::Own;
 use super::settings::Settings;
 use super::{native, positions};
@@ -249,6 +250,11 @@ impl Member {
     }
 
     /// The committed positions, read when no transaction on them is open any more.
+    /// [`Error::Refused`] where the application has gone elsewhere.
+    pub(super) fn stays(&self) -> Result<(), Error> {
+        departure::noted(&self.consumer, &self.group)?.map_or(Ok(()), |place| Err(Error::Refused(departure::gone(&place))))
+    }
+
     pub(super) fn committed(&self, partitions: &[u32]) -> Result<BTreeMap<u32, Position>, Error> {
         positions::committed(&self.consumer, &self.topic, partitions)
     }

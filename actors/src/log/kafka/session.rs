@@ -233,6 +233,7 @@ impl Keeper {
     fn join(&mut self) -> Result<(), Error> {
         self.member.join().map_err(unavailable)?;
         self.wait(JOIN_TIMEOUT, Member::has_joined, "the group does not answer")?;
+        self.member.stays()?;
         self.transactor.ready()
     }
 

@@ -1,7 +1,7 @@
 //! Three processes on a real broker, under a load that does not wait for them, while everything that can end is ended.
 //!
-//! `cargo test --test chaos -- --seconds 600 --seed 7` lets faults come for ten minutes, and prints what they cost. Without arguments,
-//! as in every test run, it is short.
+//! `cargo test --test chaos -- --seconds 600 --seed 7` lets faults come for ten minutes, and prints what they cost. Without arguments it
+//! is short.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

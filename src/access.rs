@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use finflow_actors::log::kafka::{self, Lookup};
@@ -33,7 +34,12 @@ pub(crate) fn configuration(common: &Common) -> Result<Config, Failure> {
     for path in &common.config {
         let name = path.display().to_string();
         match std::fs::read_to_string(path) {
-            Ok(text) => files.push((name, text)),
+            Ok(text) => {
+                if finflow_config::holds_secret(&text) && is_for_all(path) {
+                    problems.push(format!("{name}: holds a secret, and every user of the machine may read it; chmod o-r"));
+                }
+                files.push((name, text));
+            }
             Err(error) => problems.push(format!("{name}: {error}")),
         }
     }
@@ -56,6 +62,11 @@ pub(crate) fn configuration(common: &Common) -> Result<Config, Failure> {
     config.ok().filter(|_| problems.is_empty()).ok_or_else(|| Failure::Configuration(problems.join("\n")))
 }
 
+/// Whether any user of the machine may read a file.
+fn is_for_all(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o004 != 0)
+}
+
 /// The cluster, with the properties of configuration and command line; those that belong to the engine are refused.
 pub(crate) fn cluster(common: &Common, config: &Config) -> Result<kafka::Settings, Failure> {
     let mut settings = kafka::Settings::new(&config.kafka.brokers, &config.topics.prefix);
@@ -68,15 +79,21 @@ pub(crate) fn cluster(common: &Common, config: &Config) -> Result<kafka::Setting
     settings.secret.clone_from(&config.internal.secret);
     settings.properties = properties(config.kafka.properties.iter().chain(&common.properties));
     settings.trim_properties = properties(config.kafka.trim_properties.iter());
-    let names = settings.properties.keys().chain(settings.trim_properties.keys());
-    let refused = kafka::refused(names.map(String::as_str));
-    if refused.is_empty() {
-        return Ok(settings);
+    let places = [
+        ("-X", properties(common.properties.iter())),
+        ("kafka.properties", properties(config.kafka.properties.iter())),
+        ("kafka.trim_properties", settings.trim_properties.clone()),
+    ];
+    let mut problems = Vec::new();
+    for (place, properties) in &places {
+        for name in kafka::refused(properties.keys().map(String::as_str)) {
+            problems.push(format!("{place}: {name} cannot be set, the engine's exactly-once rests on it"));
+        }
     }
-    let names = refused.join(", ");
-    Err(Failure::Configuration(format!(
-        "the engine's exactly-once rests on these Kafka properties, which cannot be set: {names}"
-    )))
+    if problems.is_empty() {
+        problems.extend(settings.problem());
+    }
+    if problems.is_empty() { Ok(settings) } else { Err(Failure::Configuration(problems.join("\n"))) }
 }
 
 /// Properties by name; a later one of the same name wins.
@@ -140,10 +157,13 @@ impl Access {
             return Ok(Access::Running(client));
         }
         if settings.kafka.is_none() && !common.data_dir.join("log").is_dir() {
-            return Err(Failure::Failed(format!(
-                "{} holds no finflow data; publish something first, for example: finflow publish payments.jsonl",
-                common.data_dir.display()
-            )));
+            let dir = common.data_dir.display();
+            let has_state = common.data_dir.join("state").is_dir();
+            return Err(Failure::Failed(if has_state {
+                format!("{dir} has a state and no log, which is the record: put {dir}/log back where it was")
+            } else {
+                format!("{dir} holds no finflow data; publish something first, for example: finflow publish payments.jsonl")
+            }));
         }
         Ok(Access::Own(Node::open(settings)?))
     }
@@ -288,7 +308,9 @@ impl Access {
     pub(crate) async fn resume(&self, partition: u32) -> Result<(), Failure> {
         match self {
             Access::Running(client) => Ok(client.resume(partition).await?),
-            Access::Own(_) => Err(Failure::Failed("no service runs; a partition is resumed where it runs".to_owned())),
+            Access::Own(_) => {
+                Err(Failure::Failed("no service runs; a partition is resumed where it runs, for example: finflow run".to_owned()))
+            }
         }
     }
 }

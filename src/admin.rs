@@ -43,10 +43,13 @@ pub(crate) fn recorder() -> Result<PrometheusHandle, Failure> {
     Ok(metrics)
 }
 
+/// Takes the address, before anything else begins that would have to be undone where it cannot be had.
+pub(crate) async fn bind(listen: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(listen).await.map_err(|error| Failure::Configuration(format!("admin.listen {listen}: {error}")))
+}
+
 /// Listens until the task is aborted.
-pub(crate) async fn serve(node: Node, listen: SocketAddr, metrics: PrometheusHandle) -> Result<JoinHandle<()>, Failure> {
-    let listener = TcpListener::bind(listen).await;
-    let listener = listener.map_err(|error| Failure::Failed(format!("admin.listen {listen}: {error}")))?;
+pub(crate) fn serve(node: Node, listener: TcpListener, metrics: PrometheusHandle) -> Result<JoinHandle<()>, Failure> {
     info!(address = %listener.local_addr()?, "admin listener");
     let folding = metrics.clone();
     tokio::spawn(async move {

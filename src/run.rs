@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use finflow_actors::socket::{self, Client, Door};
 use finflow_actors::{Node, STOP_MAX, Settings};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
@@ -23,6 +24,8 @@ pub(crate) async fn run(common: &Common, options: &cli::Run) -> Result<(), Failu
     let config = configuration(common)?;
     let metrics = admin::recorder()?;
     let mut settings = settings(common)?;
+    // Nobody else is disturbed by a process that cannot be asked anything.
+    let listener = listener(common, &config).await?;
     let door = door(&mut settings, &config.internal).await?;
     // A task of its own, because opening and restoring do not wait for anybody.
     let starting = tokio::spawn(Node::start(settings));
@@ -33,7 +36,7 @@ pub(crate) async fn run(common: &Common, options: &cli::Run) -> Result<(), Failu
             end(0);
         }
     };
-    let admin = admin::serve(node.clone(), config.admin.listen, metrics).await?;
+    let admin = admin::serve(node.clone(), listener, metrics)?;
     let server = socket::serve(node.clone(), &common.data_dir)?;
     let door = door.map(|door| door.serve(node.clone(), config.internal.secret.clone()));
     info!(data_dir = %common.data_dir.display(), "running");
@@ -89,6 +92,18 @@ async fn stop(node: &Node, leaves: bool) -> bool {
     tokio::time::timeout(STOP_MAX, node.stop()).await.unwrap_or(false)
 }
 
+/// The admin listener, where the service can have it and its socket.
+async fn listener(common: &Common, config: &finflow_config::Config) -> Result<TcpListener, Failure> {
+    socket::check(&common.data_dir).map_err(Failure::Configuration)?;
+    match admin::bind(config.admin.listen).await {
+        Err(_) if Client::connect(&common.data_dir).await.is_some() => {
+            let dir = common.data_dir.display();
+            Err(Failure::Temporary(format!("{dir} is in use by another finflow process, a service that runs; stop it first")))
+        }
+        other => other,
+    }
+}
+
 /// Where other processes will ask this one, which the group is told when it is joined; none on the embedded log, and none without a
 /// secret: who may connect to an address is not yet one of the application.
 async fn door(settings: &mut Settings, internal: &finflow_config::Internal) -> Result<Option<Door>, Failure> {
@@ -98,7 +113,7 @@ async fn door(settings: &mut Settings, internal: &finflow_config::Internal) -> R
         return Ok(None);
     }
     let listen = internal.listen;
-    let door = Door::open(listen).await.map_err(|error| Failure::Failed(format!("internal.listen {listen}: {error}")))?;
+    let door = Door::open(listen).await.map_err(|error| Failure::Configuration(format!("internal.listen {listen}: {error}")))?;
     let address = door.address()?.to_string();
     kafka.advertised = Some(if internal.advertise.is_empty() { address } else { internal.advertise.clone() });
     Ok(Some(door))

@@ -21,6 +21,8 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("state", "finflow state dump --into ./dump"),
     ("state", "finflow state restore ./dump --data-dir ./other-data"),
     ("state", "finflow state adopt 3"),
+    ("state", "finflow state discard 3"),
+    ("state", "finflow state snapshot"),
     ("rescale", "finflow rescale --partitions 32 --to-prefix finflow2 --log kafka"),
     ("check", "finflow check --log kafka --brokers 127.0.0.1:9092"),
     ("simulate", "finflow simulate --seeds 2000"),
@@ -46,9 +48,17 @@ pub(crate) fn exit(error: &Error, words: &[String]) -> ! {
 
 /// What is wrong, in one line, with an example.
 fn mistake(error: &Error, words: &[String]) -> String {
-    let command = words.iter().skip(1).find_map(|word| EXAMPLES.iter().find(|(name, _)| name == word));
-    let example = command.or(EXAMPLES.first()).map(|(_, example)| *example).unwrap_or_default();
-    format!("{}; for example: {example}", what(error))
+    format!("{}; for example: {}", what(error), example(words))
+}
+
+/// Right use of what was typed: of its subcommand, where that has one of its own.
+fn example(words: &[String]) -> &'static str {
+    let typed = words.iter().skip(1).position(|word| EXAMPLES.iter().any(|(name, _)| name == word));
+    let typed = typed.and_then(|at| words.get(at.saturating_add(1)..)).unwrap_or_default();
+    let matches = |example: &str| example.split(' ').skip(1).zip(typed).take_while(|(word, typed)| word == typed).count();
+    // The first of those that match as well.
+    let best = EXAMPLES.iter().rev().map(|(_, example)| *example).max_by_key(|example| matches(example));
+    best.unwrap_or_default()
 }
 
 /// Clap's own words, from its lines before the usage: `error: ...`, details, and a tip.
@@ -153,8 +163,9 @@ mod tests {
             (
                 "finflow topics acls --principal finflow",
                 "invalid value 'finflow' for '--principal <PRINCIPAL>': a principal is a kind and a name, as in User:finflow",
-                "topics",
+                "topics acls",
             ),
+            ("finflow state discard", "the following required arguments were not provided: <PARTITION>", "state discard"),
             ("finflow publish x --key a", "the following required arguments were not provided: --raw", "publish"),
             ("finflow run --lanes 2", "unexpected argument '--lanes' found", "run"),
             ("finflow demo --rate 0", "invalid value '0' for '--rate <RATE>': 0 is not in 1..=1000000", "demo"),
@@ -167,7 +178,8 @@ mod tests {
         for (typed, wrong, command) in rows {
             let words: Vec<String> = typed.split(' ').map(str::to_owned).collect();
             let error = Cli::try_parse_from(&words).err().unwrap_or_else(|| panic!("{typed} is accepted"));
-            let (_, example) = EXAMPLES.iter().find(|(name, _)| *name == command).expect("an example");
+            let is_its = |example: &&str| example.starts_with(&format!("finflow {command}"));
+            let example = EXAMPLES.iter().map(|(_, example)| *example).find(is_its).expect("an example");
             assert_eq!(mistake(&error, &words), format!("{wrong}; for example: {example}"), "{typed}");
         }
     }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -194,7 +195,41 @@ fn every_problem_of_a_configuration_is_told_with_its_place() {
         "--set lanes:",
     ];
     check(&all, &[("FINFLOW__EPOCH__INTERVAL", b"10")], 78, &[&told[..], &["variable FINFLOW__EPOCH__INTERVAL"]].concat());
-    // 36, 37 and 34: what the directory and the machine say against it.
+    // 3: who may read the file has the secret. 40 and what exactly-once rests on: what the engine does not send or leave to others.
+    for (mode, code, told) in
+        [(0o644, 78, &["secret.toml: holds a secret, and every user"][..]), (0o640, 0, &[]), (0o600, 0, &[])]
+    {
+        for text in ["internal.secret = \"s\"\n", "[kafka]\nproperties = [\"a=b\", \"sasl.password=s\"]\n"] {
+            file("secret.toml", text.as_bytes());
+            let mode = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(dir.path().join("secret.toml"), mode).expect("a file");
+            check(&["--config", "secret.toml"], &[], code, told);
+        }
+    }
+    for (properties, told) in [
+        (&["enable.auto.commit=true", "acks=1"][..], &["-X: acks cannot be set", "-X: enable.auto.commit cannot"][..]),
+        (&["foo.bar=1"], &["the Kafka property foo.bar is unknown"]),
+        (&["security.protocol=sasl_plaintext", "sasl.mechanism=PLAIN"], &["sasl.mechanism: PLAIN sends the password as it is"]),
+        (&["client.rack=a"], &[]),
+    ] {
+        let set: Vec<&str> = properties.iter().flat_map(|property| ["-X", property]).collect();
+        check(&[&["--log", "kafka"], &set[..]].concat(), &[], if told.is_empty() { 0 } else { 78 }, told);
+    }
+    file("trim.toml", b"[kafka]\ntrim_properties = [\"acks=0\"]\n");
+    check(&["--log", "kafka", "--config", "trim.toml"], &[], 78, &["kafka.trim_properties: acks cannot be set"]);
+    // 36, 37 and 34: what the directory and the machine say against it, before anything begins.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = taken.local_addr().expect("an address").to_string();
+    let long = dir.path().join("x".repeat(120));
+    std::fs::create_dir(&long).expect("a directory");
+    for (base, admin, told) in
+        [(dir.path(), &*taken, "admin.listen 127.0.0.1:"), (&long, "127.0.0.1:0", "--data-dir: its socket")]
+    {
+        let output = finflow(base, &["run", "--admin", admin]);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), errors.lines().count()), (Some(78), 1), "{errors}");
+        assert!(errors.contains(told) && !base.join("data").exists(), "{errors}");
+    }
     assert!(finflow(dir.path(), &["publish", "empty.toml"]).status.success());
     let _service = Service::start(dir.path());
     let second = finflow(dir.path(), &["run", "--admin", "127.0.0.1:0"]);

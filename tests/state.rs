@@ -122,6 +122,32 @@ fn a_discarded_directory_is_built_again_from_its_snapshot() {
 }
 
 #[test]
+fn a_halted_partition_goes_on_once_its_cause_is_gone() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path();
+    publish(dir, 0);
+    let before = check(dir, &["state", "verify"], 0, "");
+    let state = dir.join("data/state");
+    let swap = || {
+        for (from, to) in [("0", "x"), ("1", "0"), ("x", "1")] {
+            fs::rename(state.join(from), state.join(to)).expect("a directory");
+        }
+    };
+    check(dir, &["partitions", "resume", "0"], 1, "no service runs");
+    swap();
+    let _service = start(dir);
+    check(dir, &["partitions", "resume", "3"], 1, "there is no partition 3: they are 0 to 2");
+    check(dir, &["partitions", "resume", "2"], 1, "partition 2 is not halted");
+    check(dir, &["partitions", "resume", "0"], 1, "partition 0 is halted again: the store holds block");
+    swap();
+    for partition in ["0", "1"] {
+        let told = check(dir, &["partitions", "resume", partition], 0, "");
+        assert_eq!(told[0]["status"], "resumed");
+    }
+    assert_eq!(digests(&check(dir, &["state", "verify"], 0, "")), digests(&before));
+}
+
+#[test]
 fn a_halted_partition_is_named_by_every_command_until_it_is_discarded() {
     let dir = tempfile::tempdir().expect("a directory");
     let dir = dir.path();

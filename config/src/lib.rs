@@ -250,6 +250,21 @@ pub struct Admin {
     pub listen: SocketAddr,
 }
 
+/// Whether a configuration file holds a secret: who may read the file has it.
+pub fn holds_secret(text: &str) -> bool {
+    let Ok(table) = text.parse::<toml::Table>() else { return false };
+    let of = |section: &str, key: &str| table.get(section).and_then(|section| section.get(key)).cloned();
+    let is_set = |value: toml::Value| value.as_str().is_some_and(|text| !text.is_empty());
+    let has_one = |value: toml::Value| {
+        let named = |value: &toml::Value| {
+            value.as_str().and_then(|text| text.split_once('=')).is_some_and(|(name, _)| values::is_secret(name))
+        };
+        value.as_array().is_some_and(|all| all.iter().any(named))
+    };
+    of("internal", "secret").is_some_and(is_set)
+        || ["properties", "trim_properties"].into_iter().filter_map(|key| of("kafka", key)).any(has_one)
+}
+
 impl Config {
     /// The configuration that `files` (name and text), `variables` (name and value) and `settings` (`section.key=value`) make of the
     /// defaults, each overriding those before it.

@@ -123,7 +123,7 @@ pub(crate) fn shown_properties<S: Serializer>(all: &[String], sink: S) -> Result
 }
 
 /// Whether a property of the client library holds a password, a private key or a token; rather one too many.
-fn is_secret(name: &str) -> bool {
+pub(crate) fn is_secret(name: &str) -> bool {
     const SIGNS: [&str; 8] =
         ["password", "passphrase", "secret", "private.key", "key.pem", "credential", "token", "oauthbearer.config"];
     let name = name.to_ascii_lowercase();

@@ -1,5 +1,6 @@
 //! The engine on a cluster that knows its clients and grants them what they need and nothing else.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -239,12 +240,18 @@ fn an_engine_with_the_least_privilege_settles_and_says_what_is_missing() {
     timed("missing rights are told");
 }
 
+/// Writes a file that its owner alone may read.
+fn keep_secret(path: &Path, text: &str) {
+    std::fs::write(path, text).expect("a file");
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).expect("a file");
+}
+
 fn settles_through_both_listeners(cluster: &Cluster, dir: &Path) {
     // The password lies in a file, as it should.
     let (user, password) = USERS[0];
     let mut properties = cluster.signs_in(user, password);
     properties.retain(|(name, _)| *name != "sasl.password");
-    std::fs::write(dir.join("secret.toml"), format!("kafka.properties = [\"sasl.password={password}\"]\n")).expect("a file");
+    keep_secret(&dir.join("secret.toml"), &format!("kafka.properties = [\"sasl.password={password}\"]\n"));
     let more = vec!["--config".to_owned(), "secret.toml".to_owned()];
     let by_password = Process { dir, brokers: cluster.scram(), properties, more };
     let shown = by_password.finflow(&["config", "show"]);
@@ -305,8 +312,7 @@ fn checks_what_it_may(cluster: &Cluster, process: &Process<'_>) {
     let (trimmer, password) = USERS[3];
     let properties = cluster.signs_in(trimmer, password);
     let properties: Vec<String> = properties.iter().map(|(name, value)| format!("\"{name}={value}\"")).collect();
-    std::fs::write(process.dir.join("trims.toml"), format!("kafka.trim_properties = [{}]\n", properties.join(", ")))
-        .expect("a file");
+    keep_secret(&process.dir.join("trims.toml"), &format!("kafka.trim_properties = [{}]\n", properties.join(", ")));
     let lines = told(&["--config", "trims.toml"], 0);
     let administrators = "not authorized: DescribeConfigs on topic finflow.";
     assert!(lines.contains(administrators) && lines.contains(r#""status":"skipped","check":"topics""#), "{lines}");

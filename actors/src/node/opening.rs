@@ -2,6 +2,8 @@
 //! actors are started with.
 
 use std::collections::BTreeMap;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -37,13 +39,18 @@ pub(super) enum Purpose {
 /// Opens the log, an embedded one for this process alone, and restores the partitions that it is for.
 pub(super) fn open(disk: Arc<dyn Disk>, settings: Settings, purpose: Purpose) -> Result<Inner, StartError> {
     let made = |path: &PathBuf| std::fs::create_dir_all(path).map_err(|error| StartError::Directory(path.clone(), error));
+    // What is in it is personal, and its owner's alone.
+    let private = |path: &PathBuf| DirBuilder::new().recursive(true).mode(0o700).create(path);
+    private(&settings.data_dir).map_err(|error| StartError::Directory(settings.data_dir.clone(), error))?;
     let state_dir = settings.data_dir.join("state");
     made(&state_dir)?;
     let log = match &settings.kafka {
         Some(kafka) => NodeLog::kafka(kafka, settings.partitions)?,
         None => NodeLog::embedded(disk, &settings.data_dir.join("log"), settings.partitions)?,
     };
+    // On a cluster a session is refused that joins the group.
     if purpose == Purpose::Run
+        && settings.kafka.is_none()
         && let Some(place) = departed(&settings)?
     {
         return Err(log::Error::Refused(gone(&settings, &place)).into());

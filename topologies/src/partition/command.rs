@@ -251,9 +251,8 @@ pub(crate) fn amount_of(amount: &str, currency: &str) -> Result<Money, Rejection
         return Err(Rejection::AmountInvalid);
     }
     let Some(currency) = Currency::parse(currency) else {
-        let (whole, fraction) = amount.split_once('.').unwrap_or((amount, ""));
-        let hopeless = Currency::EXPONENT_MAX < fraction.len() || Money::AMOUNT_DIGITS_MAX < whole.len();
-        return Err(if hopeless { Rejection::AmountInvalid } else { Rejection::CurrencyUnknown });
+        let is_some = |currency| AmountText::parse(amount).is_some_and(|text| Money::parse(text, currency).is_ok());
+        return Err(if Currency::all().any(is_some) { Rejection::CurrencyUnknown } else { Rejection::AmountInvalid });
     };
     Money::parse(text, currency).map_err(|_| Rejection::AmountInvalid)
 }

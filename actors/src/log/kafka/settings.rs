@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 
+use super::record::unavailable;
+
 /// What a Kafka log is opened with.
 #[derive(Clone)]
 pub struct Settings {
@@ -106,6 +108,23 @@ impl Settings {
         let properties = self.properties.iter().chain(&self.trim_properties);
         let properties = properties.map(|(name, value)| (name.clone(), value.clone())).collect();
         Settings { properties, ..self.clone() }
+    }
+
+    /// What the client library does not take of the properties, or the engine should not: a password that is sent for all to read.
+    pub fn problem(&self) -> Option<String> {
+        for settings in [self, &self.as_trimmer()] {
+            let is = |name, due| settings.properties.get(name).is_some_and(|value| value.eq_ignore_ascii_case(due));
+            let is_open = is("security.protocol", "sasl_plaintext");
+            if is_open && (is("sasl.mechanism", "plain") || is("sasl.mechanisms", "plain")) {
+                return Some(
+                    "sasl.mechanism: PLAIN sends the password as it is, and needs security.protocol=sasl_ssl".to_owned(),
+                );
+            }
+            if let Err(error) = settings.client().create_native_config() {
+                return Some(unavailable(error).to_string());
+            }
+        }
+        None
     }
 
     /// What every client has; the owned properties come later and so prevail.

@@ -380,7 +380,7 @@ fn strangers_are_refused(cluster: &Cluster, dir: &Path) {
             with(signs_in(), "ssl.ca.location", "missing.pem".to_owned()),
             "ssl.ca.location failed",
         ),
-        ("an owned property", cluster.scram(), with(signs_in(), "acks", "CANARY".to_owned()), "which cannot be set: acks"),
+        ("an owned property", cluster.scram(), with(signs_in(), "acks", "CANARY".to_owned()), "-X: acks cannot be set"),
     ];
     std::thread::scope(|scope| {
         for (name, brokers, properties, says) in rows {

@@ -124,6 +124,15 @@ impl NodeLog {
         }
     }
 
+    /// Where every partition of every topic ends at one moment, so that what is fetched up to there lacks nothing that was appended before
+    /// it in another one; none where no such moment is known.
+    pub(crate) fn moment(&self) -> Option<BTreeMap<(Topic, u32), u64>> {
+        match self {
+            NodeLog::Embedded(log) => Some(log.moment()),
+            NodeLog::Kafka(_) => None,
+        }
+    }
+
     /// What has come of a partition that a lane follows, without waiting; perhaps nothing although there is something.
     pub fn follow(&self, topic: Topic, partition: u32, from: u64, bytes_max: usize) -> Result<Fetched, Error> {
         match self {

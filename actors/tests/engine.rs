@@ -12,8 +12,8 @@ use finflow_topologies::Topic;
 use finflow_topologies::log::{Log, Outgoing};
 use finflow_topologies::topics::partition_of_wallet;
 
-use self::commands::{opened, transfers};
-use self::engine::{DEADLINE, audited};
+use self::commands::{open, opened, top_up, transfer, transfers};
+use self::engine::{DEADLINE, audited, events};
 
 #[path = "support/commands.rs"]
 mod commands;
@@ -240,4 +240,32 @@ async fn a_lane_that_keeps_dying_is_given_up_and_its_partitions_say_so() {
     assert!(node.idle(DEADLINE).await);
     check(&node, 40, 0);
     node.stop().await;
+}
+
+/// Partitions are read one after the other, and what comes meanwhile must not be seen in a part of them only.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_was_opened_before_is_there_for_a_transfer_that_comes_with_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let node = Node::start(settings(dir.path(), 1)).await.expect("a node");
+    // Several at a time, so that the lane is in the middle of a turn when they come.
+    let publishing: Vec<_> = (0..8)
+        .map(|task| {
+            let node = node.clone();
+            tokio::spawn(async move {
+                for n in 0..200 {
+                    let (payer, receiver) = (format!("a{task}-{n}"), format!("b{task}-{n}"));
+                    let top_up = top_up(&payer, "top", "1");
+                    let commands = vec![open(&receiver), open(&payer), top_up, transfer(&payer, "pay", &receiver, "1")];
+                    node.publish(commands).await.expect("a log");
+                }
+            })
+        })
+        .collect();
+    for task in publishing {
+        task.await.expect("a publisher");
+    }
+    assert!(node.idle(DEADLINE).await, "{:?}", node.status());
+    let events = events(&node);
+    let audit = finflow_topologies::simulation::audit(events.iter().map(|event| &**event));
+    assert_eq!((audit.reasons.clone(), audit.outcomes.get("payment.settled")), (BTreeMap::new(), Some(&3_200)));
 }

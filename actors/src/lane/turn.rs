@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use finflow_topologies::lane::{Decided, Failure, Next};
+use finflow_topologies::log::Fetched;
 use finflow_topologies::{Topic, Work};
 use ractor::{ActorProcessingErr, ActorRef};
 use tracing::{debug, debug_span, warn};
@@ -105,12 +106,14 @@ impl State {
     /// `false` if something could not be read and must be asked for again.
     fn fetch(&mut self) -> bool {
         let mut is_whole = true;
+        let ends = self.args.log.moment();
         for id in self.lane.partitions().collect::<Vec<_>>() {
             let wants = self.lane.wants(id);
             for (topic, from) in [(Topic::Commands, wants.commands), (Topic::Postings, wants.postings)] {
                 let Some(from) = from else { continue };
                 let _entered = debug_span!("fetch", partition = id, %topic, offset = from).entered();
-                match self.args.log.follow(topic, id, from, FETCH_BYTES) {
+                let end = ends.as_ref().and_then(|ends| ends.get(&(topic, id))).copied();
+                match self.args.log.follow(topic, id, from, FETCH_BYTES).map(|fetched| up_to(end, fetched)) {
                     Ok(fetched) if fetched.next == from => {}
                     Ok(fetched) => {
                         // What is not a record moves the place as well, and nothing else would show it.
@@ -184,4 +187,14 @@ impl State {
         };
         self.alarm = Some(myself.send_after(delay.saturating_sub(self.closed_at.elapsed()), || Message::Turn));
     }
+}
+
+/// Of what was fetched, what stands before `end`: one partition is read after the other, and what has come to the later ones meanwhile
+/// may be behind something that the earlier ones have not been asked for.
+fn up_to(end: Option<u64>, mut fetched: Fetched) -> Fetched {
+    if let Some(end) = end {
+        fetched.records.truncate(fetched.records.partition_point(|record| record.offset < end));
+        fetched.next = fetched.next.min(end);
+    }
+    fetched
 }

@@ -94,6 +94,11 @@ impl EmbeddedLog {
         })
     }
 
+    /// Where every partition of every topic ends at this moment.
+    pub(crate) fn moment(&self) -> BTreeMap<Place, u64> {
+        self.view().ends()
+    }
+
     /// Ticks with every append and commit, and when a log that was closed is open again.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.0.changed.subscribe()

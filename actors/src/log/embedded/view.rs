@@ -60,6 +60,11 @@ impl View {
         self.places.get(&place).map(|held| held.range.clone()).ok_or(Error::UnknownPartition { topic, partition })
     }
 
+    /// Where every place ends at this moment.
+    pub(super) fn ends(&self) -> BTreeMap<Place, u64> {
+        self.places.iter().map(|(place, held)| (*place, held.range.end)).collect()
+    }
+
     /// Shows what is durable now: the records up to the offset `end` of a place, which are kept if there are some given.
     pub(super) fn extend(&mut self, place: Place, end: u64, appended: Option<Arc<Appended>>) {
         let Some(held) = self.places.get_mut(&place) else { return };

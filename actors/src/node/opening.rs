@@ -40,8 +40,10 @@ pub(super) enum Purpose {
 pub(super) fn open(disk: Arc<dyn Disk>, settings: Settings, purpose: Purpose) -> Result<Inner, StartError> {
     let made = |path: &PathBuf| std::fs::create_dir_all(path).map_err(|error| StartError::Directory(path.clone(), error));
     // What is in it is personal, and its owner's alone.
-    let private = |path: &PathBuf| DirBuilder::new().recursive(true).mode(0o700).create(path);
-    private(&settings.data_dir).map_err(|error| StartError::Directory(settings.data_dir.clone(), error))?;
+    if !settings.data_dir.exists() {
+        // Where that cannot be, what is made in it says why.
+        let _ = DirBuilder::new().recursive(true).mode(0o700).create(&settings.data_dir);
+    }
     let state_dir = settings.data_dir.join("state");
     made(&state_dir)?;
     let log = match &settings.kafka {

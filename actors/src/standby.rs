@@ -132,7 +132,7 @@ impl Job for Standby {
             return;
         }
         let wanted = self.wanted();
-        for id in self.args.partitions.keys().filter(|id| !wanted.contains(id)) {
+        for id in self.args.partitions.keys().filter(|id| !wanted.contains(id) && self.args.log.owner(**id).is_some()) {
             if let Entry::Occupied(followed) = self.followed.entry(*id) {
                 followed.remove();
                 self.stand_down(*id);

@@ -121,6 +121,13 @@ fn a_discarded_directory_is_built_again_from_its_snapshot() {
     check(dir, &["state", "verify"], 0, "");
 }
 
+/// The directories of the first two partitions in each other's place.
+fn swap(state: &Path) {
+    for (from, to) in [("0", "x"), ("1", "0"), ("x", "1")] {
+        fs::rename(state.join(from), state.join(to)).expect("a directory");
+    }
+}
+
 #[test]
 fn a_halted_partition_goes_on_once_its_cause_is_gone() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -128,18 +135,13 @@ fn a_halted_partition_goes_on_once_its_cause_is_gone() {
     publish(dir, 0);
     let before = check(dir, &["state", "verify"], 0, "");
     let state = dir.join("data/state");
-    let swap = || {
-        for (from, to) in [("0", "x"), ("1", "0"), ("x", "1")] {
-            fs::rename(state.join(from), state.join(to)).expect("a directory");
-        }
-    };
     check(dir, &["partitions", "resume", "0"], 1, "no service runs");
-    swap();
+    swap(&state);
     let _service = start(dir);
     check(dir, &["partitions", "resume", "3"], 1, "there is no partition 3: they are 0 to 2");
     check(dir, &["partitions", "resume", "2"], 1, "partition 2 is not halted");
     check(dir, &["partitions", "resume", "0"], 1, "partition 0 is halted again: the store holds block");
-    swap();
+    swap(&state);
     for partition in ["0", "1"] {
         let told = check(dir, &["partitions", "resume", partition], 0, "");
         assert_eq!(told[0]["status"], "resumed");
@@ -154,9 +156,7 @@ fn a_halted_partition_is_named_by_every_command_until_it_is_discarded() {
     publish(dir, 0);
     let before = check(dir, &["state", "verify"], 0, "");
     let state = dir.join("data/state");
-    for (from, to) in [("0", "x"), ("1", "0"), ("x", "1")] {
-        fs::rename(state.join(from), state.join(to)).expect("a directory");
-    }
+    swap(&state);
     let found = check(dir, &["state", "verify"], 3, "differences");
     let halted: Vec<bool> = found.iter().map(|partition| partition["differences"].to_string().contains("is halted")).collect();
     assert_eq!(halted, [true, true, false]);
@@ -180,9 +180,7 @@ fn what_a_partition_sends_to_a_halted_one_is_seen_to_wait() {
     let dir = dir.path();
     publish(dir, 0);
     let state = dir.join("data/state");
-    for (from, to) in [("0", "x"), ("1", "0"), ("x", "1")] {
-        fs::rename(state.join(from), state.join(to)).expect("a directory");
-    }
+    swap(&state);
     let _service = start(dir);
     let home = |wallet: usize| partition_of_wallet(&WalletId::parse(&format!("w{wallet}")).expect("an id"), 3);
     let of = |is: fn(u32) -> bool| (0..30).find(|wallet| is(home(*wallet))).expect("a wallet");

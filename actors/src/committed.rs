@@ -214,7 +214,8 @@ impl Committed {
 
     /// Closes what [`Committed::stand_by`] has opened, unless a lane has it by now.
     pub(crate) fn stand_down(&self) {
-        if let Some(_writer) = self.idle_writer() {
+        let writer = self.idle_writer();
+        if writer.is_some() && self.stands_by().is_some() {
             drop(self.close());
         }
     }

@@ -124,7 +124,7 @@ impl NodeLog {
         }
     }
 
-    /// Where every partition of every topic ends at one moment, so that what is fetched up to there lacks nothing that was appended before
+    /// Where everything that lanes follow ends at one moment, so that what is fetched up to there lacks nothing that was appended before
     /// it in another one; none where no such moment is known.
     pub(crate) fn moment(&self) -> Option<BTreeMap<(Topic, u32), u64>> {
         match self {

@@ -4,8 +4,8 @@
 //! Which processes follow a partition, each finds for itself: those that rank highest by a hash of node and partition, its owner left
 //! out. The group deals out partitions without knowing that, so with few processes each follows all.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -117,12 +117,9 @@ impl Standby {
     }
 
     fn stand_down(&self, id: u32) {
-        self.args
-            .partitions
-            .get(&id)
-            .filter(|committed| committed.stands_by().is_some())
-            .into_iter()
-            .for_each(|held| held.stand_down());
+        if let Some(committed) = self.args.partitions.get(&id) {
+            committed.stand_down();
+        }
     }
 }
 
@@ -146,12 +143,10 @@ impl Job for Standby {
 
 /// The partitions that `node` follows, of those that some node has. A node that has none is known to itself alone: it follows besides.
 fn wanted(owners: &BTreeMap<u32, &str>, node: &str, replicas: u32) -> Vec<u32> {
+    let others: BTreeSet<&str> = owners.values().copied().filter(|other| *other != node).collect();
     let is_wanted = |(id, owner): &(&u32, &&str)| {
         let own = rank(node, **id);
-        let mut others: Vec<&str> = owners.values().copied().filter(|other| other != *owner && *other != node).collect();
-        others.sort_unstable();
-        others.dedup();
-        let before = others.iter().filter(|other| own < rank(other, **id)).count();
+        let before = others.iter().filter(|other| *other != *owner && own < rank(other, **id)).count();
         **owner != node && before < replicas as usize
     };
     owners.iter().filter(is_wanted).map(|(id, _)| *id).collect()

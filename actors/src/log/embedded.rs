@@ -94,7 +94,7 @@ impl EmbeddedLog {
         })
     }
 
-    /// Where every partition of every topic ends at this moment.
+    /// Where everything that lanes follow ends at this moment.
     pub(crate) fn moment(&self) -> BTreeMap<Place, u64> {
         self.view().ends()
     }

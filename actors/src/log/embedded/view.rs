@@ -60,9 +60,10 @@ impl View {
         self.places.get(&place).map(|held| held.range.clone()).ok_or(Error::UnknownPartition { topic, partition })
     }
 
-    /// Where every place ends at this moment.
+    /// Where every place that lanes follow ends at this moment.
     pub(super) fn ends(&self) -> BTreeMap<Place, u64> {
-        self.places.iter().map(|(place, held)| (*place, held.range.end)).collect()
+        let followed = self.places.iter().filter(|((topic, _), _)| matches!(topic, Topic::Commands | Topic::Postings));
+        followed.map(|(place, held)| (*place, held.range.end)).collect()
     }
 
     /// Shows what is durable now: the records up to the offset `end` of a place, which are kept if there are some given.

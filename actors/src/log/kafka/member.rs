@@ -249,12 +249,12 @@ impl Member {
         Ok(list)
     }
 
-    /// The committed positions, read when no transaction on them is open any more.
     /// [`Error::Refused`] where the application has gone elsewhere.
     pub(super) fn stays(&self) -> Result<(), Error> {
         departure::noted(&self.consumer, &self.group)?.map_or(Ok(()), |place| Err(Error::Refused(departure::gone(&place))))
     }
 
+    /// The committed positions, read when no transaction on them is open any more.
     pub(super) fn committed(&self, partitions: &[u32]) -> Result<BTreeMap<u32, Position>, Error> {
         positions::committed(&self.consumer, &self.topic, partitions)
     }

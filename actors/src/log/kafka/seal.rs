@@ -8,13 +8,11 @@ use std::collections::BTreeMap;
 use finflow_topologies::Topic;
 use finflow_topologies::log::Error;
 use rdkafka::admin::{AlterConfig, ConfigEntry, ConfigSource, ResourceSpecifier};
-use rdkafka::consumer::{BaseConsumer, Consumer};
 
-use super::context::Quiet;
+use super::KafkaLog;
 use super::record::unavailable;
 use super::settings::Settings;
-use super::topics::{ADMIN_TIMEOUT, Admin, options, wait};
-use super::{KafkaLog, LOOK_WAIT};
+use super::topics::{Admin, options, wait};
 
 /// A batch of one mark takes 78 bytes, one of a command at least 61 for its header, and 60 for the names of its fields.
 const SEALED_BYTES: usize = 100;
@@ -67,16 +65,12 @@ impl KafkaLog {
 
     /// The partitions on which a transaction is open, in words.
     pub fn open_transactions(&self) -> Result<Vec<String>, Error> {
-        let mut config = self.settings().reader(LOOK_WAIT);
-        config.set("isolation.level", "read_uncommitted");
-        let asker: BaseConsumer<Quiet> = config.create_with_context(Quiet).map_err(unavailable)?;
         let mut found = Vec::new();
         for topic in Topic::ALL {
             let name = topic.name(&self.settings().prefix);
             for partition in 0..self.0.partitions {
-                let written = asker.fetch_watermarks(&name, partition as i32, ADMIN_TIMEOUT).map_err(unavailable)?.1;
-                let committed = self.0.looks.range(topic, partition)?.end;
-                if u64::try_from(written).is_ok_and(|written| committed < written) {
+                let written = self.unstable_end(topic, partition)?;
+                if self.0.looks.range(topic, partition)?.end < written {
                     found.push(format!("a transaction is open on {name}, partition {partition}"));
                 }
             }

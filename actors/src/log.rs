@@ -251,8 +251,12 @@ impl Log for NodeLog {
         self.log().range(topic, partition)
     }
 
+    /// Opens a session that may claim every partition: of one who is alone with the log.
     fn session(&self, lane: &str) -> Result<Box<dyn Session>, Error> {
-        self.log().session(lane)
+        match self {
+            NodeLog::Embedded(log) => log.session(lane),
+            NodeLog::Kafka(log) => log.sole_lane(lane),
+        }
     }
 
     fn trim(&self, topic: Topic, partition: u32, before: u64) -> Result<(), Error> {

@@ -48,9 +48,11 @@ mod transactor;
 /// How long the broker keeps a request of those who follow and wait for more, and of those who look at what is there.
 const FOLLOW_WAIT: Duration = Duration::from_millis(100);
 const LOOK_WAIT: Duration = Duration::from_millis(1);
-/// How long a broker may take to show topics that were made just now, and between two looks for them.
+/// How long a broker may take to show topics that were made just now, and between two looks for what is to come.
 const TOPICS_TIMEOUT: Duration = Duration::from_secs(3);
-const TOPIC_PAUSE: Duration = Duration::from_millis(50);
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
+/// How long who needs all partitions waits for them: longer than a dead member is missed, and its partitions dealt out.
+const GIVEN_TIMEOUT: Duration = Duration::from_secs(20);
 /// Partitions that are looked up at a time, each with what is fetched ahead of its reader.
 const LOOKS_MAX: usize = 32;
 
@@ -88,7 +90,7 @@ impl KafkaLog {
                 match looks.partitions_of(topic)? {
                     Some(count) => break count,
                     // A broker hears of new topics later than the one that has made them.
-                    None if Instant::now() < deadline => std::thread::sleep(TOPIC_PAUSE),
+                    None if Instant::now() < deadline => std::thread::sleep(LOOK_PAUSE),
                     None => {
                         let missing = format!("there is no topic {name}; `finflow topics create` makes what is missing");
                         return Err(Error::Unavailable(missing));
@@ -174,6 +176,26 @@ impl KafkaLog {
             session::open(&self.0.settings, lane, self.0.partitions, (shown, self.0.group.own()), self.0.ends.clone())?;
         self.0.exits.lock().unwrap_or_else(PoisonError::into_inner).insert(lane.to_owned(), exit);
         Ok((Box::new(session), assignment))
+    }
+
+    /// Opens the session of a lane that is to have all partitions, and waits until the group has given it those of members that are gone.
+    pub(crate) fn sole_lane(&self, lane: &str) -> Result<Box<dyn Session>, Error> {
+        let (session, assignment) = self.open_lane(lane)?;
+        let deadline = Instant::now() + GIVEN_TIMEOUT;
+        let missing = || {
+            let kept = assignment.borrow().kept();
+            (0..self.0.partitions).filter(|partition| !kept.contains(partition)).collect::<Vec<_>>()
+        };
+        while !missing().is_empty() {
+            if deadline < Instant::now() {
+                let seconds = GIVEN_TIMEOUT.as_secs();
+                let who = "does a process of the application still run?";
+                let cause = format!("the group has not given the partitions {:?} to this one for {seconds} s: {who}", missing());
+                return Err(Error::Unavailable(cause));
+            }
+            std::thread::sleep(LOOK_PAUSE);
+        }
+        Ok(session)
     }
 
     /// The committed position of every partition, without a claim.

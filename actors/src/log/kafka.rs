@@ -45,8 +45,9 @@ mod settings;
 mod topics;
 mod transactor;
 
-/// How long the broker keeps a request of those who follow and wait for more, and of those who look at what is there.
-const FOLLOW_WAIT: Duration = Duration::from_millis(100);
+/// How long the broker keeps a request of those who follow and wait for more, and of those who look at what is there. A partition that
+/// gets its next record while the library rests from the last one waits behind a request for the others.
+const FOLLOW_WAIT: Duration = Duration::from_millis(20);
 const LOOK_WAIT: Duration = Duration::from_millis(1);
 /// How long a broker may take to show topics that were made just now, and between two looks for what is to come.
 const TOPICS_TIMEOUT: Duration = Duration::from_secs(3);
@@ -81,7 +82,7 @@ impl KafkaLog {
     /// Connects to the cluster, whose topics must be there.
     pub fn open(settings: Settings) -> Result<KafkaLog, Error> {
         let asker: Asker = Arc::new(settings.reader(LOOK_WAIT).create_with_context(Quiet).map_err(unavailable)?);
-        let looks = Reader::new(&settings, asker.clone(), LOOK_WAIT, LOOKS_MAX).map_err(unavailable)?;
+        let looks = Reader::new(&settings, settings.reader(LOOK_WAIT), asker.clone(), LOOKS_MAX).map_err(unavailable)?;
         let mut counts = BTreeMap::new();
         let deadline = Instant::now() + TOPICS_TIMEOUT;
         for topic in Topic::ALL {
@@ -109,7 +110,7 @@ impl KafkaLog {
             looks,
             group: Group::new(&settings, asker.clone(), partitions, (ends.clone(), exits.clone())).map_err(unavailable)?,
             ends,
-            lanes: Reader::new(&settings, asker, FOLLOW_WAIT, usize::MAX).map_err(unavailable)?,
+            lanes: Reader::new(&settings, settings.follower(FOLLOW_WAIT), asker, usize::MAX).map_err(unavailable)?,
             unstable: Arc::new(settings.unstable(LOOK_WAIT).create_with_context(Quiet).map_err(unavailable)?),
             appender: Appender::new(&settings).map_err(unavailable)?,
             admin: Admin::new(&settings)?,

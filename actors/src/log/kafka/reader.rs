@@ -15,7 +15,7 @@ use finflow_topologies::log::{Error, Fetched, Position};
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::{Message, Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
@@ -87,10 +87,9 @@ pub(super) fn range(asker: &Asker, topic: &str, partition: u32) -> Result<Range<
 }
 
 impl Reader {
-    /// A reader of at most `feeds_max` partitions at a time: the one that was opened first gives way. `wait` is how long the broker
-    /// keeps a request for records that are not there yet; one for other partitions waits behind it.
-    pub(super) fn new(settings: &Settings, asker: Asker, wait: Duration, feeds_max: usize) -> Result<Reader, KafkaError> {
-        let consumer: Arc<BaseConsumer<Quiet>> = Arc::new(settings.reader(wait).create_with_context(Quiet)?);
+    /// A reader of at most `feeds_max` partitions at a time: the one that was opened first gives way.
+    pub(super) fn new(settings: &Settings, config: ClientConfig, asker: Asker, feeds_max: usize) -> Result<Reader, KafkaError> {
+        let consumer: Arc<BaseConsumer<Quiet>> = Arc::new(config.create_with_context(Quiet)?);
         let is_over = Arc::new(AtomicBool::new(false));
         let changed = watch::Sender::new(0);
         let (served, over, tick) = (consumer.clone(), is_over.clone(), changed.clone());

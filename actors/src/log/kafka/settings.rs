@@ -34,11 +34,33 @@ pub const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
 pub(super) const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
 /// The longest value that a topic takes, in bytes: a journal block with room to spare.
 pub(super) const RECORD_BYTES_MAX: usize = 2 * 1024 * 1024;
-/// Bytes that a reader holds ahead of a lane, per partition and topic, in KiB.
-const READ_AHEAD_KBYTES: &str = "4096";
-
-/// How often every client looks who leads the partitions.
-const METADATA_INTERVAL_MS: &str = "3000";
+/// What every client is given, unless the user's properties say otherwise.
+const CHOICES: &[(&str, &str)] = &[
+    // A broker that shuts down tells of partitions without a leader, and nothing else would ask again for minutes.
+    ("topic.metadata.refresh.interval.ms", "3000"),
+    ("retry.backoff.ms", "10"),
+    ("reconnect.backoff.ms", "20"),
+    ("reconnect.backoff.max.ms", "500"),
+    ("socket.nagle.disable", "true"),
+];
+/// The same for those who read: what is held ahead is per partition and topic.
+const READING: &[(&str, &str)] = &[
+    ("queued.min.messages", "20000"),
+    ("queued.max.messages.kbytes", "4096"),
+    ("fetch.queue.backoff.ms", "10"),
+    ("fetch.error.backoff.ms", "50"),
+];
+/// The same for lanes, which follow what comes: every answer of a broker costs both sides about the same, whatever it holds, so the
+/// library rests for some milliseconds after one that held records, and under load gets a handful at a time.
+const FOLLOWING: &[(&str, &str)] = &[("queued.min.messages", "1"), ("fetch.queue.backoff.ms", "4")];
+/// The same for those who write.
+const WRITING: &[(&str, &str)] = &[
+    ("linger.ms", "1"),
+    ("batch.size", "1000000"),
+    ("batch.num.messages", "10000"),
+    ("compression.codec", "lz4"),
+    ("queue.buffering.max.messages", "1000000"),
+];
 
 /// What belongs to the engine, by the start of the property's name: a value of the user's would break exactly-once, or means nothing.
 const OWNED: &[&str] = &[
@@ -50,10 +72,14 @@ const OWNED: &[&str] = &[
     "check.crcs",
     "delivery.report",
     "enable.",
+    "fetch.max.bytes",
+    "fetch.message.max.bytes",
+    "fetch.wait.max.ms",
     "group.",
     "heartbeat.interval.ms",
     "isolation.level",
     "max.in.flight",
+    "max.partition.fetch.bytes",
     "max.poll.interval.ms",
     "message.max.bytes",
     "message.send.max.retries",
@@ -127,28 +153,34 @@ impl Settings {
         None
     }
 
-    /// What every client has; the owned properties come later and so prevail.
+    /// What every client has.
     pub(super) fn client(&self) -> ClientConfig {
+        self.client_with(&[])
+    }
+
+    /// The engine's choices, then the user's, then what is owned: the last prevails.
+    fn client_with(&self, choices: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
+        for (name, value) in CHOICES.iter().chain(choices) {
+            config.set(*name, *value);
+        }
         for (name, value) in &self.properties {
             config.set(name, value);
         }
         config
             .set("bootstrap.servers", &self.brokers)
             .set("allow.auto.create.topics", "false")
-            .set("message.max.bytes", RECORD_BYTES_MAX.to_string())
-            // A broker that shuts down tells of partitions without a leader, and nothing else would ask again for minutes.
-            .set("topic.metadata.refresh.interval.ms", METADATA_INTERVAL_MS)
-            .set("retry.backoff.ms", "10")
-            .set("reconnect.backoff.ms", "20")
-            .set("reconnect.backoff.max.ms", "500")
-            .set("socket.nagle.disable", "true");
+            .set("message.max.bytes", RECORD_BYTES_MAX.to_string());
         config
     }
 
     /// A consumer of committed records whose offsets are nobody else's business: lost offsets stop it.
     fn consumer(&self) -> ClientConfig {
-        let mut config = self.client();
+        self.consumer_with(&[])
+    }
+
+    fn consumer_with(&self, choices: &[(&str, &str)]) -> ClientConfig {
+        let mut config = self.client_with(&[READING, choices].concat());
         config
             .set("group.id", &self.prefix)
             .set("enable.auto.commit", "false")
@@ -166,16 +198,19 @@ impl Settings {
         config
     }
 
-    /// Reads partitions that it assigns itself.
+    /// Reads partitions that it assigns itself, as fast as it can.
     pub(super) fn reader(&self, wait: Duration) -> ClientConfig {
-        let mut config = self.consumer();
-        config
-            .set("queued.min.messages", "20000")
-            .set("queued.max.messages.kbytes", READ_AHEAD_KBYTES)
-            .set("fetch.queue.backoff.ms", "10")
-            .set("fetch.wait.max.ms", ms(wait))
-            .set("fetch.error.backoff.ms", "50")
-            .set("fetch.message.max.bytes", RECORD_BYTES_MAX.to_string());
+        self.reader_with(wait, &[])
+    }
+
+    /// The same for a lane, that reads what comes when it comes.
+    pub(super) fn follower(&self, wait: Duration) -> ClientConfig {
+        self.reader_with(wait, FOLLOWING)
+    }
+
+    fn reader_with(&self, wait: Duration, choices: &[(&str, &str)]) -> ClientConfig {
+        let mut config = self.consumer_with(choices);
+        config.set("fetch.wait.max.ms", ms(wait)).set("fetch.message.max.bytes", RECORD_BYTES_MAX.to_string());
         config
     }
 
@@ -200,15 +235,8 @@ impl Settings {
     }
 
     fn producer(&self) -> ClientConfig {
-        let mut config = self.client();
-        config
-            .set("enable.idempotence", "true")
-            .set("acks", "all")
-            .set("linger.ms", "1")
-            .set("batch.size", "1000000")
-            .set("batch.num.messages", "10000")
-            .set("compression.codec", "lz4")
-            .set("queue.buffering.max.messages", "1000000");
+        let mut config = self.client_with(WRITING);
+        config.set("enable.idempotence", "true").set("acks", "all");
         config
     }
 
@@ -258,10 +286,35 @@ mod tests {
             ("sasl.password", false),
             ("ssl.ca.location", false),
             ("enable.ssl.certificate.verification", false),
+            ("fetch.wait.max.ms", true),
             ("linger.ms", false),
         ];
         for (name, is_refused) in rows {
             assert_eq!(refused([name]), if is_refused { vec![name] } else { vec![] }, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_the_users_to_choose_is_taken_and_nothing_else() {
+        let chosen = [("linger.ms", "7"), ("queued.min.messages", "9"), ("retry.backoff.ms", "11"), ("acks", "0")];
+        let properties = chosen.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let settings = Settings { properties, ..Settings::new("b", "p") };
+        let (reader, writer) = (settings.reader(Duration::ZERO), settings.transactor("lane"));
+        let follower = Settings::new("b", "p").follower(Duration::ZERO);
+        let rows = [
+            (&writer, "linger.ms", "7"),
+            (&writer, "batch.num.messages", "10000"),
+            (&writer, "acks", "all"),
+            (&reader, "queued.min.messages", "9"),
+            (&reader, "queued.max.messages.kbytes", "4096"),
+            (&reader, "retry.backoff.ms", "11"),
+            (&reader, "fetch.queue.backoff.ms", "10"),
+            (&reader, "fetch.wait.max.ms", "0"),
+            (&follower, "queued.min.messages", "1"),
+            (&follower, "fetch.error.backoff.ms", "50"),
+        ];
+        for (config, name, expected) in rows {
+            assert_eq!(config.get(name), Some(expected), "{name}");
         }
     }
 }

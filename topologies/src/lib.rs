@@ -21,4 +21,5 @@ pub mod restore;
 pub mod simulation;
 pub mod sizes;
 pub mod topics;
+pub mod trim;
 pub mod wire;

@@ -12,6 +12,8 @@ use crate::topics::Topic;
 
 /// Journal bytes fetched at a time.
 const FETCH_BYTES: usize = 4 * 1024 * 1024;
+/// How often a journal is looked at whose beginning is trimmed away while that is done.
+const LOOKS_MAX: u32 = 3;
 
 /// Why a partition cannot be restored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -72,25 +74,36 @@ impl From<Error> for Halt {
 
 /// Writes block 0 into the journal of every partition that has none. The generation is that of the first one found, else `fresh`.
 ///
+/// A journal that is trimmed begins with a later block, which has the generation and no partition count. Whatever was trimmed has run,
+/// and nothing runs before all partitions have begun: one that has no journal then was added since.
+///
 /// # Errors
 /// The application was begun with another number of partitions: its wallets would be looked for where they are not.
 pub fn create(log: &dyn Log, fresh: Generation, now_ms: i64) -> Result<Generation, log::Error> {
     let mut generation = None;
     let mut missing = Vec::new();
+    let mut is_trimmed = false;
     for partition in 0..log.partitions() {
-        let fetched = log.fetch(Topic::Journal, partition, log.range(Topic::Journal, partition)?.start, 1)?;
-        match fetched.records.first() {
-            None => missing.push(partition),
-            Some(record) => {
-                let found = block(record).map_err(log::Error::Corrupt)?;
-                let (begun, configured) = (found.partition_count(), log.partitions());
-                if let Some(begun) = begun.filter(|begun| *begun != configured) {
-                    let cause = format!("the application was begun with {begun} partitions, {configured} are configured");
-                    return Err(log::Error::Corrupt(format!("{cause}; `finflow rescale` changes their number")));
+        let first = first_block(log, partition).map_err(|error| match error {
+            Error::Log(error) => error,
+            other => log::Error::Corrupt(other.to_string()),
+        })?;
+        match first {
+            // What an import has begun and aborted is no journal; what was trimmed to its end was one.
+            None if log.range(Topic::Journal, partition)?.start == 0 => missing.push(partition),
+            None => is_trimmed = true,
+            Some((_, found)) => {
+                if let Some(begun) = found.partition_count() {
+                    begun_with(begun, log)?;
                 }
+                is_trimmed |= 0 < found.header().number;
                 generation = Some(found.header().generation);
             }
         }
+    }
+    if is_trimmed {
+        begun_with(log.partitions().saturating_sub(missing.len() as u32), log)?;
+        generation = Some(generation.ok_or_else(|| log::Error::Corrupt("no journal has a block: all were trimmed".to_owned()))?);
     }
     let generation = generation.unwrap_or(fresh);
     for partition in missing {
@@ -99,6 +112,15 @@ pub fn create(log: &dyn Log, fresh: Generation, now_ms: i64) -> Result<Generatio
         log.append(Topic::Journal, partition, vec![record])?;
     }
     Ok(generation)
+}
+
+fn begun_with(begun: u32, log: &dyn Log) -> Result<(), log::Error> {
+    let configured = log.partitions();
+    if begun == configured {
+        return Ok(());
+    }
+    let cause = format!("the application was begun with {begun} partitions, {configured} are configured");
+    Err(log::Error::Corrupt(format!("{cause}; `finflow rescale` changes their number")))
 }
 
 /// Brings `store` to the block that `position` names (block 0 without one) and gives the head there, which ends the journal.
@@ -119,8 +141,7 @@ pub fn restore_observed(
     position: Option<&Position>,
     progress: Progress<'_>,
 ) -> Result<Head, Error> {
-    let start = log.range(Topic::Journal, partition)?.start;
-    match block_from(log, partition, start)? {
+    match first_block(log, partition)? {
         Some((_, first)) if is_unfinished(&first, position) => Err(Error::Unfinished),
         _ => replay(log, store, partition, position, progress),
     }
@@ -136,7 +157,7 @@ pub fn replay(
 ) -> Result<Head, Error> {
     let target = position.map_or(0, |position| position.block);
     let range = log.range(Topic::Journal, partition)?;
-    let first = block_from(log, partition, range.start)?.map(|(_, block)| block.header().clone());
+    let first = first_block(log, partition)?.map(|(_, block)| block.header().clone());
     let held = store.head();
     if let Some(held) = &held {
         belongs(held, first.as_ref(), partition, target)?;
@@ -188,13 +209,14 @@ pub fn follow(log: &dyn Log, store: &dyn Store, partition: u32, from: u64) -> Re
 /// Whether the state of a whole application is still being brought here, as its first partition tells; the position is asked for
 /// where it matters.
 pub fn is_being_brought(log: &dyn Log, position: impl FnOnce() -> Result<Option<Position>, log::Error>) -> Result<bool, Error> {
-    match block_from(log, 0, log.range(Topic::Journal, 0)?.start)? {
+    match first_block(log, 0)? {
         Some((_, first)) if first.dump().is_some() => Ok(is_unfinished(&first, position()?.as_ref())),
         _ => Ok(false),
     }
 }
 
-/// Whether a partition whose journal begins so is still being brought here: all of them end that in one transaction.
+/// Whether a partition whose journal begins so is still being brought here: all of them end that in one transaction. One that is trimmed
+/// has run, and so was brought.
 fn is_unfinished(first: &EncodedBlock, position: Option<&Position>) -> bool {
     match position {
         Some(position) if 0 < position.block => &*position.stamp.lane == IMPORT,
@@ -233,6 +255,31 @@ pub fn offset_of(log: &dyn Log, partition: u32, number: u64) -> Result<u64, Erro
         }
     }
     Ok(low)
+}
+
+/// The offset and the header of block `number` of a partition's journal, or of the first one behind it.
+pub fn block_at(log: &dyn Log, partition: u32, number: u64) -> Result<Option<(u64, Header)>, Error> {
+    let found = block_from(log, partition, offset_of(log, partition, number)?)?;
+    Ok(found.map(|(offset, block)| (offset, block.header().clone())))
+}
+
+/// The number of the block with which a partition's journal begins: 0 until it is trimmed.
+pub fn begins_at(log: &dyn Log, partition: u32) -> Result<u64, Error> {
+    match log.range(Topic::Journal, partition)?.start {
+        0 => Ok(0),
+        _ => Ok(first_block(log, partition)?.map_or(0, |(_, block)| block.header().number)),
+    }
+}
+
+/// The offset and the block with which a partition's journal begins; it is looked for again where it is trimmed away meanwhile.
+fn first_block(log: &dyn Log, partition: u32) -> Result<Option<(u64, EncodedBlock)>, Error> {
+    let mut looks = 1;
+    loop {
+        match block_from(log, partition, log.range(Topic::Journal, partition)?.start) {
+            Err(Error::Log(log::Error::OutOfRange { .. })) if looks < LOOKS_MAX => looks += 1,
+            other => return other,
+        }
+    }
 }
 
 /// The offset and the first block at or behind `from`.

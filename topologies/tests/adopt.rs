@@ -232,25 +232,30 @@ fn standing(partition: u32, sent: &[(u32, u64)], received: &[(u32, u64)]) -> Mem
 
 #[test]
 fn pairs_fit_or_are_named() {
-    // What partition 0 has sent, what partition 1 has received, the sequences that wait for partition 1, and what is wrong.
-    let rows: [(u64, u64, &[u64], &str); 9] = [
-        (0, 0, &[], ""),
-        (4, 4, &[], ""),
-        (4, 4, &[3, 4], ""),
-        (4, 2, &[3, 4], ""),
-        (4, 2, &[1, 2, 3, 4], ""),
-        (3, 4, &[], "partition 1 has received 4 postings of partition 0, which has sent 3"),
-        (4, 2, &[4], "partition 1 has received 2 of the 4 postings that partition 0 has sent"),
-        (4, 2, &[], "partition 1 has received 2 of the 4 postings that partition 0 has sent"),
-        (4, 4, &[4, 5], "partition 1 has received 4 of the 4 postings that partition 0 has sent"),
+    // What partition 0 has sent, what partition 1 has received, the sequences that wait for partition 1, how many of those are trimmed,
+    // and what is wrong.
+    let rows: [(u64, u64, &[u64], u64, &str); 12] = [
+        (0, 0, &[], 0, ""),
+        (4, 4, &[], 0, ""),
+        (4, 4, &[3, 4], 0, ""),
+        (4, 2, &[3, 4], 0, ""),
+        (4, 2, &[1, 2, 3, 4], 0, ""),
+        (4, 4, &[3, 4], 2, ""),
+        (4, 2, &[1, 2, 3, 4], 2, ""),
+        (4, 2, &[1, 2, 3, 4], 3, "partition 1 has received 2 of the 4 postings that partition 0 has sent"),
+        (3, 4, &[], 0, "partition 1 has received 4 postings of partition 0, which has sent 3"),
+        (4, 2, &[4], 0, "partition 1 has received 2 of the 4 postings that partition 0 has sent"),
+        (4, 2, &[], 0, "partition 1 has received 2 of the 4 postings that partition 0 has sent"),
+        (4, 4, &[4, 5], 0, "partition 1 has received 4 of the 4 postings that partition 0 has sent"),
     ];
-    for (sent, received, waiting, told) in rows {
+    for (sent, received, waiting, trimmed, told) in rows {
         let log = SimulatedLog::new(2);
         for sequence in waiting {
             let body = PostingBody::Acknowledge { payment: PaymentId::from_bytes([1; 16]), outcome: Ok(()) };
             let posting = Posting { source: 0, destination: 1, sequence: *sequence, body };
             log.append(Topic::Postings, 1, vec![posting.encode()]).expect("a log");
         }
+        log.trim(Topic::Postings, 1, trimmed).expect("a log");
         let (source, held) = (standing(0, &[(1, sent)], &[]), standing(1, &[], &[]));
         let wanted = standing(1, &[], &[(0, received)]);
         let heads: BTreeMap<u32, Head> =
@@ -260,8 +265,10 @@ fn pairs_fit_or_are_named() {
         let adoption =
             Adoption { log: &log, lane: "l", incarnation: 1, heads: &heads, replaced: &replaced, sizes: SMALL, done: &done };
         match adoption.plan() {
-            Ok(_) => assert_eq!(told, "", "{sent} {received} {waiting:?}"),
-            Err(cause) => assert!(!told.is_empty() && cause.to_string().contains(told), "{sent} {received} {waiting:?}: {cause}"),
+            Ok(_) => assert_eq!(told, "", "{sent} {received} {waiting:?} {trimmed}"),
+            Err(cause) => {
+                assert!(!told.is_empty() && cause.to_string().contains(told), "{sent} {received} {waiting:?} {trimmed}: {cause}")
+            }
         }
     }
 }

@@ -202,6 +202,66 @@ fn blocks_are_found_by_number_whatever_the_gaps() {
     }
 }
 
+/// What a journal that is trimmed does not say any more is known all the same, or asked for in vain.
+#[test]
+fn an_application_is_recognised_without_block_0() {
+    const GENERATION: Generation = Generation([1; 16]);
+    let append = |log: &SimulatedLog, partition, block: EncodedBlock| {
+        let record = Outgoing { value: Some(block.bytes().clone()), ..Outgoing::default() };
+        log.append(Topic::Journal, partition, vec![record]).expect("a log");
+    };
+    // Begun with three partitions, whatever there are now.
+    let begun = |partitions: u32, trimmed: &[u32]| {
+        let log = SimulatedLog::new(partitions);
+        for partition in 0..3 {
+            append(&log, partition, EncodedBlock::genesis(GENERATION, partition, 3, 0));
+            (1..4).for_each(|number| append(&log, partition, block(1, partition, 1, number)));
+        }
+        trimmed.iter().for_each(|partition| log.trim(Topic::Journal, *partition, 2).expect("a log"));
+        log
+    };
+    // Which partitions are trimmed, how many were added since, and what comes of a start.
+    let rows: [(&[u32], u32, Result<(), &str>); 5] = [
+        (&[], 0, Ok(())),
+        (&[1], 0, Ok(())),
+        (&[0, 1, 2], 0, Ok(())),
+        (&[1], 1, Err("begun with 3 partitions, 4 are configured")),
+        (&[0, 1, 2], 2, Err("begun with 3 partitions, 5 are configured")),
+    ];
+    for (trimmed, added, expected) in rows {
+        let log = begun(3 + added, trimmed);
+        for partition in 0..3 {
+            let begins = if trimmed.contains(&partition) { 2 } else { 0 };
+            assert_eq!(restore::begins_at(&log, partition), Ok(begins), "{trimmed:?}");
+        }
+        match (restore::create(&log, Generation([9; 16]), 6), expected) {
+            (Ok(found), Ok(())) => assert_eq!(found, GENERATION, "{trimmed:?}"),
+            (Err(Error::Corrupt(cause)), Err(expected)) => assert!(cause.contains(expected), "{trimmed:?}: {cause}"),
+            (found, _) => panic!("{trimmed:?} {added}: {found:?}"),
+        }
+        let added = (3..3 + added).map(|partition| log.range(Topic::Journal, partition).expect("a log").end);
+        assert!(added.into_iter().all(|end| end == 0), "nothing is written where it is refused");
+        assert_eq!(restore::is_being_brought(&log, || Ok(None)), Ok(false), "{trimmed:?}");
+    }
+    // Somebody has trimmed to the end: nothing is begun anew there.
+    for (emptied, expected) in [(vec![1], Ok(GENERATION)), (vec![0, 1, 2], Err("no journal has a block"))] {
+        let log = begun(3, &[]);
+        emptied.iter().for_each(|partition| log.trim(Topic::Journal, *partition, u64::MAX).expect("a log"));
+        match (restore::create(&log, Generation([9; 16]), 6), expected) {
+            (Ok(found), Ok(expected)) => assert_eq!(found, expected),
+            (Err(Error::Corrupt(cause)), Err(expected)) => assert!(cause.contains(expected), "{cause}"),
+            (found, _) => panic!("{emptied:?}: {found:?}"),
+        }
+        assert!(emptied.iter().all(|partition| log.range(Topic::Journal, *partition) == Ok(4..4)), "{emptied:?}");
+    }
+    let log = log(Journal { start: 5, ..Journal::default() });
+    let at = |number| restore::block_at(&log, PARTITION, number).map(|found| found.map(|(at, header)| (at, header.number)));
+    for (number, expected) in [(0, Some((5, 5))), (5, Some((5, 5))), (6, Some((6, 6))), (BLOCKS, Some((BLOCKS, BLOCKS)))] {
+        assert_eq!(at(number), Ok(expected), "block {number}");
+    }
+    assert_eq!(at(BLOCKS + 1), Ok(None));
+}
+
 #[test]
 fn a_store_follows_its_journal_to_where_that_ends_and_nowhere_else() {
     let whole = Journal::default();

@@ -142,6 +142,8 @@ struct Waiting {
 }
 
 fn waiting(log: &dyn Log, partition: u32, from: u64) -> Result<Waiting, Error> {
+    // What is trimmed was received, or it is missed by its sequence.
+    let from = from.max(log.range(Topic::Postings, partition)?.start);
     let mut waiting = Waiting { postings: Vec::new(), end: from };
     loop {
         let fetched = log.fetch(Topic::Postings, partition, waiting.end, FETCH_BYTES)?;

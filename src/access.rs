@@ -62,6 +62,16 @@ pub(crate) fn configuration(common: &Common) -> Result<Config, Failure> {
     config.ok().filter(|_| problems.is_empty()).ok_or_else(|| Failure::Configuration(problems.join("\n")))
 }
 
+/// Whether a path leads into a directory, whatever of either is there so far.
+fn is_below(path: &Path, dir: &Path) -> bool {
+    let resolved = |path: &Path| {
+        let path = std::path::absolute(path).ok()?;
+        let found = |there: &Path| Some(std::fs::canonicalize(there).ok()?.join(path.strip_prefix(there).ok()?));
+        path.ancestors().find_map(found)
+    };
+    resolved(path).zip(resolved(dir)).is_some_and(|(path, dir)| path.starts_with(dir))
+}
+
 /// Whether any user of the machine may read a file.
 fn is_for_all(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o004 != 0)
@@ -79,6 +89,7 @@ pub(crate) fn cluster(common: &Common, config: &Config) -> Result<kafka::Setting
     settings.secret.clone_from(&config.internal.secret);
     settings.properties = properties(config.kafka.properties.iter().chain(&common.properties));
     settings.trim_properties = properties(config.kafka.trim_properties.iter());
+    settings.dlq_retention = config.topics.dlq_retention;
     let places = [
         ("-X", properties(common.properties.iter())),
         ("kafka.properties", properties(config.kafka.properties.iter())),
@@ -109,6 +120,10 @@ pub(crate) fn settings(common: &Common) -> Result<Settings, Failure> {
         finflow_config::LogKind::Kafka => Some(cluster(common, &config)?),
         finflow_config::LogKind::Embedded => None,
     };
+    if config.snapshots.shared && is_below(Path::new(&config.snapshots.dir), &common.data_dir) {
+        let cause = "snapshots.shared: snapshots.dir lies in the data directory, and would be lost with it";
+        return Err(Failure::Configuration(cause.to_owned()));
+    }
     Ok(Settings {
         kafka,
         data_dir: common.data_dir.clone(),
@@ -126,9 +141,12 @@ pub(crate) fn settings(common: &Common) -> Result<Settings, Failure> {
         hot_wallets: config.store.hot_wallets as usize,
         housekeeping: Housekeeping {
             snapshots_dir: Some(config.snapshots.dir).filter(|dir| !dir.is_empty()).map(PathBuf::from),
+            snapshots_shared: config.snapshots.shared,
+            trim_interval: config.snapshots.trim_interval,
             snapshot_interval: config.snapshots.interval,
             sweep_interval: config.dedup.sweep_interval,
             retention: config.topics.retention,
+            dlq_retention: config.topics.dlq_retention,
         },
         clock: Clock::system().behind(config.clock.behind_max),
     })

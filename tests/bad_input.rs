@@ -230,6 +230,14 @@ fn every_problem_of_a_configuration_is_told_with_its_place() {
         assert_eq!((output.status.code(), errors.lines().count()), (Some(78), 1), "{errors}");
         assert!(errors.contains(told) && !base.join("data").exists(), "{errors}");
     }
+    // What is to outlive the data cannot lie in it.
+    let inside = ["run", "--admin", "127.0.0.1:0", "--set", "snapshots.shared=true", "--set", "snapshots.dir=data/shared"];
+    for inside in [&inside[..], &[&inside[..6], &["snapshots.dir=data"]].concat()] {
+        let output = finflow(dir.path(), inside);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(78), "{errors}");
+        assert!(errors.contains("snapshots.dir lies in the data directory") && !dir.path().join("data").exists(), "{errors}");
+    }
     assert!(finflow(dir.path(), &["publish", "empty.toml"]).status.success());
     let _service = Service::start(dir.path());
     let second = finflow(dir.path(), &["run", "--admin", "127.0.0.1:0"]);

@@ -202,6 +202,7 @@ impl Committed {
             Ok(restored) => restored.store,
             // The owner has gone on meanwhile.
             Err(restore::Error::Outrun { .. }) => self.restorer.open(self.id)?,
+            Err(restore::Error::Contradiction(cause)) => return Err(self.outrun(log, position, cause)?),
             Err(cause) => return Err(cause),
         };
         let due = store.head().map_or(0, |head| head.number.saturating_add(1));
@@ -210,6 +211,17 @@ impl Committed {
         let held = Held { last: store.presence(), store: Some(Arc::new(store)), origin, is_broken: false };
         *self.held.write().unwrap_or_else(PoisonError::into_inner) = held;
         Ok(Some(next))
+    }
+
+    /// What a contradiction to a position comes to that nobody has claimed: the owner may have gone on since it was read, and its newest
+    /// snapshot with it.
+    fn outrun(&self, log: &NodeLog, position: Option<Position>, cause: String) -> Result<restore::Error, restore::Error> {
+        let block = |position: &Option<Position>| position.as_ref().map_or(0, |position| position.block);
+        let now = log.position(self.id)?;
+        if now == position {
+            return Ok(restore::Error::Contradiction(cause));
+        }
+        Ok(restore::Error::Outrun { committed: block(&position), found: block(&now) })
     }
 
     /// Closes what [`Committed::stand_by`] has opened, unless a lane has it by now.

@@ -28,4 +28,5 @@ mod standby;
 mod stepper;
 mod supervisor;
 mod timers;
+mod trimmer;
 mod waiters;

@@ -61,6 +61,13 @@ pub const STABLE_OFFSET_LAG: &str = "finflow_last_stable_offset_lag";
 /// For how many seconds what can be read has stood still before more that is there, by topic and partition.
 pub const TRANSACTION_OLDEST_SECONDS: &str = "finflow_open_transaction_seconds";
 
+/// When the log of a partition was trimmed last, or was found to have nothing to trim, in seconds since 1970-01-01 UTC, by partition.
+pub const TRIM_TIMESTAMP: &str = "finflow_trim_timestamp_seconds";
+/// Attempts to trim a partition's log that something hindered.
+pub const TRIM_FAILURES: &str = "finflow_trim_failures_total";
+/// The first offset that is left of what is trimmed below snapshots, by topic and partition.
+pub const LOG_START: &str = "finflow_log_start_offset";
+
 /// Records that have come to a topic after the application left it for another number of partitions, by topic.
 pub const FORMER_RECORDS: &str = "finflow_former_generation_records";
 
@@ -68,7 +75,7 @@ pub const FORMER_RECORDS: &str = "finflow_former_generation_records";
 pub const STANDBY_PARTITIONS: &str = "finflow_standby_partitions";
 
 /// Every metric: name, labels in their order, help.
-pub const CATALOGUE: [(&str, &[&str], &str); 30] = [
+pub const CATALOGUE: [(&str, &[&str], &str); 33] = [
     (INPUTS, &[], "Inputs consumed by committed epochs"),
     (SETTLED, &[], "Payments that settled"),
     (ESCALATED, &[], "Payments that have waited for too long and were left to a human"),
@@ -92,6 +99,9 @@ pub const CATALOGUE: [(&str, &[&str], &str); 30] = [
     (KAFKA_RECORDS, &[], "Records that the lanes' producers have sent to Kafka"),
     (KAFKA_BYTES, &[], "Bytes of requests that the lanes' producers have sent to Kafka"),
     (STANDBY_PARTITIONS, &[], "Partitions that other processes run and this one follows"),
+    (TRIM_TIMESTAMP, &["partition"], "When a log was trimmed last, or had nothing to trim, in seconds since 1970-01-01 UTC"),
+    (TRIM_FAILURES, &[], "Attempts to trim a log that something hindered"),
+    (LOG_START, &["partition", "topic"], "The first offset that is left of what is trimmed below snapshots"),
     (FORMER_RECORDS, &["topic"], "Records that have come to a topic after the application left it"),
     (PARTITION_HALTED, &["partition"], "Whether a partition of this process is halted"),
     (LEG_OLDEST_SECONDS, &["partition"], "For how long the oldest leg to another partition has waited for its answer"),
@@ -111,5 +121,5 @@ pub(crate) fn begin(partitions: u32) {
     (0..partitions).for_each(|partition| drop(halts(partition)));
     Kind::ALL.iter().for_each(|kind| drop(::metrics::counter!(RESTARTS, "kind" => kind.as_str())));
     ["directory", "snapshot", "journal"].iter().for_each(|source| drop(::metrics::counter!(RESTORED, "source" => *source)));
-    drop((::metrics::counter!(REPLAYED), ::metrics::counter!(SNAPSHOT_FAILURES)));
+    drop((::metrics::counter!(REPLAYED), ::metrics::counter!(SNAPSHOT_FAILURES), ::metrics::counter!(TRIM_FAILURES)));
 }

@@ -34,6 +34,9 @@ pub(crate) struct Restorer {
     pub(crate) generation: Generation,
     pub(crate) shared: Shared,
     pub(crate) clock: Clock,
+    /// Whether the state is asked for as the log has it, whatever else there is: a snapshot that contradicts it is passed over then, and
+    /// halts nothing.
+    pub(crate) is_of_log: bool,
     /// How a store is brought to a position: `restore`, or for what is not served `replay`.
     pub(crate) replay: Replay,
 }
@@ -154,9 +157,14 @@ impl Restorer {
                     continue;
                 }
             };
+            let is_passed_over = match &restored {
+                Err(Error::Behind { .. } | Error::Store(store::Error::Corrupt(_))) => true,
+                Err(Error::Contradiction(_)) => self.is_of_log,
+                _ => false,
+            };
             match restored {
-                Err(Error::Behind { .. } | Error::Store(store::Error::Corrupt(_))) => {
-                    warn!(partition = id, snapshot = %name, "the snapshot cannot be continued and is passed over");
+                Err(cause) if is_passed_over => {
+                    warn!(partition = id, snapshot = %name, %cause, "the snapshot cannot be continued and is passed over");
                     std::fs::remove_dir_all(self.dir(id)).map_err(io_error)?;
                 }
                 other => return other.map(Some),
@@ -171,7 +179,7 @@ impl Restorer {
     fn unpacked(&self, name: &Name, id: u32) -> Result<RocksStore, String> {
         let scratch = self.scratch.join(format!("restore-{id}"));
         clear(&scratch).map_err(|error| error.to_string())?;
-        let manifest = self.snapshots.copy_out(name, &scratch).map_err(|error: snapshot::Error| error.to_string())?;
+        let manifest = self.snapshots.copy_out(name, &scratch, &|| true).map_err(|error: snapshot::Error| error.to_string())?;
         let checked = RocksStore::open_copy(&scratch).map_err(|error| error.to_string())?;
         if checked.head().as_ref() != Some(&manifest.head) {
             return Err("its rows do not stand at the block that its manifest names".to_owned());

@@ -66,21 +66,31 @@ impl Settings {
 pub struct Housekeeping {
     /// Where snapshots rest; `None` = `snapshots` in the data directory.
     pub snapshots_dir: Option<PathBuf>,
+    /// Whether they outlive this machine: only then is the journal trimmed below them. An operator says so of a directory; nothing
+    /// else can know.
+    pub snapshots_shared: bool,
+    /// How often a partition's snapshots are read back, and its journal trimmed below them.
+    pub trim_interval: Duration,
     /// How old the newest snapshot of a partition may become while the partition moves.
     pub snapshot_interval: Duration,
     /// How often all records are read for those that may be forgotten.
     pub sweep_interval: Duration,
-    /// How long the log keeps commands, events and dead letters; `None` = for ever.
+    /// How long the log keeps commands and events; `None` = for ever. On a cluster the topics have their own.
     pub retention: Option<Duration>,
+    /// The same of dead letters.
+    pub dlq_retention: Option<Duration>,
 }
 
 impl Default for Housekeeping {
     fn default() -> Housekeeping {
         Housekeeping {
             snapshots_dir: None,
+            snapshots_shared: false,
+            trim_interval: Duration::from_secs(3_600),
             snapshot_interval: Duration::from_secs(600),
             sweep_interval: Duration::from_secs(86_400),
             retention: Some(Duration::from_secs(7 * 86_400)),
+            dlq_retention: Some(Duration::from_secs(30 * 86_400)),
         }
     }
 }

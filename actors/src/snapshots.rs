@@ -10,12 +10,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use finflow_state::snapshot::{self, Hashed, Name};
-use finflow_state::{Generation, RocksStore, Snapshots, Store, store};
+use finflow_state::{Generation, Head, RocksStore, Snapshots, Store, store};
 use finflow_topologies::log::Log;
 use finflow_topologies::restore;
 use tracing::{info, warn};
 
-use crate::checking::{Checked, check_copy, check_store, memory};
+use crate::checking::{Checked, check_copy, check_store};
 use crate::clock::Clock;
 use crate::metrics;
 use crate::restoring::clear;
@@ -96,6 +96,12 @@ impl Carrier {
         ::metrics::gauge!(metrics::SNAPSHOT_TIMESTAMP, "partition" => label).set(taken_ms as f64 / 1_000.0);
     }
 
+    /// Does something while no snapshot is taken, and none is removed, by this process.
+    pub(crate) fn undisturbed<T>(&self, act: impl FnOnce() -> T) -> T {
+        let _taking = self.hashed.lock().unwrap_or_else(PoisonError::into_inner);
+        act()
+    }
+
     /// Takes a snapshot and removes older ones; `None` where the newest one has the store's block already.
     pub(crate) fn take(&self, partition: u32, store: &RocksStore, log: &dyn Log) -> Result<Option<Name>, SnapshotError> {
         let mut hashed = self.hashed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -111,7 +117,7 @@ impl Carrier {
         let taken = self.keep(partition, store, log, &checkpoint, hashed.entry(partition).or_default());
         cleared()?;
         let name = taken?;
-        self.snapshots.prune(self.generation, partition)?;
+        self.snapshots.prune(self.generation, partition, restore::begins_at(log, partition)?)?;
         self.sweep();
         let seconds = begun.elapsed();
         ::metrics::histogram!(metrics::SNAPSHOT_SECONDS).record(seconds);
@@ -163,23 +169,27 @@ impl Carrier {
         check_copy(partition, store, &self.scratch.join(format!("check-{partition}")))
     }
 
-    /// Restores a snapshot into a scratch directory and reads its rows; gives what is wrong with them.
-    pub(crate) fn read_back(&self, name: &Name) -> Result<Vec<String>, SnapshotError> {
+    /// Restores a snapshot into a scratch directory and reads it whole, the files against their names and the rows against their
+    /// checksums; gives where it stands and what is wrong with its rows. It is given up where `goes_on` says no.
+    pub(crate) fn read_back(&self, name: &Name, goes_on: &dyn Fn() -> bool) -> Result<(Head, Vec<String>), SnapshotError> {
         let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         let copy = self.scratch.join(format!("verify-{}", name.partition));
         let cleared = || clear(&copy).map_err(|error| SnapshotError::Directory(copy.clone(), error));
         cleared()?;
-        let found = self.read_copy(name, &copy);
+        let found = self.read_copy(name, &copy, goes_on);
         cleared()?;
         found
     }
 
-    fn read_copy(&self, name: &Name, copy: &Path) -> Result<Vec<String>, SnapshotError> {
-        let manifest = self.snapshots.copy_out(name, copy)?;
-        let store = RocksStore::open(copy, &memory())?;
+    fn read_copy(&self, name: &Name, copy: &Path, goes_on: &dyn Fn() -> bool) -> Result<(Head, Vec<String>), SnapshotError> {
+        let manifest = self.snapshots.copy_out(name, copy, goes_on)?;
+        let store = RocksStore::open_copy(copy)?;
         if store.head().as_ref() != Some(&manifest.head) {
             return Err(SnapshotError::Head(*name));
         }
-        Ok(check_store(name.partition, &store)?.differences)
+        if !store.read_whole(goes_on)? {
+            return Err(snapshot::Error::GivenUp.into());
+        }
+        Ok((manifest.head, check_store(name.partition, &store)?.differences))
     }
 }

@@ -18,11 +18,14 @@ pub(crate) enum Kind {
     Timers,
     /// Follows the journals of what other processes run; restarted with a look at where its stores are.
     Standby,
+    /// Trims the log below snapshots; restarted with its intervals begun anew.
+    Trimmer,
 }
 
 impl Kind {
     /// All of them.
-    pub(crate) const ALL: [Kind; 6] = [Kind::Lane, Kind::Partition, Kind::Hung, Kind::Housekeeper, Kind::Timers, Kind::Standby];
+    pub(crate) const ALL: [Kind; 7] =
+        [Kind::Lane, Kind::Partition, Kind::Hung, Kind::Housekeeper, Kind::Timers, Kind::Standby, Kind::Trimmer];
 
     /// What it is called in metrics.
     pub(crate) fn as_str(self) -> &'static str {
@@ -33,6 +36,7 @@ impl Kind {
             Kind::Housekeeper => "housekeeper",
             Kind::Timers => "timers",
             Kind::Standby => "standby",
+            Kind::Trimmer => "trimmer",
         }
     }
 }
@@ -43,7 +47,7 @@ pub(crate) fn policy(kind: Kind) -> (usize, Duration) {
         Kind::Lane => (5, Duration::from_secs(60)),
         Kind::Partition => (30, Duration::from_secs(60)),
         Kind::Hung => (1, Duration::from_secs(600)),
-        Kind::Housekeeper | Kind::Timers | Kind::Standby => (5, Duration::from_secs(600)),
+        Kind::Housekeeper | Kind::Timers | Kind::Standby | Kind::Trimmer => (5, Duration::from_secs(600)),
     }
 }
 

@@ -39,6 +39,8 @@ fn settings(dir: &Path, time: &Time) -> Settings {
             snapshot_interval: Duration::from_millis(INTERVAL_MS as u64),
             sweep_interval: Duration::from_millis(DAY_MS as u64),
             retention: Some(Duration::from_millis(7 * DAY_MS as u64)),
+            dlq_retention: Some(Duration::from_millis(7 * DAY_MS as u64)),
+            ..Housekeeping::default()
         },
         clock: time.clock(),
         ..engine::settings(dir)

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use finflow_actors::log::embedded::EmbeddedLog;
-use finflow_actors::{Node, PartitionStatus, Publish, Settings};
+use finflow_actors::{Node, PartitionStatus, Publish, Settings, adopt};
 use finflow_topologies::Topic;
 use finflow_topologies::log::Log;
 use sha2::{Digest, Sha256};
@@ -325,6 +325,34 @@ async fn a_trimmed_journal_needs_a_snapshot_and_what_contradicts_the_log_halts()
     let node = Node::open(settings(dir.path())).expect("a node");
     let cause = status(&node).cause.expect("it is halted");
     assert!(cause.starts_with("the store holds block"), "a snapshot that is ahead of the log: {cause}");
+}
+
+/// A copy of the data whose directories are those of an earlier day.
+fn dir_with_early_state(base: &Base, data: &Path) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a directory");
+    copy(data, dir.path());
+    remove(&dir.path().join("state"));
+    copy(&base.dir.path().join("early/state"), &dir.path().join("state"));
+    dir
+}
+
+/// The snapshots are ahead of a log that has lost its end, as the directories are: they do not say what the log says.
+#[tokio::test(flavor = "multi_thread")]
+async fn directories_are_adopted_whatever_the_snapshots_say() {
+    let base = Base::new().await;
+    let data = base.dir.path().join("data");
+    remove(&data.join("log"));
+    copy(&base.dir.path().join("early/log"), &data.join("log"));
+    let early = dir_with_early_state(&base, &data);
+    let refused = adopt(&settings(early.path()), &[0, 1, 2], true).expect_err("snapshots hold more").to_string();
+    assert!(refused.contains("is ahead of the log and of the directory"), "{refused}");
+    assert_eq!(manifests(early.path()).len(), 2, "they stay");
+    let adopted = adopt(&settings(&data), &[0, 1, 2], true).expect("they fit each other");
+    assert!(adopted.iter().all(|adopted| 0 < adopted.rows && adopted.done.is_some()), "{adopted:?}");
+    let node = Node::open(settings(&data)).expect("a node");
+    assert_eq!((status(&node).restored_from.as_str(), status(&node).cause), ("journal", None));
+    let found: BTreeMap<u32, [u8; 32]> = (0..PARTITIONS).map(|id| (id, node.digest(id).expect("readable"))).collect();
+    assert_eq!(found, base.digests);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -86,9 +86,12 @@ pub struct Topics {
     /// Partitions of every topic, 1 to [`PARTITIONS_MAX`].
     #[serde(deserialize_with = "values::whole::<_, 1, PARTITIONS_MAX>")]
     pub partitions: u32,
-    /// How long the embedded log keeps commands, events and dead letters; `None` = for ever.
+    /// How long the embedded log keeps commands and events; `None` = for ever.
     #[serde(with = "values::duration_or_off")]
     pub retention: Option<Duration>,
+    /// How long dead letters are kept, on either log; `None` = for ever.
+    #[serde(with = "values::duration_or_off")]
+    pub dlq_retention: Option<Duration>,
 }
 
 /// Which log holds the topics.
@@ -220,6 +223,12 @@ pub struct Snapshots {
     /// How old the newest one may become; more than zero.
     #[serde(with = "values::duration")]
     pub interval: Duration,
+    /// Whether they outlive the loss of this machine, so that the journal is trimmed below them.
+    #[serde(deserialize_with = "values::truth")]
+    pub shared: bool,
+    /// How often they are read back and the log is trimmed below them; more than zero.
+    #[serde(with = "values::duration")]
+    pub trim_interval: Duration,
 }
 
 /// `[log]`
@@ -302,6 +311,10 @@ impl Config {
         if advertise.is_empty() && listen.ip().is_unspecified() {
             let rule = "must be set where `internal.listen` is every address";
             found.push(("internal.advertise", "internal.listen", rule.to_owned()));
+        }
+        if self.snapshots.shared && self.snapshots.dir.is_empty() {
+            let rule = "must be set where `snapshots.shared` is true";
+            found.push(("snapshots.dir", "snapshots.shared", rule.to_owned()));
         }
         if self.dedup.retention <= self.dedup.margin {
             found.push(("dedup.retention", "dedup.margin", "must be more than `dedup.margin`".to_owned()));

@@ -73,6 +73,9 @@ fn what_is_shown_is_read_back() {
         "topics.retention=36h",
         "snapshots.dir=/mnt/other disk",
         "snapshots.interval=30s",
+        "snapshots.trim_interval=12h",
+        "topics.dlq_retention=off",
+        "topics.dlq_retention=90d",
         "internal.listen=127.0.0.1:9465",
         "internal.advertise=finflow-1.internal:9465",
         "store.memory=1B",
@@ -257,6 +260,10 @@ fn keys_must_fit_each_other() {
     let listen = "internal.listen = \"0.0.0.0:9465\"\ninternal.secret = \"s\"";
     file_says(listen, &["f.toml:1:19: `internal.advertise` must be set where `internal.listen` is every address"]);
     file_says(&format!("{listen}\ninternal.advertise = \"finflow-1:9465\""), &[]);
+    let shared = "`snapshots.dir` must be set where `snapshots.shared` is true";
+    file_says("snapshots.shared = true", &[&format!("f.toml:1:20: {shared}")]);
+    file_says("snapshots.shared = true\nsnapshots.dir = \"\"", &[&format!("f.toml:1:20: {shared}")]);
+    file_says("snapshots.shared = true\nsnapshots.dir = \"/mnt/snapshots\"", &[]);
     // A refused key is no ground for a second problem.
     file_says("lanes = 9\ntopics.partitions = 0", &[&format!("f.toml:2:21: {PARTITIONS}")]);
     let loaded = load("lanes = 4", &[], &["topics.partitions=2"]);

@@ -131,11 +131,15 @@ impl Snapshots {
         Ok(manifest)
     }
 
-    /// Copies a snapshot into the new directory `into`, hashing every file on the way; durable when it returns.
-    pub fn copy_out(&self, name: &Name, into: &Path) -> Result<Manifest, Error> {
+    /// Copies a snapshot into the new directory `into`, hashing every file on the way; durable when it returns. It is given up, between
+    /// two files, where `goes_on` says no.
+    pub fn copy_out(&self, name: &Name, into: &Path, goes_on: &dyn Fn() -> bool) -> Result<Manifest, Error> {
         let manifest = self.manifest(name)?;
         std::fs::create_dir_all(into).map_err(io_error(into))?;
         for entry in &manifest.files {
+            if !goes_on() {
+                return Err(Error::GivenUp);
+            }
             let path = into.join(&entry.name);
             let mut file = File::create_new(&path).map_err(io_error(&path))?;
             self.copy(entry, &mut file)?;
@@ -161,12 +165,22 @@ impl Snapshots {
         Err(Error::Damaged(format!("{} is not what its manifest says; it lies in {aside} now", entry.name)))
     }
 
-    /// Removes all but the newest [`KEPT`] manifests of a partition.
-    pub fn prune(&self, generation: Generation, partition: u32) -> Result<(), Error> {
-        for old in self.list(generation, partition)?.iter().skip(KEPT) {
+    /// Removes all but the newest [`KEPT`] manifests of a partition, and the newest one that the journal, which begins with block
+    /// `begins`, goes on from: what was trimmed below it can be had from nothing else, and it was read back for that, as the newer ones
+    /// were not yet. Where that one has gone while the journal was trimmed, the oldest one takes its place: it was read with it.
+    pub fn prune(&self, generation: Generation, partition: u32, begins: u64) -> Result<(), Error> {
+        let names = self.list(generation, partition)?;
+        let base = names.iter().find(|name| name.block <= begins).or(names.last().filter(|_| 0 < begins));
+        let base = base.map(|name| name.block);
+        for old in names.iter().skip(KEPT).filter(|name| Some(name.block) != base) {
             self.directory.delete(&old.to_string())?;
         }
         Ok(())
+    }
+
+    /// Removes one manifest: what it names is a snapshot no more.
+    pub fn forget(&self, name: &Name) -> Result<(), Error> {
+        self.directory.delete(&name.to_string())
     }
 
     /// Removes the files that no manifest of any generation names and that are older than [`UNNAMED_AGE_MIN`], and those that were
@@ -180,9 +194,12 @@ impl Snapshots {
         let unnamed = unnamed.iter().filter(|(file, touched)| is_older(*touched, UNNAMED_AGE_MIN) && !named.contains(file));
         let aside = aside.iter().filter(|(_, touched)| is_older(*touched, ASIDE_AGE_MIN));
         let mut removed = 0;
-        for (file, _) in unnamed.chain(aside) {
-            self.directory.delete(file)?;
-            removed += 1;
+        for (file, touched) in unnamed.chain(aside) {
+            // Another process may have put it once more meanwhile, and is about to name it.
+            if self.directory.touched(file)? == Some(*touched) {
+                self.directory.delete(file)?;
+                removed += 1;
+            }
         }
         Ok(removed)
     }

@@ -1,8 +1,10 @@
 //! Retention of the log: what nobody needs any more is trimmed.
 //!
 //! `postings` go once they are applied; `commands`, `events` and `dlq` by age, commands never before they are applied, and dead
-//! letters from when they were written, which may be long after their original. The journal
-//! stays: it is the state of record, and a directory of snapshots beside it may be lost with it.
+//! letters from when they were written, which may be long after their original. The journal is the state of record: it goes only below
+//! snapshots, as the [`trimmer`](crate::trimmer) finds them.
+
+use std::time::Duration;
 
 use finflow_state::{Positions, Store};
 use finflow_topologies::Topic;
@@ -34,25 +36,39 @@ impl Retention {
         self.due_ms = now.monotonic_ms.saturating_add(EVERY_MS);
         // Older than this by the log's own time; a wall clock that has jumped says nothing about age.
         // On a cluster the topics have their own retention, and the engine no right to the records of others.
-        let retention = args.settings.retention.filter(|_| args.clock.strayed().is_none() && !args.log.is_shared());
-        let before_ms =
-            retention.map(|retention| now.wall_ms.saturating_sub(i64::try_from(retention.as_millis()).unwrap_or(i64::MAX)));
+        let is_by_age = args.clock.strayed().is_none() && !args.log.is_shared();
+        let before_ms = |retention: Option<Duration>| {
+            let retention_ms = retention.filter(|_| is_by_age).map(|age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+            retention_ms.map(|retention_ms| now.wall_ms.saturating_sub(retention_ms))
+        };
+        let ages = Ages { before_ms: before_ms(args.settings.retention), dlq_before_ms: before_ms(args.settings.dlq_retention) };
         for (id, committed) in &args.partitions {
             let Some(head) = committed.store().and_then(|store| store.head()) else { continue };
-            if let Err(cause) = trim(&args.log, *id, head.positions, before_ms) {
+            if let Err(cause) = trim(&args.log, *id, head.positions, ages) {
                 warn!(partition = *id, %cause, "the log cannot be trimmed");
             }
         }
     }
 }
 
-/// Trims what is applied, and what is older than `before_ms`, of one partition.
-fn trim(log: &dyn Log, id: u32, applied: Positions, before_ms: Option<i64>) -> Result<(), Error> {
+/// What is older than these times is trimmed; `None` = nothing.
+#[derive(Clone, Copy)]
+struct Ages {
+    before_ms: Option<i64>,
+    dlq_before_ms: Option<i64>,
+}
+
+/// Trims what is applied, and what is too old, of one partition.
+fn trim(log: &dyn Log, id: u32, applied: Positions, ages: Ages) -> Result<(), Error> {
     trim_topic(log, Topic::Postings, id, applied.postings)?;
-    let Some(before_ms) = before_ms else { return Ok(()) };
-    trim_topic(log, Topic::Commands, id, offset_at(log, Topic::Commands, id, before_ms)?.min(applied.commands))?;
-    trim_topic(log, Topic::Events, id, offset_at(log, Topic::Events, id, before_ms)?)?;
-    trim_topic(log, Topic::Dlq, id, offset_at(log, Topic::Dlq, id, before_ms)?)
+    if let Some(before_ms) = ages.before_ms {
+        trim_topic(log, Topic::Commands, id, offset_at(log, Topic::Commands, id, before_ms)?.min(applied.commands))?;
+        trim_topic(log, Topic::Events, id, offset_at(log, Topic::Events, id, before_ms)?)?;
+    }
+    match ages.dlq_before_ms {
+        Some(before_ms) => trim_topic(log, Topic::Dlq, id, offset_at(log, Topic::Dlq, id, before_ms)?),
+        None => Ok(()),
+    }
 }
 
 fn trim_topic(log: &dyn Log, topic: Topic, id: u32, before: u64) -> Result<(), Error> {

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use finflow_state::{Generation, Head, RocksStore, Shared, Snapshots, Store, store};
+use finflow_state::{Generation, Head, RocksStore, Shared, Snapshots, Store, snapshot, store};
 use finflow_topologies::log;
 use finflow_topologies::rescale::{Adoption, Replaced, Sizes};
 use finflow_topologies::restore;
+use tracing::info;
 
 use super::moving::MoveError;
 use super::opening::fresh_id;
@@ -49,6 +50,7 @@ pub fn adopt(settings: &Settings, partitions: &[u32], is_meant: bool) -> Result<
         generation,
         shared,
         clock: settings.clock.clone(),
+        is_of_log: true,
         replay: restore::replay,
     };
     let (mut held, mut heads) = (BTreeMap::new(), BTreeMap::new());
@@ -57,7 +59,7 @@ pub fn adopt(settings: &Settings, partitions: &[u32], is_meant: bool) -> Result<
         heads.insert(partition, restored.head);
         held.insert(partition, restored.store);
     }
-    let adopted = write(settings, &log, (&held, &heads), &wanted, is_meant);
+    let adopted = write(settings, &log, (&held, &heads), &wanted, is_meant.then_some(&restorer));
     drop((held, wanted));
     // The copies are of no more use, whatever came of it.
     clear(&scratch).map_err(|error| MoveError::Directory(scratch.clone(), error))?;
@@ -94,7 +96,7 @@ fn write(
     log: &NodeLog,
     (held, heads): (&BTreeMap<u32, RocksStore>, &BTreeMap<u32, Head>),
     wanted: &BTreeMap<u32, RocksStore>,
-    is_meant: bool,
+    meant: Option<&Restorer>,
 ) -> Result<Vec<Adopted>, MoveError> {
     let of = |(partition, wanted)| {
         let held: &dyn Store = held
@@ -112,10 +114,43 @@ fn write(
     };
     let adoption = Adoption { log, lane: &lane, incarnation, heads, replaced: &replaced, sizes, done: &done };
     let rows = adoption.plan()?;
-    let written = if is_meant { adoption.run()? } else { BTreeMap::new() };
+    let written = match meant {
+        Some(restorer) => {
+            forget(restorer, heads, wanted)?;
+            adoption.run()?
+        }
+        None => BTreeMap::new(),
+    };
     let told = |(partition, rows)| {
         let done = written.get(&partition).map(|head| (head.number, PathBuf::new()));
         Adopted { partition, rows, done }
     };
     Ok(rows.into_iter().map(told).collect())
+}
+
+/// Removes the snapshots of what the log has lost: it goes on with other blocks of the same numbers, and the next start would take them
+/// for a contradiction. Those that hold more than the directory that is adopted are left for somebody to decide about.
+fn forget(restorer: &Restorer, heads: &BTreeMap<u32, Head>, wanted: &BTreeMap<u32, RocksStore>) -> Result<(), MoveError> {
+    let failed = |error: snapshot::Error| MoveError::Obstacles(vec![format!("its snapshots cannot be removed: {error}")]);
+    let (mut lost, mut faults) = (Vec::new(), Vec::new());
+    for (partition, store) in wanted {
+        let Some(head) = heads.get(partition) else { continue };
+        let reached = store.head().map_or(0, |head| head.number);
+        let names = restorer.snapshots.list(restorer.generation, *partition).map_err(failed)?;
+        for name in names.into_iter().filter(|name| head.number < name.block) {
+            if reached < name.block {
+                faults
+                    .push(format!("snapshot {name} is ahead of the log and of the directory; move it away to go on without it"));
+            }
+            lost.push(name);
+        }
+    }
+    if !faults.is_empty() {
+        return Err(MoveError::Obstacles(faults));
+    }
+    for name in lost {
+        restorer.snapshots.forget(&name).map_err(failed)?;
+        info!(snapshot = %name, "a snapshot of what the log has lost is removed");
+    }
+    Ok(())
 }

@@ -25,7 +25,7 @@ use crate::metrics;
 use crate::restoring::{Restorer, clear, directory, move_aside};
 use crate::snapshots::Carrier;
 use crate::socket::Peers;
-use crate::{standby, timers};
+use crate::{standby, timers, trimmer};
 
 /// What a node is opened for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -74,6 +74,7 @@ pub(super) fn open(disk: Arc<dyn Disk>, settings: Settings, purpose: Purpose) ->
         generation,
         shared: Shared::new(settings.store_memory_bytes),
         clock: settings.clock.clone(),
+        is_of_log: false,
         replay: restore::restore_observed,
     });
     let partitions = match purpose {
@@ -160,7 +161,14 @@ pub(super) fn arguments(inner: &Inner) -> root::Args {
         node: settings.node_id.clone(),
         replicas: settings.standby_replicas,
     });
-    root::Args { lanes: lanes(inner, &rules), housekeeper, timers, standby, given_up: inner.given_up.clone() }
+    let trimmer = settings.housekeeping.snapshots_shared.then(|| trimmer::Args {
+        interval: settings.housekeeping.trim_interval,
+        log: log.clone(),
+        partitions: inner.partitions.clone(),
+        carrier: inner.carrier.clone(),
+        clock: settings.clock.clone(),
+    });
+    root::Args { lanes: lanes(inner, &rules), housekeeper, timers, standby, trimmer, given_up: inner.given_up.clone() }
 }
 
 fn lanes(inner: &Inner, rules: &Arc<Rules>) -> BTreeMap<u32, Args> {

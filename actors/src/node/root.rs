@@ -16,6 +16,7 @@ use crate::standby::{self, Standby};
 use crate::stepper::{self, Job, Stepper, Tell};
 use crate::supervisor::{Kind, Restarts};
 use crate::timers::{self, Timers};
+use crate::trimmer::{self, Trimmer};
 
 /// How long to wait before a lane is started again.
 const RESTART_DELAY: Duration = Duration::from_millis(100);
@@ -29,6 +30,8 @@ pub(super) struct Args {
     pub(super) timers: timers::Args,
     /// None where nothing is followed.
     pub(super) standby: Option<standby::Args>,
+    /// None where the log is not trimmed below snapshots.
+    pub(super) trimmer: Option<trimmer::Args>,
     /// What keeps dying and was given up, and what is not done any more therefore.
     pub(super) given_up: Seen,
 }
@@ -68,7 +71,8 @@ impl Actor for Root {
         }
         let mut beside = BTreeMap::new();
         let standby = args.standby.iter().map(|_| Kind::Standby);
-        for kind in [Kind::Housekeeper, Kind::Timers].into_iter().chain(standby) {
+        let trimmer = args.trimmer.iter().map(|_| Kind::Trimmer);
+        for kind in [Kind::Housekeeper, Kind::Timers].into_iter().chain(standby).chain(trimmer) {
             beside.insert(kind, (start_beside(kind, &myself, &args).await?, Restarts::default()));
         }
         Ok(State { args, lanes, beside })
@@ -155,10 +159,11 @@ async fn start_beside(
         // A root that is gone has no lanes.
         let _ = lane.map(|lane| root.cast(Message::Tell(lane, message)));
     });
-    let job: (Box<dyn Job>, Duration) = match (kind, &args.standby) {
-        (Kind::Standby, Some(args)) => (Box::new(Standby::new(args.clone())), standby::TICK),
-        (Kind::Timers, _) => (Box::new(Timers::new(args.timers.clone(), tell)), timers::TICK),
-        (Kind::Housekeeper | Kind::Standby | Kind::Lane | Kind::Partition | Kind::Hung, _) => {
+    let job: (Box<dyn Job>, Duration) = match (kind, &args.standby, &args.trimmer) {
+        (Kind::Standby, Some(args), _) => (Box::new(Standby::new(args.clone())), standby::TICK),
+        (Kind::Trimmer, _, Some(args)) => (Box::new(Trimmer::new(args.clone())), trimmer::TICK),
+        (Kind::Timers, ..) => (Box::new(Timers::new(args.timers.clone(), tell)), timers::TICK),
+        (Kind::Housekeeper | Kind::Standby | Kind::Trimmer | Kind::Lane | Kind::Partition | Kind::Hung, ..) => {
             (Box::new(Housekeeper::new(args.housekeeper.clone(), tell)), housekeeper::TICK)
         }
     };
@@ -172,6 +177,7 @@ impl State {
             let left = match kind {
                 Kind::Timers => "nothing that is due is done",
                 Kind::Standby => "nothing that others run is followed",
+                Kind::Trimmer => "the journal is not trimmed",
                 _ => "no snapshots, no retention, no sweep, no lookout",
             };
             error!(kind = kind.as_str(), left, "it keeps dying and is given up");

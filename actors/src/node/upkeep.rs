@@ -69,8 +69,8 @@ impl Node {
             Err(cause) => checked.differences.push(format!("the snapshots cannot be listed: {cause}")),
             Ok(names) => {
                 for name in names {
-                    match self.0.carrier.read_back(&name) {
-                        Ok(found) => {
+                    match self.0.carrier.read_back(&name, &|| true) {
+                        Ok((_, found)) => {
                             whole.push(name.block);
                             checked.differences.extend(found.iter().map(|what| format!("snapshot {name}: {what}")));
                         }

@@ -18,6 +18,7 @@ use self::proxy::Armed;
 mod broker;
 mod proxy;
 mod takeover;
+mod trimming;
 
 /// The names of lanes that the suite uses.
 const LANES: [&str; 2] = ["lane/0", "lane/1"];
@@ -116,6 +117,10 @@ fn a_real_broker_keeps_the_contract() {
     timed("what is followed is taken over as it stands", || {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         runtime.block_on(takeover::what_is_followed_is_taken_over_as_it_stands(&Settings::new(&direct, "standby")));
+    });
+    timed("what is trimmed is had from snapshots", || {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(trimming::what_is_trimmed_is_had_from_snapshots(&Settings::new(&direct, "trimming")));
     });
     timed("a lane that comes back with less answers for no more than that", || {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");

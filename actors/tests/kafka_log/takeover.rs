@@ -13,12 +13,12 @@ use finflow_topologies::{Topic, restore};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-const PARTITIONS: u32 = 4;
-const WALLETS: usize = 32;
-const DEADLINE: Duration = Duration::from_secs(60);
+pub(super) const PARTITIONS: u32 = 4;
+pub(super) const WALLETS: usize = 32;
+pub(super) const DEADLINE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(20);
 
-fn settings(cluster: &Cluster, dir: &Path, name: &str) -> Settings {
+pub(super) fn settings(cluster: &Cluster, dir: &Path, name: &str) -> Settings {
     Settings {
         kafka: Some(cluster.clone()),
         data_dir: dir.join(name),
@@ -39,7 +39,7 @@ fn settings(cluster: &Cluster, dir: &Path, name: &str) -> Settings {
     }
 }
 
-fn top_ups(round: usize) -> Vec<Publish> {
+pub(super) fn top_ups(round: usize) -> Vec<Publish> {
     let command = |n: usize| {
         let wallet = format!("w{n}");
         let value = if round == 0 {
@@ -57,7 +57,7 @@ fn top_ups(round: usize) -> Vec<Publish> {
 }
 
 /// Waits until it is so.
-async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+pub(super) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let begun = Instant::now();
     while !is_so().await {
         assert!(begun.elapsed() < DEADLINE, "{what}");
@@ -65,12 +65,12 @@ async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     }
 }
 
-fn running(node: &Node) -> Vec<PartitionStatus> {
+pub(super) fn running(node: &Node) -> Vec<PartitionStatus> {
     node.status().into_iter().filter(|status| status.state == "running").collect()
 }
 
 /// Waits until these nodes together run everything, and everything that was published is consumed.
-async fn at_rest(nodes: &[&Node]) {
+pub(super) async fn at_rest(nodes: &[&Node]) {
     until("everything runs and is consumed", async || {
         let all: Vec<PartitionStatus> = nodes.iter().flat_map(|node| running(node)).collect();
         all.len() == PARTITIONS as usize && all.iter().all(|of| of.commands_lag + of.postings_lag == 0)
@@ -78,12 +78,12 @@ async fn at_rest(nodes: &[&Node]) {
     .await;
 }
 
-fn digests(node: &Node) -> BTreeMap<u32, [u8; 32]> {
+pub(super) fn digests(node: &Node) -> BTreeMap<u32, [u8; 32]> {
     running(node).iter().map(|of| (of.partition, node.digest(of.partition).expect("readable"))).collect()
 }
 
 /// Topics with their first blocks.
-fn created(cluster: &Cluster) -> KafkaLog {
+pub(super) fn created(cluster: &Cluster) -> KafkaLog {
     KafkaLog::create_topics(cluster, PARTITIONS, 1).expect("topics");
     let log = KafkaLog::open(cluster.clone()).expect("a log");
     restore::create(&log, Generation([7; 16]), Clock::system().now_ms()).expect("block 0");

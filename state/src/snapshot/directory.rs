@@ -79,6 +79,15 @@ impl Directory {
         Ok(found)
     }
 
+    /// When an object was last put; `None` where there is none.
+    pub(crate) fn touched(&self, name: &str) -> Result<Option<SystemTime>, Error> {
+        let path = self.root.join(name);
+        match fs::metadata(&path).and_then(|metadata| metadata.modified()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            other => other.map(Some).map_err(io_error(&path)),
+        }
+    }
+
     fn walk(&self, dir: &Path, found: &mut Vec<(String, SystemTime)>) -> Result<(), Error> {
         let entries = match fs::read_dir(dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

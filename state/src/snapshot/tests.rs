@@ -62,7 +62,7 @@ impl World {
 
     fn copy_out(&self, name: &Name) -> Result<(Head, u64, [u8; 32]), Error> {
         let into = self.dir.path().join("copy");
-        let manifest = self.snapshots.copy_out(name, &into);
+        let manifest = self.snapshots.copy_out(name, &into, &|| true);
         let found = manifest.map(|manifest| {
             let store = open(&into);
             assert_eq!((store.head(), manifest.taken_ms), (Some(manifest.head.clone()), 7));
@@ -133,13 +133,19 @@ fn what_was_taken_comes_back() {
 #[test]
 fn old_snapshots_go_and_files_that_nothing_names_go_later() {
     let mut world = World::new();
-    for _ in 0..4 {
+    for _ in 0..5 {
         world.advance();
         world.take();
     }
-    let (all, newest) = (world.objects().len(), world.list());
-    world.snapshots.prune(GENERATION, PARTITION).expect("a directory");
-    assert_eq!(world.list(), newest[..KEPT]);
+    let (all, names) = (world.objects().len(), world.list());
+    let blocks = |names: &[Name]| names.iter().map(|name| name.block).collect::<Vec<_>>();
+    assert_eq!(blocks(&names), [5, 4, 3, 2, 1]);
+    // Where the journal begins, and what stays.
+    for (begins, kept) in [(3, vec![5, 4, 3]), (2, vec![5, 4, 3]), (0, vec![5, 4]), (1, vec![5, 4])] {
+        world.snapshots.prune(GENERATION, PARTITION, begins).expect("a directory");
+        assert_eq!(blocks(&world.list()), kept, "the journal begins at block {begins}");
+    }
+    assert_eq!(world.list(), names[..KEPT]);
     let now = SystemTime::now();
     let sweep = |after: Duration| world.snapshots.sweep(now + after).expect("a directory");
     assert_eq!(sweep(UNNAMED_AGE_MIN - Duration::from_secs(60)), 0, "another writer may be about to name them");

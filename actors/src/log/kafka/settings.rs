@@ -18,6 +18,8 @@ pub struct Settings {
     pub properties: BTreeMap<String, String>,
     /// Properties over those, for the client that trims: the principal that may delete is not the one that may write.
     pub trim_properties: BTreeMap<String, String>,
+    /// How long dead letters stay, as their topic is made; `None` = for ever.
+    pub dlq_retention: Option<Duration>,
     /// How long one commit may take before its outcome counts as unknown. Shorter than [`TRANSACTION_TIMEOUT`].
     pub commit_deadline: Duration,
     /// Where the other processes ask this one, as `host:port`; `None` where it answers nobody.
@@ -123,6 +125,7 @@ impl Settings {
             prefix: prefix.to_owned(),
             properties: BTreeMap::new(),
             trim_properties: BTreeMap::new(),
+            dlq_retention: Some(Duration::from_secs(30 * 86_400)),
             commit_deadline: Duration::from_secs(5),
             advertised: None,
             secret: String::new(),

@@ -39,15 +39,17 @@ pub(super) struct Admin {
 }
 
 /// The settings of a topic that the engine rests on.
-fn required(topic: Topic, replication: i32) -> BTreeMap<&'static str, String> {
+fn required(topic: Topic, replication: i32, dlq_retention: Option<Duration>) -> BTreeMap<&'static str, String> {
     let retention = match topic {
-        Topic::Commands | Topic::Events => WEEK_MS,
+        Topic::Commands | Topic::Events => WEEK_MS.to_owned(),
         // Everything here is needed until it was applied, or is below a verified snapshot: trimmed, never expired.
-        Topic::Postings | Topic::Journal | Topic::Dlq => FOR_EVER,
+        Topic::Postings | Topic::Journal => FOR_EVER.to_owned(),
+        // The age of a dead letter is that of the command that it was.
+        Topic::Dlq => dlq_retention.map_or(FOR_EVER.to_owned(), |kept| kept.as_millis().to_string()),
     };
     BTreeMap::from([
         ("cleanup.policy", "delete".to_owned()),
-        ("retention.ms", retention.to_owned()),
+        ("retention.ms", retention),
         ("retention.bytes", FOR_EVER.to_owned()),
         ("max.message.bytes", RECORD_BYTES_MAX.to_string()),
         // The age of a command is judged by the broker's clock; a dead letter keeps its original's time.
@@ -120,10 +122,14 @@ impl Admin {
         &self.settings.prefix
     }
 
+    fn required(&self, topic: Topic, replication: i32) -> BTreeMap<&'static str, String> {
+        required(topic, replication, self.settings.dlq_retention)
+    }
+
     /// Makes the topics that are missing. What is there already is left as it is, and checked by [`Admin::check`].
     pub(super) fn create(&self, partitions: u32, replication: i32) -> Result<Vec<String>, Error> {
         let names: Vec<(String, BTreeMap<&str, String>)> =
-            Topic::ALL.iter().map(|topic| (topic.name(&self.settings.prefix), required(*topic, replication))).collect();
+            Topic::ALL.iter().map(|topic| (topic.name(&self.settings.prefix), self.required(*topic, replication))).collect();
         let topics: Vec<NewTopic<'_>> = names
             .iter()
             .map(|(name, settings)| {
@@ -214,7 +220,7 @@ impl Admin {
                 problems.push(format!("{name}: {count} partitions, {partitions} are configured"));
             }
             let replication = found.partitions().iter().map(|partition| partition.replicas().len()).min().unwrap_or_default();
-            present.push((name, required(topic, i32::try_from(replication).unwrap_or(i32::MAX))));
+            present.push((name, self.required(topic, i32::try_from(replication).unwrap_or(i32::MAX))));
         }
         if present.is_empty() {
             return Ok(problems);
@@ -321,6 +327,24 @@ mod tests {
             assert_eq!((attempts, done.is_ok()), (due, is_done), "{outcomes:?}");
         }
         assert!(is_transient(RDKafkaErrorCode::InvalidReplicationFactor) && !is_transient(RDKafkaErrorCode::PolicyViolation));
+    }
+
+    #[test]
+    fn only_what_nobody_needs_expires() {
+        let days = |days: u64| Some(Duration::from_secs(days * 86_400));
+        let rows = [
+            (Topic::Commands, days(1), WEEK_MS),
+            (Topic::Events, days(1), WEEK_MS),
+            (Topic::Postings, days(1), FOR_EVER),
+            (Topic::Journal, days(1), FOR_EVER),
+            (Topic::Dlq, days(30), "2592000000"),
+            (Topic::Dlq, None, FOR_EVER),
+        ];
+        for (topic, dlq_retention, expected) in rows {
+            let found = required(topic, 1, dlq_retention);
+            assert_eq!(found.get("retention.ms").map(String::as_str), Some(expected), "{topic} {dlq_retention:?}");
+            assert_eq!(found.get("retention.bytes").map(String::as_str), Some(FOR_EVER), "{topic}");
+        }
     }
 
     #[test]

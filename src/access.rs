@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use finflow_actors::log::kafka::{self, Lookup};
 use finflow_actors::socket::Client;
-use finflow_actors::{Awaited, Checked, Clock, Housekeeping, Node, PartitionStatus, Publish, Settings};
+use finflow_actors::{Awaited, Checked, Clock, Housekeeping, Node, PartitionStatus, Publish, Settings, SnapshotPlace};
 use finflow_config::{Config, Problems};
 use finflow_ledger::{Coordinates, Payment, PaymentId, Wallet, WalletId};
 use finflow_topologies::Topic;
@@ -17,6 +17,7 @@ use finflow_topologies::log::Fetched;
 
 use crate::cli::{Common, LogKind};
 use crate::failure::Failure;
+use crate::snapshots;
 
 /// The engine, in another process or in this one.
 pub(crate) enum Access {
@@ -120,8 +121,11 @@ pub(crate) fn settings(common: &Common) -> Result<Settings, Failure> {
         finflow_config::LogKind::Kafka => Some(cluster(common, &config)?),
         finflow_config::LogKind::Embedded => None,
     };
-    if config.snapshots.shared && is_below(Path::new(&config.snapshots.dir), &common.data_dir) {
-        let cause = "snapshots.shared: snapshots.dir lies in the data directory, and would be lost with it";
+    let snapshots = snapshots::place(&config)?;
+    if let (true, SnapshotPlace::Directory(dir)) = (config.snapshots.shared, &snapshots)
+        && is_below(dir, &common.data_dir)
+    {
+        let cause = "snapshots.shared: the directory of snapshots.url lies in the data directory, and would be lost with it";
         return Err(Failure::Configuration(cause.to_owned()));
     }
     Ok(Settings {
@@ -140,7 +144,7 @@ pub(crate) fn settings(common: &Common) -> Result<Settings, Failure> {
         store_memory_bytes: usize::try_from(config.store.memory_bytes).unwrap_or(usize::MAX),
         hot_wallets: config.store.hot_wallets as usize,
         housekeeping: Housekeeping {
-            snapshots_dir: Some(config.snapshots.dir).filter(|dir| !dir.is_empty()).map(PathBuf::from),
+            snapshots,
             snapshots_shared: config.snapshots.shared,
             trim_interval: config.snapshots.trim_interval,
             snapshot_interval: config.snapshots.interval,

@@ -16,7 +16,9 @@ use crate::output::print;
 
 pub(crate) async fn check(common: &Common) -> Result<(), Failure> {
     let (config, settings) = (configuration(common)?, settings(common)?);
-    let mut found = readiness::machine(&settings);
+    let here = settings.clone();
+    let look = move || readiness::machine(&here);
+    let mut found = tokio::task::spawn_blocking(look).await.map_err(|error| Failure::Failed(error.to_string()))?;
     found.extend(match Client::connect(&common.data_dir).await {
         Some(client) => readiness::service(&client.status().await?, &client.faults().await?),
         None => listeners(&config),

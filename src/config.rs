@@ -5,13 +5,14 @@ use serde_json::{Value, json};
 use crate::access::{cluster, configuration};
 use crate::cli::{Common, ConfigCommand, Format};
 use crate::failure::Failure;
-use crate::output;
+use crate::{output, snapshots};
 
 pub(crate) fn config(common: &Common, command: &ConfigCommand) -> Result<(), Failure> {
     let config = configuration(common)?;
     if config.topics.log == finflow_config::LogKind::Kafka {
         cluster(common, &config)?;
     }
+    snapshots::place(&config)?;
     match (command, common.format) {
         (ConfigCommand::Check, Format::Json) => output::print(common, &json!({ "ok": true })),
         (ConfigCommand::Check, _) => output::text("the configuration is right\n"),

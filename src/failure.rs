@@ -57,6 +57,8 @@ impl From<StartError> for Failure {
             }
             StartError::Log(log::Error::Corrupt(cause)) if is_misfit(&cause) => Failure::Configuration(cause),
             StartError::Log(log::Error::Refused(cause)) => Failure::Configuration(cause),
+            // Nobody was asked: what is set makes no sense.
+            StartError::Snapshots(_) => Failure::Configuration(text),
             _ => Failure::Failed(text),
         }
     }

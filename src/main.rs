@@ -28,6 +28,7 @@ mod rescale;
 mod run;
 mod show;
 mod simulate;
+mod snapshots;
 mod state;
 mod tail;
 mod topics;

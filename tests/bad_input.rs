@@ -199,7 +199,8 @@ fn every_problem_of_a_configuration_is_told_with_its_place() {
     for (mode, code, told) in
         [(0o644, 78, &["secret.toml: holds a secret, and every user"][..]), (0o640, 0, &[]), (0o600, 0, &[])]
     {
-        for text in ["internal.secret = \"s\"\n", "[kafka]\nproperties = [\"a=b\", \"sasl.password=s\"]\n"] {
+        let of_bucket = "[snapshots]\naccess_key_id = \"a\"\nsecret_access_key = \"s\"\n";
+        for text in ["internal.secret = \"s\"\n", "[kafka]\nproperties = [\"a=b\", \"sasl.password=s\"]\n", of_bucket] {
             file("secret.toml", text.as_bytes());
             let mode = std::fs::Permissions::from_mode(mode);
             std::fs::set_permissions(dir.path().join("secret.toml"), mode).expect("a file");
@@ -217,6 +218,19 @@ fn every_problem_of_a_configuration_is_told_with_its_place() {
     }
     file("trim.toml", b"[kafka]\ntrim_properties = [\"acks=0\"]\n");
     check(&["--log", "kafka", "--config", "trim.toml"], &[], 78, &["kafka.trim_properties: acks cannot be set"]);
+    // A bucket needs somebody who asks there, whom the environment may name; what is refused is not repeated.
+    let key = [("AWS_ACCESS_KEY_ID", &b"id"[..]), ("AWS_SECRET_ACCESS_KEY", b"secret")];
+    let nobody =
+        [("AWS_ACCESS_KEY_ID", &b""[..]), ("AWS_WEB_IDENTITY_TOKEN_FILE", b""), ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", b"")];
+    let bucket = ["--set", "snapshots.url=s3://payments/finflow"];
+    check(&bucket, &key, 0, &[]);
+    check(&bucket, &nobody, 78, &["snapshots.url is a bucket, and nobody asks there: set snapshots.access_key_id and"]);
+    check(
+        &["--set", "snapshots.url=s3://id:secret@payments"],
+        &key,
+        78,
+        &["--set snapshots.url: `snapshots.url` must be \"file:///"],
+    );
     // 36, 37 and 34: what the directory and the machine say against it, before anything begins.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let taken = taken.local_addr().expect("an address").to_string();
@@ -231,12 +245,12 @@ fn every_problem_of_a_configuration_is_told_with_its_place() {
         assert!(errors.contains(told) && !base.join("data").exists(), "{errors}");
     }
     // What is to outlive the data cannot lie in it.
-    let inside = ["run", "--admin", "127.0.0.1:0", "--set", "snapshots.shared=true", "--set", "snapshots.dir=data/shared"];
-    for inside in [&inside[..], &[&inside[..6], &["snapshots.dir=data"]].concat()] {
-        let output = finflow(dir.path(), inside);
+    for inside in ["data/shared", "data"] {
+        let url = format!("snapshots.url=file://{}", dir.path().join(inside).display());
+        let output = finflow(dir.path(), &["run", "--admin", "127.0.0.1:0", "--set", "snapshots.shared=true", "--set", &url]);
         let errors = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(78), "{errors}");
-        assert!(errors.contains("snapshots.dir lies in the data directory") && !dir.path().join("data").exists(), "{errors}");
+        assert!(errors.contains("snapshots.url lies in the data directory") && !dir.path().join("data").exists(), "{errors}");
     }
     assert!(finflow(dir.path(), &["publish", "empty.toml"]).status.success());
     let _service = Service::start(dir.path());

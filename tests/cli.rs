@@ -338,6 +338,15 @@ fn check_says_what_is_not_ready_and_what_to_do() {
     let address = taken.local_addr().expect("an address").to_string();
     has(&checked(dir, &["--admin", &address], 78), "in use");
 
+    // Nobody listens at port 1.
+    let bucket = ["url=s3://payments", "endpoint=http://127.0.0.1:1", "access_key_id=id", "secret_access_key=CANARY"];
+    let bucket: Vec<String> = bucket.iter().map(|setting| format!("--set=snapshots.{setting}")).collect();
+    let told = checked(dir, &[&free[..], &bucket.iter().map(String::as_str).collect::<Vec<_>>()].concat(), 75);
+    has(&told, "failed snapshot bucket");
+    assert!(!told.concat().contains("CANARY"), "{told:?}");
+    let url = format!("--set=snapshots.url=file://{}", dir.join("snapshots").display());
+    has(&checked(dir, &[&free[..], &[&url]].concat(), 0), "ok snapshot directory");
+
     std::fs::create_dir(dir.join("data")).expect("a directory");
     let service = Service::start(dir);
     has(&checked(dir, &["--admin", &address], 0), "ok service it runs, and 8 partitions");

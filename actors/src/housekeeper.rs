@@ -1,6 +1,6 @@
-//! The housekeeper: what a node does beside its epochs - snapshots, retention of the log, the sweep of old records, a watch over the
-//! topics, and a lookout for what operators have to see. A step does a little of each that is due. Where it begins anew, so do the
-//! intervals.
+//! The housekeeper: what a node does beside its epochs - retention of the log, the sweep of old records, a watch over the topics, and a
+//! lookout for what operators have to see. A step does a little of each that is due. Where it begins anew, so do the intervals.
+//! Snapshots are taken beside it (`snapshots.rs`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use finflow_topologies::Rules;
 use self::lookout::Lookout;
 pub use self::lookout::{HeldBack, Watched};
 use self::retention::Retention;
-use self::snapshots::Schedule;
+pub(crate) use self::snapshots::Schedule;
 use self::sweep::Sweep;
 pub(crate) use self::watch::Seen;
 use self::watch::Watch;
@@ -52,7 +52,6 @@ pub(crate) struct Args {
 pub(crate) struct Housekeeper {
     args: Args,
     tell: Tell,
-    snapshots: Schedule,
     retention: Retention,
     sweep: Sweep,
     watch: Watch,
@@ -62,17 +61,16 @@ pub(crate) struct Housekeeper {
 impl Housekeeper {
     pub(crate) fn new(args: Args, tell: Tell) -> Housekeeper {
         let now_ms = args.clock.clock().read().monotonic_ms;
-        let snapshots = Schedule::new(&args, now_ms);
         let (retention, sweep, watch) = (Retention::new(now_ms), Sweep::new(now_ms), Watch::new(now_ms));
         let lookout = Lookout::new(&args, now_ms);
-        Housekeeper { snapshots, retention, sweep, watch, lookout, args, tell }
+        Housekeeper { retention, sweep, watch, lookout, args, tell }
     }
+}
 
-    /// Halts a partition whose store turned out to be corrupt.
-    fn corrupt(&self, id: u32, error: &store::Error) {
-        if let store::Error::Corrupt(cause) = error {
-            (self.tell)(id, lane::Message::Corrupt(id, cause.clone()));
-        }
+/// Halts a partition whose store turned out to be corrupt.
+fn tell_corrupt(tell: &Tell, id: u32, error: &store::Error) {
+    if let store::Error::Corrupt(cause) = error {
+        tell(id, lane::Message::Corrupt(id, cause.clone()));
     }
 }
 
@@ -80,12 +78,9 @@ impl Job for Housekeeper {
     fn step(&mut self) {
         ::metrics::gauge!(metrics::CLOCK_DRIFT_SECONDS).set(self.args.clock.drift_ms() as f64 / 1_000.0);
         let now = self.args.clock.clock().read();
-        if let Some((id, error)) = self.snapshots.step(&self.args, now.monotonic_ms) {
-            self.corrupt(id, &error);
-        }
         self.watch.step(&self.args, now);
         if let Some((id, error)) = self.lookout.step(&self.args, now) {
-            self.corrupt(id, &error);
+            tell_corrupt(&self.tell, id, &error);
         }
         // On a cluster, retention is the topics' own.
         if !self.args.log.is_shared() {
@@ -97,7 +92,7 @@ impl Job for Housekeeper {
         }
         match self.sweep.step(&self.args, now) {
             Some((id, Ok(payments))) if !payments.is_empty() => (self.tell)(id, lane::Message::Sweep(id, payments)),
-            Some((id, Err(error))) => self.corrupt(id, &error),
+            Some((id, Err(error))) => tell_corrupt(&self.tell, id, &error),
             _ => {}
         }
     }

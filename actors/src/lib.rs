@@ -1,5 +1,6 @@
 //! The actors: what runs the engine - logs, lanes, partitions and the node that supervises them. Nothing here decides about money.
 
+pub use self::bucket::{Bucket, BucketSettings, Credentials};
 pub use self::clock::{Clock, Reading};
 pub use self::committed::Restoring;
 pub use self::housekeeper::{HeldBack, Watched};
@@ -7,9 +8,10 @@ pub use self::node::{
     Adopted, Awaited, Checked, MoveError, Node, PartitionStatus, Publish, ReadError, Rescaled, STOP_MAX, Source, StartError,
     adopt, bring, discard, rescale,
 };
-pub use self::settings::{Housekeeping, Settings};
+pub use self::settings::{Housekeeping, Settings, SnapshotPlace};
 pub use self::snapshots::SnapshotError;
 
+mod bucket;
 mod checking;
 mod clock;
 mod committed;

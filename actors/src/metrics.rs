@@ -38,6 +38,10 @@ pub const REPLAYED: &str = "finflow_restore_blocks_replayed_total";
 pub const SNAPSHOT_SECONDS: &str = "finflow_snapshot_duration_seconds";
 /// Snapshots that could not be taken.
 pub const SNAPSHOT_FAILURES: &str = "finflow_snapshot_failures_total";
+/// Bytes that snapshots have put where they rest.
+pub const SNAPSHOT_BYTES: &str = "finflow_snapshot_bytes_total";
+/// Files of snapshots, by what was done with them (`put`, or `reused` where they were there).
+pub const SNAPSHOT_FILES: &str = "finflow_snapshot_files_total";
 /// When the newest snapshot was taken, in seconds since 1970-01-01 UTC, by partition.
 pub const SNAPSHOT_TIMESTAMP: &str = "finflow_snapshot_timestamp_seconds";
 /// By how many seconds the wall clock has left the monotonic one since the start.
@@ -75,7 +79,7 @@ pub const FORMER_RECORDS: &str = "finflow_former_generation_records";
 pub const STANDBY_PARTITIONS: &str = "finflow_standby_partitions";
 
 /// Every metric: name, labels in their order, help.
-pub const CATALOGUE: [(&str, &[&str], &str); 33] = [
+pub const CATALOGUE: [(&str, &[&str], &str); 35] = [
     (INPUTS, &[], "Inputs consumed by committed epochs"),
     (SETTLED, &[], "Payments that settled"),
     (ESCALATED, &[], "Payments that have waited for too long and were left to a human"),
@@ -93,6 +97,8 @@ pub const CATALOGUE: [(&str, &[&str], &str); 33] = [
     (REPLAYED, &[], "Journal blocks applied to bring a store to its committed block"),
     (SNAPSHOT_SECONDS, &[], "Seconds that taking one snapshot took"),
     (SNAPSHOT_FAILURES, &[], "Snapshots that could not be taken"),
+    (SNAPSHOT_BYTES, &[], "Bytes that snapshots have put where they rest"),
+    (SNAPSHOT_FILES, &["how"], "Files of snapshots that were put, or reused because they were there"),
     (SNAPSHOT_TIMESTAMP, &["partition"], "When the newest snapshot was taken, in seconds since 1970-01-01 UTC"),
     (CLOCK_DRIFT_SECONDS, &[], "By how much the wall clock has left the monotonic one"),
     (SNAPSHOT_BLOCK, &["partition"], "The block of the newest snapshot"),
@@ -116,10 +122,17 @@ pub(crate) fn halts(partition: u32) -> ::metrics::Counter {
     ::metrics::counter!(HALTS, "partition" => partition.to_string())
 }
 
+/// Files of snapshots: those that were `put`, or `reused`.
+pub(crate) fn snapshot_files(how: &'static str) -> ::metrics::Counter {
+    ::metrics::counter!(SNAPSHOT_FILES, "how" => how)
+}
+
 /// Lets what is seldom counted begin at 0: a count that appears with its first step shows no step.
 pub(crate) fn begin(partitions: u32) {
     (0..partitions).for_each(|partition| drop(halts(partition)));
     Kind::ALL.iter().for_each(|kind| drop(::metrics::counter!(RESTARTS, "kind" => kind.as_str())));
     ["directory", "snapshot", "journal"].iter().for_each(|source| drop(::metrics::counter!(RESTORED, "source" => *source)));
-    drop((::metrics::counter!(REPLAYED), ::metrics::counter!(SNAPSHOT_FAILURES), ::metrics::counter!(TRIM_FAILURES)));
+    ["put", "reused"].into_iter().for_each(|how| drop(snapshot_files(how)));
+    drop((::metrics::counter!(REPLAYED), ::metrics::counter!(SNAPSHOT_FAILURES), ::metrics::counter!(SNAPSHOT_BYTES)));
+    drop(::metrics::counter!(TRIM_FAILURES));
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use finflow_ledger::{Coordinates, Payment, PaymentId, Wallet, WalletId};
-use finflow_state::{RocksStore, store};
+use finflow_state::{RocksStore, snapshot, store};
 use finflow_topologies::Topic;
 use finflow_topologies::log::{self, Fetched, Headers, Log, Outgoing};
 use finflow_topologies::topics::{RECORD_BYTES_MAX, partition_of_key, partition_of_payment, partition_of_wallet};
@@ -54,6 +54,9 @@ pub enum StartError {
     /// A directory cannot be made.
     #[error("{0}: {1}")]
     Directory(PathBuf, std::io::Error),
+    /// The place for snapshots cannot be used as it is set.
+    #[error(transparent)]
+    Snapshots(#[from] snapshot::Error),
     /// An actor cannot be started.
     #[error("cannot start: {0}")]
     Spawn(#[from] ractor::SpawnErr),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use crate::node::PartitionStatus;
-use crate::settings::Settings;
+use crate::settings::{Settings, SnapshotPlace};
 
 /// Free space below which a log, its stores and their snapshots are about to fill the disk.
 const FREE_BYTES_MIN: u64 = 1 << 30;
@@ -70,9 +70,13 @@ impl Finding {
 pub fn machine(settings: &Settings) -> Vec<Finding> {
     let data_dir = &settings.data_dir;
     let mut found = vec![directory("data directory", data_dir, "--data-dir"), room("disk", data_dir)];
-    if let Some(snapshots_dir) = &settings.housekeeping.snapshots_dir {
-        found.push(directory("snapshot directory", snapshots_dir, "snapshots.dir"));
-        found.push(room("snapshot disk", snapshots_dir));
+    match &settings.housekeeping.snapshots {
+        SnapshotPlace::BesideData => {}
+        SnapshotPlace::Directory(dir) => {
+            found.push(directory("snapshot directory", dir, "snapshots.url"));
+            found.push(room("snapshot disk", dir));
+        }
+        SnapshotPlace::Bucket(_) => found.push(bucket(settings)),
     }
     if settings.kafka.is_none() {
         found.push(own_clock(&data_dir.join("log")));
@@ -121,6 +125,21 @@ fn directory(what: &'static str, dir: &Path, option: &str) -> Finding {
         Ok(()) if place == dir => Finding::well(what, format!("{shown} can be written")),
         Ok(()) => Finding::well(what, format!("{shown} is not there yet, and can be made")),
         Err(error) => Finding::wrong(what, format!("{}: {error}", place.display()), remedy()),
+    }
+}
+
+/// Whether snapshots can be listed, written and removed in the bucket. This asks its server, and may take some minutes.
+fn bucket(settings: &Settings) -> Finding {
+    const WHAT: &str = "snapshot bucket";
+    let probe = format!("{}-{}", settings.node_id, std::process::id());
+    let probed = settings.snapshots().and_then(|snapshots| snapshots.probe(&probe).map(|()| snapshots.place()));
+    match probed {
+        Ok(place) => Finding::well(WHAT, format!("{place} can be listed and written")),
+        Err(error) => {
+            let remedy = "see whether its server is up, snapshots.url and snapshots.endpoint name it, and who asks may list, read, \
+                          write and delete there";
+            Finding::unavailable(WHAT, error.to_string(), remedy)
+        }
     }
 }
 

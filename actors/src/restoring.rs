@@ -94,8 +94,8 @@ impl Restorer {
         let restored = match self.try_directory(&journal)? {
             Some(restored) => restored,
             None => match self.try_snapshots(&journal)? {
-                Some(restored) => restored,
-                None => self.journal_alone(&journal)?,
+                Ok(restored) => restored,
+                Err(unread) => self.journal_alone(&journal, unread)?,
             },
         };
         let Origin { source, replayed } = restored.origin;
@@ -142,18 +142,23 @@ impl Restorer {
         }
     }
 
-    /// The newest snapshot that is whole; one that is not is passed over, because an older one and the journal are as good.
-    fn try_snapshots(&self, journal: &Journal<'_>) -> Result<Option<Restored>, Error> {
-        let id = journal.id;
+    /// The newest snapshot that is whole; one that is not is passed over, because an older one and the journal are as good. Where there
+    /// is none, it gives why those that may be there could not be read, if that may pass.
+    fn try_snapshots(&self, journal: &Journal<'_>) -> Result<Result<Restored, Option<String>>, Error> {
+        let (id, mut unread) = (journal.id, None);
         let names = self.snapshots.list(self.generation, id).unwrap_or_else(|cause| {
             warn!(partition = id, %cause, "the snapshots cannot be listed");
+            unread = Some(cause.to_string());
             Vec::new()
         });
         for name in names {
             let restored = match self.unpacked(&name, id) {
                 Ok(store) => journal.replayed(store, "snapshot"),
                 Err(cause) => {
-                    warn!(partition = id, snapshot = %name, cause, "the snapshot is passed over");
+                    warn!(partition = id, snapshot = %name, %cause, "the snapshot is passed over");
+                    if cause.may_pass() {
+                        unread = Some(cause.to_string());
+                    }
                     continue;
                 }
             };
@@ -167,35 +172,39 @@ impl Restorer {
                     warn!(partition = id, snapshot = %name, %cause, "the snapshot cannot be continued and is passed over");
                     std::fs::remove_dir_all(self.dir(id)).map_err(io_error)?;
                 }
-                other => return other.map(Some),
+                other => return other.map(Ok),
             }
         }
-        Ok(None)
+        Ok(Err(unread))
     }
 
     /// Copies a snapshot to where the partition's state lives and opens it. Nothing is left there unless it is whole: a file can be
     /// what its name says and rotten all the same, so every row is read against its checksums, which takes about as long as hashing
     /// the files on their way.
-    fn unpacked(&self, name: &Name, id: u32) -> Result<RocksStore, String> {
+    fn unpacked(&self, name: &Name, id: u32) -> Result<RocksStore, PassedOver> {
         let scratch = self.scratch.join(format!("restore-{id}"));
-        clear(&scratch).map_err(|error| error.to_string())?;
-        let manifest = self.snapshots.copy_out(name, &scratch, &|| true).map_err(|error: snapshot::Error| error.to_string())?;
-        let checked = RocksStore::open_copy(&scratch).map_err(|error| error.to_string())?;
+        clear(&scratch)?;
+        let manifest = self.snapshots.copy_out(name, &scratch, &|| true)?;
+        let checked = RocksStore::open_copy(&scratch)?;
         if checked.head().as_ref() != Some(&manifest.head) {
-            return Err("its rows do not stand at the block that its manifest names".to_owned());
+            return Err(PassedOver::Elsewhere);
         }
-        checked.read_whole(&|| true).map_err(|error| error.to_string())?;
+        checked.read_whole(&|| true)?;
         drop(checked);
         let dir = self.dir(id);
-        std::fs::rename(&scratch, &dir).map_err(|error| error.to_string())?;
-        RocksStore::open(&dir, &self.shared).map_err(|error| error.to_string())
+        std::fs::rename(&scratch, &dir)?;
+        Ok(RocksStore::open(&dir, &self.shared)?)
     }
 
-    fn journal_alone(&self, journal: &Journal<'_>) -> Result<Restored, Error> {
+    /// Where the journal is not all there, snapshots that could not be read now are waited for.
+    fn journal_alone(&self, journal: &Journal<'_>, unread: Option<String>) -> Result<Restored, Error> {
         let store = RocksStore::open(&self.dir(journal.id), &self.shared)?;
-        journal.replayed(store, "journal").map_err(|error| match error {
-            Error::Behind { .. } => Error::Contradiction(format!("{error}, and no snapshot can be used")),
-            other => other,
+        journal.replayed(store, "journal").map_err(|error| match (error, unread) {
+            (error @ Error::Behind { .. }, None) => Error::Contradiction(format!("{error}, and no snapshot can be used")),
+            (error @ Error::Behind { .. }, Some(cause)) => {
+                Error::Store(store::Error::Io(format!("{error}, and the snapshots cannot be read now: {cause}")))
+            }
+            (other, _) => other,
         })
     }
 
@@ -214,6 +223,26 @@ impl Restorer {
         if let Err(error) = std::fs::write(dir.join(DAMAGED), cause) {
             warn!(dir = %dir.display(), %error, "cannot note the damage");
         }
+    }
+}
+
+/// Why a snapshot is passed over.
+#[derive(Debug, thiserror::Error)]
+enum PassedOver {
+    #[error(transparent)]
+    Snapshot(#[from] snapshot::Error),
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error(transparent)]
+    Directory(#[from] std::io::Error),
+    #[error("its rows do not stand at the block that its manifest names")]
+    Elsewhere,
+}
+
+impl PassedOver {
+    /// Whether it says nothing about the snapshot: it rests where nobody can read it at present.
+    fn may_pass(&self) -> bool {
+        matches!(self, PassedOver::Snapshot(snapshot::Error::Io(..)))
     }
 }
 

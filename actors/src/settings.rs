@@ -1,10 +1,13 @@
 //! What a node is started with: the application's constants, where things live, and how much there may be of them.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use finflow_state::{Snapshots, snapshot};
 use finflow_topologies::Rules;
 
+use crate::bucket::{Bucket, BucketSettings};
 use crate::clock::Clock;
 use crate::log::kafka;
 
@@ -46,6 +49,16 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The snapshots, where they rest. Nothing is asked of that place yet.
+    pub(crate) fn snapshots(&self) -> Result<Snapshots, snapshot::Error> {
+        let objects = match &self.housekeeping.snapshots {
+            SnapshotPlace::BesideData => snapshot::in_directory(&self.data_dir.join("snapshots")),
+            SnapshotPlace::Directory(dir) => snapshot::in_directory(dir),
+            SnapshotPlace::Bucket(bucket) => Arc::new(Bucket::new(bucket)?),
+        };
+        Ok(Snapshots::new(objects))
+    }
+
     /// What decisions depend on besides the state.
     pub fn rules(&self) -> Rules {
         let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
@@ -61,15 +74,26 @@ impl Settings {
     }
 }
 
+/// Where snapshots rest.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum SnapshotPlace {
+    /// In `snapshots` in the data directory.
+    #[default]
+    BesideData,
+    /// In this directory.
+    Directory(PathBuf),
+    /// In a bucket.
+    Bucket(BucketSettings),
+}
+
 /// What a node does beside its epochs.
 #[derive(Debug, Clone)]
 pub struct Housekeeping {
-    /// Where snapshots rest; `None` = `snapshots` in the data directory.
-    pub snapshots_dir: Option<PathBuf>,
-    /// Whether they outlive this machine: only then is the journal trimmed below them. An operator says so of a directory; nothing
-    /// else can know.
+    /// Where snapshots rest.
+    pub snapshots: SnapshotPlace,
+    /// Whether a directory of snapshots outlives this machine. An operator says so; nothing else can know.
     pub snapshots_shared: bool,
-    /// How often a partition's snapshots are read back, and its journal trimmed below them.
+    /// How often a partition's snapshots are read back, and its journal trimmed below them, where they outlive this machine.
     pub trim_interval: Duration,
     /// How old the newest snapshot of a partition may become while the partition moves.
     pub snapshot_interval: Duration,
@@ -81,10 +105,21 @@ pub struct Housekeeping {
     pub dlq_retention: Option<Duration>,
 }
 
+impl Housekeeping {
+    /// Whether the log is trimmed below snapshots: they rest where the loss of this machine does not reach them.
+    pub(crate) fn is_trimmed(&self) -> bool {
+        match self.snapshots {
+            SnapshotPlace::BesideData => false,
+            SnapshotPlace::Directory(_) => self.snapshots_shared,
+            SnapshotPlace::Bucket(_) => true,
+        }
+    }
+}
+
 impl Default for Housekeeping {
     fn default() -> Housekeeping {
         Housekeeping {
-            snapshots_dir: None,
+            snapshots: SnapshotPlace::BesideData,
             snapshots_shared: false,
             trim_interval: Duration::from_secs(3_600),
             snapshot_interval: Duration::from_secs(600),

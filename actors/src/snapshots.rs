@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
-use finflow_state::snapshot::{self, Hashed, Name};
+use finflow_state::snapshot::{self, Hashed, Name, Taken, UNNAMED_AGE_MIN};
 use finflow_state::{Generation, Head, RocksStore, Snapshots, Store, store};
 use finflow_topologies::log::Log;
 use finflow_topologies::restore;
@@ -57,14 +57,16 @@ pub(crate) struct Carrier {
     hashed: Mutex<BTreeMap<u32, Hashed>>,
     /// Held while copies are read, whose directories are named by partition.
     reading: Mutex<()>,
+    /// When files that nothing names were looked for; `None` = not yet.
+    swept_at: Mutex<Option<Instant>>,
     /// When whatever is being taken is given up; `None` = never.
     ends_at: Mutex<Option<Instant>>,
 }
 
 impl Carrier {
     pub(crate) fn new(snapshots: Snapshots, generation: Generation, scratch: PathBuf, clock: Clock) -> Carrier {
-        let (hashed, reading, ends_at) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Carrier { snapshots, generation, scratch, clock, hashed, reading, ends_at }
+        let (hashed, reading, swept_at, ends_at) = Default::default();
+        Carrier { snapshots, generation, scratch, clock, hashed, reading, swept_at, ends_at }
     }
 
     /// Gives up at `end` what is being taken then, and takes nothing more.
@@ -89,11 +91,10 @@ impl Carrier {
     }
 
     /// Tells the metrics which snapshot is the newest.
-    pub(crate) fn show_newest(&self, partition: u32) {
-        let (Ok(Some(block)), Some(taken_ms)) = (self.newest(partition), self.newest_taken_ms(partition)) else { return };
-        let label = partition.to_string();
-        ::metrics::gauge!(metrics::SNAPSHOT_BLOCK, "partition" => label.clone()).set(block as f64);
-        ::metrics::gauge!(metrics::SNAPSHOT_TIMESTAMP, "partition" => label).set(taken_ms as f64 / 1_000.0);
+    pub(crate) fn show_newest(&self, partition: u32) -> Result<(), SnapshotError> {
+        let Some(name) = self.snapshots.list(self.generation, partition)?.first().copied() else { return Ok(()) };
+        show(&name, self.snapshots.manifest(&name)?.taken_ms);
+        Ok(())
     }
 
     /// Does something while no snapshot is taken, and none is removed, by this process.
@@ -116,13 +117,24 @@ impl Carrier {
         std::fs::create_dir_all(&self.scratch).map_err(|error| SnapshotError::Directory(self.scratch.clone(), error))?;
         let taken = self.keep(partition, store, log, &checkpoint, hashed.entry(partition).or_default());
         cleared()?;
-        let name = taken?;
+        let Taken { name, taken_ms, files_put, bytes_put, files_reused } = taken?;
         self.snapshots.prune(self.generation, partition, restore::begins_at(log, partition)?)?;
         self.sweep();
         let seconds = begun.elapsed();
         ::metrics::histogram!(metrics::SNAPSHOT_SECONDS).record(seconds);
-        self.show_newest(partition);
-        info!(partition, block = name.block, seconds = seconds.as_secs_f64(), "snapshot taken");
+        ::metrics::counter!(metrics::SNAPSHOT_BYTES).increment(bytes_put);
+        metrics::snapshot_files("put").increment(files_put);
+        metrics::snapshot_files("reused").increment(files_reused);
+        show(&name, taken_ms);
+        info!(
+            partition,
+            block = name.block,
+            seconds = seconds.as_secs_f64(),
+            bytes_put,
+            files_put,
+            files_reused,
+            "snapshot taken"
+        );
         Ok(Some(name))
     }
 
@@ -133,7 +145,7 @@ impl Carrier {
         log: &dyn Log,
         checkpoint: &Path,
         hashed: &mut Hashed,
-    ) -> Result<Name, SnapshotError> {
+    ) -> Result<Taken, SnapshotError> {
         let head = store.checkpoint(checkpoint)?.ok_or_else(|| store::Error::Corrupt("it has no head".to_owned()))?;
         let offset = restore::offset_of(log, partition, head.number)?;
         self.read_whole(store, checkpoint)?;
@@ -154,8 +166,14 @@ impl Carrier {
         if is_read { Ok(()) } else { Err(snapshot::Error::GivenUp.into()) }
     }
 
-    /// Removes files that no snapshot names any more; a failure costs only space.
+    /// Removes files that no snapshot names any more, after the first snapshot and then once an hour, because all manifests are read for
+    /// it. A failure costs only space.
     fn sweep(&self) {
+        let mut swept_at = self.swept_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if swept_at.is_some_and(|swept_at| swept_at.elapsed() < UNNAMED_AGE_MIN) {
+            return;
+        }
+        *swept_at = Some(Instant::now());
         match self.snapshots.sweep(SystemTime::now()) {
             Ok(0) => {}
             Ok(files) => info!(files, "snapshot files that nothing names are removed"),
@@ -192,4 +210,10 @@ impl Carrier {
         }
         Ok((manifest.head, check_store(name.partition, &store)?.differences))
     }
+}
+
+fn show(newest: &Name, taken_ms: i64) {
+    let label = newest.partition.to_string();
+    ::metrics::gauge!(metrics::SNAPSHOT_BLOCK, "partition" => label.clone()).set(newest.block as f64);
+    ::metrics::gauge!(metrics::SNAPSHOT_TIMESTAMP, "partition" => label).set(taken_ms as f64 / 1_000.0);
 }

@@ -12,8 +12,10 @@ pub(crate) enum Kind {
     Partition,
     /// A partition that does not answer; its actor is replaced, but not over and over: each keeps a thread.
     Hung,
-    /// Looks after snapshots, retention and old records; restarted with its intervals begun anew.
+    /// Looks after retention and old records; restarted with its intervals begun anew.
     Housekeeper,
+    /// Takes snapshots; restarted with its intervals begun anew.
+    Snapshots,
     /// Fires what is due; restarted with a look at all of it.
     Timers,
     /// Follows the journals of what other processes run; restarted with a look at where its stores are.
@@ -24,8 +26,8 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// All of them.
-    pub(crate) const ALL: [Kind; 7] =
-        [Kind::Lane, Kind::Partition, Kind::Hung, Kind::Housekeeper, Kind::Timers, Kind::Standby, Kind::Trimmer];
+    pub(crate) const ALL: [Kind; 8] =
+        [Kind::Lane, Kind::Partition, Kind::Hung, Kind::Housekeeper, Kind::Snapshots, Kind::Timers, Kind::Standby, Kind::Trimmer];
 
     /// What it is called in metrics.
     pub(crate) fn as_str(self) -> &'static str {
@@ -34,6 +36,7 @@ impl Kind {
             Kind::Partition => "partition",
             Kind::Hung => "hung",
             Kind::Housekeeper => "housekeeper",
+            Kind::Snapshots => "snapshots",
             Kind::Timers => "timers",
             Kind::Standby => "standby",
             Kind::Trimmer => "trimmer",
@@ -47,7 +50,7 @@ pub(crate) fn policy(kind: Kind) -> (usize, Duration) {
         Kind::Lane => (5, Duration::from_secs(60)),
         Kind::Partition => (30, Duration::from_secs(60)),
         Kind::Hung => (1, Duration::from_secs(600)),
-        Kind::Housekeeper | Kind::Timers | Kind::Standby | Kind::Trimmer => (5, Duration::from_secs(600)),
+        Kind::Housekeeper | Kind::Snapshots | Kind::Timers | Kind::Standby | Kind::Trimmer => (5, Duration::from_secs(600)),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use finflow_actors::log::embedded::EmbeddedLog;
-use finflow_actors::{Housekeeping, Node, Publish, Settings};
+use finflow_actors::{Housekeeping, Node, Publish, Settings, SnapshotPlace};
 use finflow_ledger::{IdempotencyKey, Payment, Tenant, WalletId};
 use finflow_topologies::Topic;
 use finflow_topologies::log::{Error, Log, Outgoing};
@@ -35,7 +35,7 @@ fn settings(dir: &Path, time: &Time) -> Settings {
         lanes: 1,
         dedup_retention: Duration::from_millis(10 * DAY_MS as u64),
         housekeeping: Housekeeping {
-            snapshots_dir: None,
+            snapshots: SnapshotPlace::BesideData,
             snapshot_interval: Duration::from_millis(INTERVAL_MS as u64),
             sweep_interval: Duration::from_millis(DAY_MS as u64),
             retention: Some(Duration::from_millis(7 * DAY_MS as u64)),
@@ -129,7 +129,7 @@ async fn a_snapshot_that_fails_stops_nothing_and_is_taken_later() {
     let (time, blocked) = (Time::default(), dir.path().join("blocked"));
     std::fs::write(&blocked, "no directory").expect("a file");
     let mut settings = settings(&dir.path().join("data"), &time);
-    settings.housekeeping.snapshots_dir = Some(blocked.clone());
+    settings.housekeeping.snapshots = SnapshotPlace::Directory(blocked.clone());
     let node = Node::start(settings).await.expect("a node");
     let here = wallets(0, 2);
     publish(&node, opening(&here)).await;
@@ -323,14 +323,17 @@ async fn what_keeps_dying_beside_the_lanes_is_given_up_and_said() {
         newest(&node) == [blocks(&node)[0]]
     })
     .await;
-    until(&node, "both are given up", || {
+    until(&node, "all are given up", || {
         node.kill_beside();
-        node.faults().len() == 2
+        node.faults().len() == 3
     })
     .await;
     let told = node.faults().into_iter().map(|(what, cause)| format!("{what} {cause}")).collect::<Vec<_>>().join("; ");
-    let left = "keeps dying and is given up: no snapshots, no retention, no sweep, no lookout; restart the service";
-    assert!(told.contains(&format!("housekeeper {left}")) && told.contains("timers keeps dying"), "{told}");
+    for (kind, left) in
+        [("housekeeper", "no retention, no sweep, no lookout"), ("snapshots", "no snapshots"), ("timers", "nothing")]
+    {
+        assert!(told.contains(&format!("{kind} keeps dying and is given up: {left}")), "{told}");
+    }
     publish(&node, vec![transfer(&here[0], "t", &here[1])]).await;
     assert!(node.stop().await, "payments go on, and it stops as ever");
 }

@@ -15,10 +15,16 @@ use sha2::{Digest, Sha256};
 use self::engine::{DEADLINE, copy};
 use self::orders::{open, top_up};
 
+#[path = "snapshots/bucket.rs"]
+mod bucket;
 #[path = "support/engine.rs"]
 mod engine;
 #[path = "support/commands.rs"]
 mod orders;
+#[path = "../../state/tests/support/snapshots.rs"]
+mod places;
+#[path = "support/s3.rs"]
+mod s3;
 
 const PARTITIONS: u32 = 3;
 /// The partition that things happen to.

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use finflow_actors::{Housekeeping, Node, Settings, adopt};
+use finflow_actors::{Housekeeping, Node, Settings, SnapshotPlace, adopt};
 use finflow_topologies::Topic;
 
 use self::commands::{opened, transfers};
@@ -52,7 +52,7 @@ impl World {
             // Partitions on lanes of their own talk through the log.
             lanes: PARTITIONS,
             housekeeping: Housekeeping {
-                snapshots_dir: Some(self.snapshots()),
+                snapshots: SnapshotPlace::Directory(self.snapshots()),
                 snapshots_shared: self.is_shared,
                 trim_interval: Duration::from_millis(INTERVAL_MS as u64),
                 // Taken when the test says so.

@@ -6,6 +6,7 @@
 
 mod layers;
 mod problems;
+mod rest;
 mod values;
 
 use std::{net::SocketAddr, time::Duration};
@@ -13,6 +14,7 @@ use std::{net::SocketAddr, time::Duration};
 use serde::{Deserialize, Serialize};
 
 pub use problems::{Place, Problem, Problems};
+pub use rest::Rest;
 
 /// The documented defaults, as shipped.
 pub const DEFAULTS: &str = include_str!("../default.toml");
@@ -214,12 +216,24 @@ pub struct Store {
 }
 
 /// `[snapshots]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Snapshots {
-    /// Where they rest; empty = beside the data.
-    #[serde(deserialize_with = "values::path")]
-    pub dir: String,
+    /// Where they rest; empty = beside the data. See [`Snapshots::rest`].
+    #[serde(deserialize_with = "values::snapshots_url")]
+    pub url: String,
+    /// The region of the bucket.
+    #[serde(deserialize_with = "values::name")]
+    pub region: String,
+    /// Where the bucket's server is; empty = where Amazon has that region.
+    #[serde(deserialize_with = "values::endpoint")]
+    pub endpoint: String,
+    /// Who asks there; empty = as the environment says.
+    #[serde(deserialize_with = "values::access_key_id")]
+    pub access_key_id: String,
+    /// His secret; never shown.
+    #[serde(deserialize_with = "values::secret", serialize_with = "values::hidden")]
+    pub secret_access_key: String,
     /// How old the newest one may become; more than zero.
     #[serde(with = "values::duration")]
     pub interval: Duration,
@@ -229,6 +243,21 @@ pub struct Snapshots {
     /// How often they are read back and the log is trimmed below them; more than zero.
     #[serde(with = "values::duration")]
     pub trim_interval: Duration,
+}
+
+impl Snapshots {
+    /// Where they rest.
+    pub fn rest(&self) -> Rest {
+        // Nothing else is read.
+        Rest::parse(&self.url).unwrap_or(Rest::BesideData)
+    }
+}
+
+impl std::fmt::Debug for Snapshots {
+    /// Without the key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Snapshots").field("url", &self.url).field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
 }
 
 /// `[log]`
@@ -271,6 +300,7 @@ pub fn holds_secret(text: &str) -> bool {
         value.as_array().is_some_and(|all| all.iter().any(named))
     };
     of("internal", "secret").is_some_and(is_set)
+        || of("snapshots", "secret_access_key").is_some_and(is_set)
         || ["properties", "trim_properties"].into_iter().filter_map(|key| of("kafka", key)).any(has_one)
 }
 
@@ -312,9 +342,17 @@ impl Config {
             let rule = "must be set where `internal.listen` is every address";
             found.push(("internal.advertise", "internal.listen", rule.to_owned()));
         }
-        if self.snapshots.shared && self.snapshots.dir.is_empty() {
+        if self.snapshots.shared && self.snapshots.url.is_empty() {
             let rule = "must be set where `snapshots.shared` is true";
-            found.push(("snapshots.dir", "snapshots.shared", rule.to_owned()));
+            found.push(("snapshots.url", "snapshots.shared", rule.to_owned()));
+        }
+        let Snapshots { access_key_id, secret_access_key, .. } = &self.snapshots;
+        if access_key_id.is_empty() != secret_access_key.is_empty() {
+            let (unset, set) = match access_key_id.is_empty() {
+                true => ("snapshots.access_key_id", "snapshots.secret_access_key"),
+                false => ("snapshots.secret_access_key", "snapshots.access_key_id"),
+            };
+            found.push((unset, set, format!("must be set where `{set}` is")));
         }
         if self.dedup.retention <= self.dedup.margin {
             found.push(("dedup.retention", "dedup.margin", "must be more than `dedup.margin`".to_owned()));

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Deserializer, Serializer, de::Error};
 use toml::Value;
 
+use crate::rest::{self, Rest};
 use crate::{LogFormat, LogKind};
 
 /// Most characters of a name: a topic has at most 249 (Kafka), the longest suffix included.
@@ -140,9 +141,20 @@ pub(crate) fn log_format<'de, D: Deserializer<'de>>(source: D) -> Result<LogForm
     text(source, format, "must be \"human\" or \"json\"")
 }
 
-/// The path of a directory, or nothing.
-pub(crate) fn path<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Error> {
-    text(source, |text| (!text.contains('\0')).then(|| text.to_owned()), "must be a path")
+/// Where snapshots rest, or nothing.
+pub(crate) fn snapshots_url<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Error> {
+    text(source, |text| Rest::parse(text).map(|_| text.to_owned()), rest::RULE)
+}
+
+/// The URL of a server, or nothing.
+pub(crate) fn endpoint<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Error> {
+    text(source, |text| (text.is_empty() || rest::is_endpoint(text)).then(|| text.to_owned()), rest::ENDPOINT_RULE)
+}
+
+/// Who asks an object store, or nothing.
+pub(crate) fn access_key_id<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Error> {
+    let fits = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic()).then(|| text.to_owned());
+    text(source, fits, "must be the id of a key, without spaces")
 }
 
 fn text<'de, D: Deserializer<'de>, T>(source: D, read: impl Fn(&str) -> Option<T>, rule: &str) -> Result<T, D::Error> {

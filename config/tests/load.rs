@@ -71,7 +71,10 @@ fn what_is_shown_is_read_back() {
         "topics.retention=off",
         "topics.retention=0",
         "topics.retention=36h",
-        "snapshots.dir=/mnt/other disk",
+        "snapshots.url=file:///mnt/other disk",
+        "snapshots.url=s3://payments/finflow",
+        "snapshots.region=eu-west-1",
+        "snapshots.endpoint=http://127.0.0.1:9000",
         "snapshots.interval=30s",
         "snapshots.trim_interval=12h",
         "topics.dlq_retention=off",
@@ -124,6 +127,7 @@ fn unknown_keys_are_refused_with_a_suggestion() {
         &["f.toml:1:1: unknown key `\"topics.partitions\"`; did you mean `topics.partitions`?"],
     );
     file_says("\"é\" = 1\nweather = \"fine\"", &["f.toml:1:1: unknown key `\"é\"`", "f.toml:2:1: unknown key `weather`"]);
+    file_says("snapshots.dir = \"/mnt\"", &["f.toml:1:11: unknown key `snapshots.dir`; did you mean `snapshots.url`?"]);
     file_says("[weather]", &["f.toml:1:2: unknown key `weather`"]);
     file_says("topics = 8", &["f.toml:1:10: `topics` must be a section, `[topics]`"]);
     file_says("[[topics]]\npartitions = 8", &["f.toml:1:1: `topics` must be a section, `[topics]`"]);
@@ -132,6 +136,9 @@ fn unknown_keys_are_refused_with_a_suggestion() {
 const PARTITIONS: &str = "`topics.partitions` must be a whole number from 1 to 4096";
 const NAME: &str = "must be 1 to 200 letters, digits, `.`, `_` or `-`, with a letter or digit at both ends";
 const ADDRESS: &str = "`admin.listen` must be an IP address and a port, as in \"127.0.0.1:9464\"";
+const URL: &str =
+    "`snapshots.url` must be \"file:///directory\" or \"s3://bucket/prefix\", as in \"s3://payments-snapshots/finflow\"";
+const ENDPOINT: &str = "`snapshots.endpoint` must be a URL without a password, as in \"https://s3.internal:9000\"";
 const TIME: &str = "d, h, m, s, ms, us, ns";
 const SIZE: &str = "TiB, GiB, MiB, KiB, B";
 
@@ -183,7 +190,10 @@ fn wrong_values_are_refused() {
         ("epoch.interval", "\"+2ms\"", no_time),
         ("topics.retention", "\"-2ms\"", "`topics.retention` must not be negative".to_owned()),
         ("topics.retention", "\"0d\"", "`topics.retention` must be more than zero".to_owned()),
-        ("snapshots.dir", "7", "`snapshots.dir` must be a path".to_owned()),
+        ("snapshots.url", "7", URL.to_owned()),
+        ("snapshots.url", "\"/mnt/other\"", URL.to_owned()),
+        ("snapshots.url", "\"s3://key:secret@payments\"", URL.to_owned()),
+        ("snapshots.endpoint", "\"key:secret@s3\"", ENDPOINT.to_owned()),
         // 37 and the forms of names
         ("admin.listen", "\"9464\"", ADDRESS.to_owned()),
         ("admin.listen", "\"127.0.0.1\"", ADDRESS.to_owned()),
@@ -239,6 +249,12 @@ fn variables_and_settings_are_refused_by_name() {
 
 #[test]
 fn a_secret_is_never_shown() {
+    let of_bucket = ["snapshots.access_key_id=AKIA", "snapshots.secret_access_key=CANARY"];
+    let config = load("", &[], &of_bucket).unwrap_or_else(|problems| panic!("{problems}"));
+    let shown = format!("{config:?} {}", config.to_toml());
+    assert!(!shown.contains("CANARY") && shown.contains("AKIA"), "{shown}");
+    assert!(finflow_config::holds_secret("[snapshots]\nsecret_access_key = \"x\""));
+    assert!(!finflow_config::holds_secret("[snapshots]\naccess_key_id = \"x\""));
     let config = load("", &[], &["internal.secret=of all processes"]).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(config.internal.secret, "of all processes");
     assert!(!format!("{config:?} {}", config.to_toml()).contains("of all processes"));
@@ -260,10 +276,14 @@ fn keys_must_fit_each_other() {
     let listen = "internal.listen = \"0.0.0.0:9465\"\ninternal.secret = \"s\"";
     file_says(listen, &["f.toml:1:19: `internal.advertise` must be set where `internal.listen` is every address"]);
     file_says(&format!("{listen}\ninternal.advertise = \"finflow-1:9465\""), &[]);
-    let shared = "`snapshots.dir` must be set where `snapshots.shared` is true";
+    let shared = "`snapshots.url` must be set where `snapshots.shared` is true";
     file_says("snapshots.shared = true", &[&format!("f.toml:1:20: {shared}")]);
-    file_says("snapshots.shared = true\nsnapshots.dir = \"\"", &[&format!("f.toml:1:20: {shared}")]);
-    file_says("snapshots.shared = true\nsnapshots.dir = \"/mnt/snapshots\"", &[]);
+    file_says("snapshots.shared = true\nsnapshots.url = \"\"", &[&format!("f.toml:1:20: {shared}")]);
+    file_says("snapshots.shared = true\nsnapshots.url = \"file:///mnt/snapshots\"", &[]);
+    for (set, unset) in [("access_key_id", "secret_access_key"), ("secret_access_key", "access_key_id")] {
+        let expected = format!("`snapshots.{unset}` must be set where `snapshots.{set}` is");
+        says(load("", &[], &[&format!("snapshots.{set}=x")]), &[&format!("--set snapshots.{set}: {expected}")], set);
+    }
     // A refused key is no ground for a second problem.
     file_says("lanes = 9\ntopics.partitions = 0", &[&format!("f.toml:2:21: {PARTITIONS}")]);
     let loaded = load("lanes = 4", &[], &["topics.partitions=2"]);

@@ -12,6 +12,7 @@ use self::file::{Reader, Writer};
 pub use self::manifest::{Manifest, Part};
 pub use self::tally::Tally;
 use crate::journal::Generation;
+use crate::snapshot::Objects;
 use crate::snapshot::directory::Directory;
 use crate::store::{self, Store};
 use crate::{codec, snapshot};

@@ -1,36 +1,50 @@
-//! When each partition's snapshot is due: every interval, spread over it, so that they do not come all at once.
+//! When each partition's snapshot is due: every interval, spread over it, so that they do not come all at once. A job of its own: what
+//! holds it up, a disk or a network, holds up nothing else.
 
 use std::collections::BTreeMap;
 
 use finflow_state::{snapshot, store};
-use tracing::warn;
+use tracing::{debug, warn};
 
-use super::Args;
+use super::{Args, tell_corrupt};
 use crate::metrics;
 use crate::snapshots::SnapshotError;
+use crate::stepper::{Job, Tell};
 
 /// The due times, on the monotonic clock.
-pub(super) struct Schedule {
+pub(crate) struct Schedule {
+    args: Args,
+    tell: Tell,
     interval_ms: i64,
     due_ms: BTreeMap<u32, i64>,
+    /// Partitions of which the metrics do not tell the newest snapshot yet: that is asked in a step, while no actor waits.
+    unshown: Vec<u32>,
 }
 
 impl Schedule {
-    pub(super) fn new(args: &Args, now_ms: i64) -> Schedule {
+    pub(crate) fn new(args: Args, tell: Tell) -> Schedule {
+        let now_ms = args.clock.clock().read().monotonic_ms;
         let interval_ms = i64::try_from(args.settings.snapshot_interval.as_millis()).unwrap_or(i64::MAX).max(1);
         let count = args.partitions.len().max(1) as i64;
         let share = |place: i64| now_ms.saturating_add((interval_ms / count).saturating_mul(place));
         let due_ms = args.partitions.keys().zip(1..).map(|(id, place)| (*id, share(place))).collect();
-        args.partitions.keys().for_each(|id| args.carrier.show_newest(*id));
-        Schedule { interval_ms, due_ms }
+        let unshown = args.partitions.keys().copied().collect();
+        Schedule { args, tell, interval_ms, due_ms, unshown }
+    }
+
+    /// Tells the metrics of one more partition. Where that cannot be asked, its next snapshot tells them.
+    fn show_one(&mut self) {
+        let Some(id) = self.unshown.pop() else { return };
+        if let Err(cause) = self.args.carrier.show_newest(id) {
+            debug!(partition = id, %cause, "its newest snapshot is not known");
+            self.unshown.clear();
+        }
     }
 
     /// Takes the snapshot that has been due for longest, if one is due and the partition has moved. Gives what is wrong with the
     /// store, if that was what prevented it.
-    pub(super) fn step(&mut self, args: &Args, now_ms: i64) -> Option<(u32, store::Error)> {
-        if !args.carrier.goes_on() {
-            return None;
-        }
+    fn take_due(&mut self, now_ms: i64) -> Option<(u32, store::Error)> {
+        let Schedule { args, .. } = self;
         let (id, due_ms) = self.due_ms.iter_mut().min_by_key(|(_, due_ms)| **due_ms).filter(|(_, due_ms)| **due_ms <= now_ms)?;
         *due_ms = now_ms.saturating_add(self.interval_ms);
         let store = args.partitions.get(id)?.running()?;
@@ -43,6 +57,18 @@ impl Schedule {
         match cause {
             SnapshotError::Store(error) => Some((*id, error)),
             _ => None,
+        }
+    }
+}
+
+impl Job for Schedule {
+    fn step(&mut self) {
+        if !self.args.carrier.goes_on() {
+            return;
+        }
+        self.show_one();
+        if let Some((id, error)) = self.take_due(self.args.clock.clock().read().monotonic_ms) {
+            tell_corrupt(&self.tell, id, &error);
         }
     }
 }

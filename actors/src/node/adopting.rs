@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use finflow_state::{Generation, Head, RocksStore, Shared, Snapshots, Store, snapshot, store};
+use finflow_state::{Generation, Head, RocksStore, Shared, Store, snapshot, store};
 use finflow_topologies::log;
 use finflow_topologies::rescale::{Adoption, Replaced, Sizes};
 use finflow_topologies::restore;
@@ -42,11 +42,10 @@ pub fn adopt(settings: &Settings, partitions: &[u32], is_meant: bool) -> Result<
     let generation = restore::create(&log, Generation(fresh_id()), settings.clock.now_ms())?;
     let shared = Shared::new(settings.store_memory_bytes);
     let wanted = directories(settings, partitions, &shared)?;
-    let snapshots = settings.housekeeping.snapshots_dir.clone().unwrap_or_else(|| settings.data_dir.join("snapshots"));
     let restorer = Restorer {
         state_dir: scratch.join("state"),
         scratch: scratch.join("tmp"),
-        snapshots: Snapshots::new(&snapshots),
+        snapshots: settings.snapshots().map_err(StartError::from)?,
         generation,
         shared,
         clock: settings.clock.clone(),

@@ -7,7 +7,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use finflow_state::{Generation, Shared, Snapshots, Store};
+use finflow_state::{Generation, Shared, Store};
 use finflow_topologies::log::{self, Log};
 use finflow_topologies::{Rules, restore};
 use tokio::sync::watch;
@@ -65,12 +65,11 @@ pub(super) fn open(disk: Arc<dyn Disk>, settings: Settings, purpose: Purpose) ->
     if restore::is_being_brought(&log, first_position).map_err(|error| log::Error::Unavailable(error.to_string()))? {
         return Err(log::Error::Unavailable(restore::Error::Unfinished.to_string()).into());
     }
-    let snapshots_dir = settings.housekeeping.snapshots_dir.clone().unwrap_or_else(|| settings.data_dir.join("snapshots"));
     metrics::begin(settings.partitions);
     let restorer = Arc::new(Restorer {
         state_dir,
         scratch: scratch.clone(),
-        snapshots: Snapshots::new(&snapshots_dir),
+        snapshots: settings.snapshots()?,
         generation,
         shared: Shared::new(settings.store_memory_bytes),
         clock: settings.clock.clone(),
@@ -161,7 +160,7 @@ pub(super) fn arguments(inner: &Inner) -> root::Args {
         node: settings.node_id.clone(),
         replicas: settings.standby_replicas,
     });
-    let trimmer = settings.housekeeping.snapshots_shared.then(|| trimmer::Args {
+    let trimmer = settings.housekeeping.is_trimmed().then(|| trimmer::Args {
         interval: settings.housekeeping.trim_interval,
         log: log.clone(),
         partitions: inner.partitions.clone(),

@@ -1,4 +1,4 @@
-//! The root of the supervision tree: starts the lanes, the housekeeper and the timers, and starts one again that has died.
+//! The root of the supervision tree: starts the lanes and those that work beside them, and starts one again that has died.
 //! Owns them. Receives messages to pass on, and their deaths. When one keeps dying it stops trying, and says so.
 
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent
 use tracing::{error, warn};
 
 use super::stopping::{DRAIN_MAX, REST_MAX};
-use crate::housekeeper::{self, Housekeeper, Seen};
+use crate::housekeeper::{self, Housekeeper, Schedule, Seen};
 use crate::lane::{self, LaneActor};
 use crate::metrics;
 use crate::standby::{self, Standby};
@@ -72,7 +72,7 @@ impl Actor for Root {
         let mut beside = BTreeMap::new();
         let standby = args.standby.iter().map(|_| Kind::Standby);
         let trimmer = args.trimmer.iter().map(|_| Kind::Trimmer);
-        for kind in [Kind::Housekeeper, Kind::Timers].into_iter().chain(standby).chain(trimmer) {
+        for kind in [Kind::Housekeeper, Kind::Snapshots, Kind::Timers].into_iter().chain(standby).chain(trimmer) {
             beside.insert(kind, (start_beside(kind, &myself, &args).await?, Restarts::default()));
         }
         Ok(State { args, lanes, beside })
@@ -163,6 +163,7 @@ async fn start_beside(
         (Kind::Standby, Some(args), _) => (Box::new(Standby::new(args.clone())), standby::TICK),
         (Kind::Trimmer, _, Some(args)) => (Box::new(Trimmer::new(args.clone())), trimmer::TICK),
         (Kind::Timers, ..) => (Box::new(Timers::new(args.timers.clone(), tell)), timers::TICK),
+        (Kind::Snapshots, ..) => (Box::new(Schedule::new(args.housekeeper.clone(), tell)), housekeeper::TICK),
         (Kind::Housekeeper | Kind::Standby | Kind::Trimmer | Kind::Lane | Kind::Partition | Kind::Hung, ..) => {
             (Box::new(Housekeeper::new(args.housekeeper.clone(), tell)), housekeeper::TICK)
         }
@@ -178,7 +179,8 @@ impl State {
                 Kind::Timers => "nothing that is due is done",
                 Kind::Standby => "nothing that others run is followed",
                 Kind::Trimmer => "the journal is not trimmed",
-                _ => "no snapshots, no retention, no sweep, no lookout",
+                Kind::Snapshots => "no snapshots",
+                _ => "no retention, no sweep, no lookout",
             };
             error!(kind = kind.as_str(), left, "it keeps dying and is given up");
             ::metrics::gauge!(metrics::GIVEN_UP, "kind" => kind.as_str()).set(1.0);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use finflow_actors::log::kafka::{KafkaLog, Settings as Cluster};
-use finflow_actors::{Clock, Housekeeping, Node, PartitionStatus, Publish, Settings};
+use finflow_actors::{Clock, Housekeeping, Node, PartitionStatus, Publish, Settings, SnapshotPlace};
 use finflow_state::Generation;
 use finflow_topologies::log::Log;
 use finflow_topologies::{Topic, restore};
@@ -34,7 +34,7 @@ pub(super) fn settings(cluster: &Cluster, dir: &Path, name: &str) -> Settings {
         attention_after: Duration::from_secs(60),
         store_memory_bytes: 32 << 20,
         hot_wallets: 1_000,
-        housekeeping: Housekeeping { snapshots_dir: Some(dir.join("snapshots")), ..Housekeeping::default() },
+        housekeeping: Housekeeping { snapshots: SnapshotPlace::Directory(dir.join("snapshots")), ..Housekeeping::default() },
         clock: Clock::system(),
     }
 }

@@ -1,13 +1,13 @@
-//! Named objects in a local directory: put, create, get, list, rename, delete, and nothing else, so that an object store can do the
-//! same.
+//! Named objects in a directory of this machine, or of another one that it has mounted.
 //!
 //! An object is whole or not there: it is written under a name that begins with a dot, synced, and only then given its own.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use super::objects::{Found, Objects};
 use super::{Error, io_error};
 
 /// A directory of objects; names are relative paths.
@@ -21,13 +21,56 @@ impl Directory {
         Directory { root: root.to_owned() }
     }
 
-    pub(crate) fn root(&self) -> &Path {
-        &self.root
+    fn walk(&self, dir: &Path, found: &mut Vec<Found>) -> Result<(), Error> {
+        let entries = match fs::read_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other.map_err(io_error(dir))?,
+        };
+        for entry in entries {
+            let path = entry.map_err(io_error(dir))?.path();
+            let metadata = match fs::metadata(&path) {
+                // It was removed meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                other => other.map_err(io_error(&path))?,
+            };
+            if metadata.is_dir() {
+                self.walk(&path, found)?;
+            } else if let Ok(name) = path.strip_prefix(&self.root) {
+                let put_at = metadata.modified().map_err(io_error(&path))?;
+                found.push(Found { name: name.to_string_lossy().into_owned(), bytes: metadata.len(), put_at });
+            }
+        }
+        Ok(())
     }
 
-    /// Keeps the file `from` as the object `name`: by a hard link where that is possible, else by a copy. An object of that name
-    /// stays, and counts as written now, so that nobody takes it for forgotten.
-    pub(crate) fn put(&self, name: &str, from: &Path) -> Result<(), Error> {
+    fn make_parent(&self, path: &Path) -> Result<PathBuf, Error> {
+        let parent = path.parent().unwrap_or(&self.root).to_owned();
+        fs::create_dir_all(&parent).map_err(io_error(&parent))?;
+        Ok(parent)
+    }
+}
+
+impl Objects for Directory {
+    fn place(&self) -> String {
+        self.root.display().to_string()
+    }
+
+    fn list(&self, folder: &str) -> Result<Vec<Found>, Error> {
+        let mut found = Vec::new();
+        self.walk(&self.root.join(folder), &mut found)?;
+        Ok(found)
+    }
+
+    fn get(&self, name: &str) -> Result<Box<dyn Read + '_>, Error> {
+        let path = self.root.join(name);
+        match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::Missing(name.to_owned())),
+            other => Ok(Box::new(other.map_err(io_error(&path))?)),
+        }
+    }
+
+    /// By a hard link where that is possible, else by a copy.
+    fn put(&self, name: &str, from: &Path) -> Result<(), Error> {
         let path = self.root.join(name);
         let parent = self.make_parent(&path)?;
         match fs::hard_link(from, &path) {
@@ -41,8 +84,7 @@ impl Directory {
         sync(&parent)
     }
 
-    /// Writes an object that must not be there yet; `false` where it is.
-    pub(crate) fn create(&self, name: &str, bytes: &[u8]) -> Result<bool, Error> {
+    fn create(&self, name: &str, bytes: &[u8]) -> Result<bool, Error> {
         let path = self.root.join(name);
         let parent = self.make_parent(&path)?;
         let hidden = hidden(&path);
@@ -63,54 +105,7 @@ impl Directory {
         Ok(true)
     }
 
-    /// Opens an object. One that is missing is a damage of what names it.
-    pub(crate) fn get(&self, name: &str) -> Result<File, Error> {
-        let path = self.root.join(name);
-        match File::open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::Damaged(format!("{name} is missing"))),
-            other => other.map_err(io_error(&path)),
-        }
-    }
-
-    /// Every object below `prefix` with the time when it was last put.
-    pub(crate) fn list(&self, prefix: &str) -> Result<Vec<(String, SystemTime)>, Error> {
-        let mut found = Vec::new();
-        self.walk(&self.root.join(prefix), &mut found)?;
-        Ok(found)
-    }
-
-    /// When an object was last put; `None` where there is none.
-    pub(crate) fn touched(&self, name: &str) -> Result<Option<SystemTime>, Error> {
-        let path = self.root.join(name);
-        match fs::metadata(&path).and_then(|metadata| metadata.modified()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            other => other.map(Some).map_err(io_error(&path)),
-        }
-    }
-
-    fn walk(&self, dir: &Path, found: &mut Vec<(String, SystemTime)>) -> Result<(), Error> {
-        let entries = match fs::read_dir(dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            other => other.map_err(io_error(dir))?,
-        };
-        for entry in entries {
-            let path = entry.map_err(io_error(dir))?.path();
-            let metadata = match fs::metadata(&path) {
-                // It was removed meanwhile.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                other => other.map_err(io_error(&path))?,
-            };
-            if metadata.is_dir() {
-                self.walk(&path, found)?;
-            } else if let Ok(name) = path.strip_prefix(&self.root) {
-                found.push((name.to_string_lossy().into_owned(), metadata.modified().map_err(io_error(&path))?));
-            }
-        }
-        Ok(())
-    }
-
-    /// Gives an object another name, at which it counts as written now. What had that name is replaced.
-    pub(crate) fn rename(&self, name: &str, to: &str) -> Result<(), Error> {
+    fn rename(&self, name: &str, to: &str) -> Result<(), Error> {
         let (path, to) = (self.root.join(name), self.root.join(to));
         let parent = self.make_parent(&to)?;
         fs::rename(&path, &to).map_err(io_error(&path))?;
@@ -119,19 +114,12 @@ impl Directory {
         sync(&parent)
     }
 
-    /// Removes an object, if it is there.
-    pub(crate) fn delete(&self, name: &str) -> Result<(), Error> {
+    fn delete(&self, name: &str) -> Result<(), Error> {
         let path = self.root.join(name);
         match fs::remove_file(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other.map_err(io_error(&path)),
         }
-    }
-
-    fn make_parent(&self, path: &Path) -> Result<PathBuf, Error> {
-        let parent = path.parent().unwrap_or(&self.root).to_owned();
-        fs::create_dir_all(&parent).map_err(io_error(&parent))?;
-        Ok(parent)
     }
 }
 

@@ -33,6 +33,7 @@ mod context;
 pub(crate) mod departure;
 mod group;
 mod member;
+mod names;
 mod native;
 mod positions;
 mod reader;
@@ -174,7 +175,7 @@ impl KafkaLog {
             earlier.retire();
         }
         let (session, exit) =
-            session::open(&self.0.settings, lane, self.0.partitions, (shown, self.0.group.own()), self.0.ends.clone())?;
+            session::open(&self.0.settings, lane, self.0.partitions, (shown, self.0.group.names()), self.0.ends.clone())?;
         self.0.exits.lock().unwrap_or_else(PoisonError::into_inner).insert(lane.to_owned(), exit);
         Ok((Box::new(session), assignment))
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use finflow_actors::log::kafka::{KafkaLog, Settings};
@@ -16,6 +16,7 @@ use self::broker::Broker;
 use self::proxy::Armed;
 
 mod broker;
+mod fenced;
 mod proxy;
 mod takeover;
 mod trimming;
@@ -78,7 +79,7 @@ impl Harness for Cluster {
 
 impl Faulty for Cluster {
     fn fail_next(&mut self, fault: Fault) {
-        *self.armed.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
+        self.armed.fail_next(fault);
     }
 }
 
@@ -106,6 +107,11 @@ fn a_real_broker_keeps_the_contract() {
     };
     timed("the contract", || check(|| cluster(&direct)));
     timed("the contract of commits that fail", || check_faults(|| cluster(&format!("127.0.0.1:{proxied}"))));
+    timed("a lane that is fenced and whose name nobody has taken goes on", || {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let proxied = Settings::new(&format!("127.0.0.1:{proxied}"), "fenced");
+        runtime.block_on(fenced::a_lane_whose_name_nobody_has_taken_goes_on(&proxied, &armed));
+    });
     timed("java's tools and this log understand each other", || {
         java_understands(&broker, &mut Cluster::new(&direct, "java", &armed));
     });

@@ -1,23 +1,68 @@
-//! A wire between clients and broker that swallows what a test wants swallowed: requests, or the answers to them.
+//! A wire between clients and broker that swallows what a test wants swallowed: requests, or the answers to them. And it can tell members
+//! of a group that nobody hears them, although the broker does.
 //!
-//! It reads no more of Kafka's protocol than the head of a request: length, API key, version and correlation id.
+//! It reads no more of Kafka's protocol than the head of a request, which is length, API key, version and correlation id, and the error in
+//! the answer to a heartbeat.
 
 use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use finflow_topologies::log::simulated::Fault;
 
+const HEARTBEAT: i16 = 12;
 const INIT_PRODUCER_ID: i16 = 22;
 const END_TXN: i16 = 26;
 const TXN_OFFSET_COMMIT: i16 = 28;
 
-/// What the names of lanes begin with.
-const LANE: &[u8] = b"lane/";
+/// Where the error stands in the answer to a heartbeat, behind correlation id and throttle time.
+const HEARTBEAT_ERROR: std::ops::Range<usize> = 8..10;
+/// What a broker answers that has just started, and what it answers to a name without the id that belongs to it.
+const COORDINATOR_NOT_AVAILABLE: i16 = 15;
+const FENCED_INSTANCE_ID: i16 = 82;
 
-/// What is to be swallowed, until a producer is initialised again.
-pub(crate) type Armed = Arc<Mutex<Option<Fault>>>;
+/// What the names of lanes have in them.
+const LANE: &[u8] = b"lane";
+
+/// What the wire does wrong.
+#[derive(Clone, Default)]
+pub(crate) struct Armed {
+    /// Swallowed, until a lane's producer is initialised again.
+    fault: Arc<Mutex<Option<Fault>>>,
+    /// Members are not told that they were heard.
+    is_deaf: Arc<AtomicBool>,
+    /// The members that were told that their name was taken.
+    fenced: Arc<AtomicU32>,
+}
+
+impl Armed {
+    pub(crate) fn fail_next(&self, fault: Fault) {
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
+    }
+
+    /// Whether members are to be told that nobody hears them. What the group refuses they are told all the same.
+    pub(crate) fn deafen(&self, is_deaf: bool) {
+        self.is_deaf.store(is_deaf, Ordering::Release);
+    }
+
+    pub(crate) fn fenced(&self) -> u32 {
+        self.fenced.load(Ordering::Acquire)
+    }
+
+    /// Looks into the answer to a heartbeat.
+    fn answer(&self, frame: &mut [u8]) {
+        let Some(error) = frame.get_mut(HEARTBEAT_ERROR) else { return };
+        match i16::from_be_bytes([error[0], error[1]]) {
+            0 if self.is_deaf.load(Ordering::Acquire) => error.copy_from_slice(&COORDINATOR_NOT_AVAILABLE.to_be_bytes()),
+            FENCED_INSTANCE_ID => {
+                self.fenced.fetch_add(1, Ordering::AcqRel);
+            }
+            _ => {}
+        }
+    }
+}
 
 /// Carries every connection to `port` to the broker's listener at `broker`, for as long as the process lives.
 pub(crate) fn serve(listener: TcpListener, broker: u16, armed: &Armed) {
@@ -34,33 +79,47 @@ pub(crate) fn serve(listener: TcpListener, broker: u16, armed: &Armed) {
 }
 
 fn carry(client: TcpStream, broker: TcpStream, armed: &Armed) {
-    let swallowed: Arc<Mutex<HashSet<[u8; 4]>>> = Arc::default();
+    let (swallowed, heartbeats) = (Arc::<Ids>::default(), Arc::<Ids>::default());
     let (from_client, to_broker) = (client.try_clone().expect("a stream"), broker.try_clone().expect("a stream"));
-    let (armed, asked) = (armed.clone(), swallowed.clone());
+    let (asking, asked, heard) = (armed.clone(), swallowed.clone(), heartbeats.clone());
     let _ = (client.set_nodelay(true), broker.set_nodelay(true));
     std::thread::spawn(move || {
         pump(from_client, to_broker, |frame| {
             let (Some(key), Some(id)) = (frame.first_chunk(), frame.get(4..8)) else { return true };
-            let mut armed = armed.lock().unwrap_or_else(PoisonError::into_inner);
-            match (i16::from_be_bytes(*key), *armed) {
+            let id = id.try_into().expect("four bytes");
+            let mut fault = asking.fault.lock().unwrap_or_else(PoisonError::into_inner);
+            match (i16::from_be_bytes(*key), *fault) {
                 // Producers without transactions are initialised at any time.
-                (INIT_PRODUCER_ID, _) if names_a_lane(frame) => *armed = None,
+                (INIT_PRODUCER_ID, _) if names_a_lane(frame) => *fault = None,
                 (TXN_OFFSET_COMMIT, Some(Fault::Abort)) | (END_TXN, Some(Fault::DoubtAborted)) => return false,
-                (END_TXN, Some(Fault::DoubtCommitted)) => {
-                    let id = id.try_into().expect("four bytes");
-                    asked.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
-                }
+                (END_TXN, Some(Fault::DoubtCommitted)) => note(&asked, id),
+                (HEARTBEAT, _) => note(&heard, id),
                 _ => {}
             }
             true
         });
     });
+    let armed = armed.clone();
     std::thread::spawn(move || {
         pump(broker, client, |frame| {
-            let id = frame.first_chunk::<4>();
-            !id.is_some_and(|id| swallowed.lock().unwrap_or_else(PoisonError::into_inner).remove(id))
+            let Some(id) = frame.first_chunk().copied() else { return true };
+            if take(&heartbeats, id) {
+                armed.answer(frame);
+            }
+            !take(&swallowed, id)
         });
     });
+}
+
+/// The correlation ids of requests.
+type Ids = Mutex<HashSet<[u8; 4]>>;
+
+fn note(ids: &Ids, id: [u8; 4]) {
+    ids.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+}
+
+fn take(ids: &Ids, id: [u8; 4]) -> bool {
+    ids.lock().unwrap_or_else(PoisonError::into_inner).remove(&id)
 }
 
 /// Whether a lane's name, its transactional id, is somewhere in a request.
@@ -69,7 +128,7 @@ fn names_a_lane(frame: &[u8]) -> bool {
 }
 
 /// Passes frames on that `may_pass`, until either side ends.
-fn pump(mut from: TcpStream, mut to: TcpStream, mut may_pass: impl FnMut(&[u8]) -> bool) {
+fn pump(mut from: TcpStream, mut to: TcpStream, mut may_pass: impl FnMut(&mut [u8]) -> bool) {
     let mut frame = Vec::new();
     loop {
         let mut length = [0; 4];
@@ -80,7 +139,7 @@ fn pump(mut from: TcpStream, mut to: TcpStream, mut may_pass: impl FnMut(&[u8]) 
         if from.read_exact(&mut frame).is_err() {
             break;
         }
-        if may_pass(&frame) && (to.write_all(&length).is_err() || to.write_all(&frame).is_err()) {
+        if may_pass(&mut frame) && (to.write_all(&length).is_err() || to.write_all(&frame).is_err()) {
             break;
         }
     }

@@ -18,6 +18,7 @@ use tracing::{error, warn};
 use super::addresses::Addresses;
 use super::context::Quiet;
 use super::member::RELEASE_TIMEOUT;
+use super::names::Names;
 use super::native::{self, Described, Description, Question};
 use super::reader::Asker;
 use super::record::unavailable;
@@ -44,9 +45,6 @@ const ORPHANED_MAX: Duration = Duration::from_secs(6);
 const _: () = assert!(RELEASE_TIMEOUT.as_millis() < ORPHANED_MAX.as_millis());
 /// How long that may take to show.
 const REJOIN_PAUSE: Duration = Duration::from_secs(10);
-
-/// What the group calls the lanes of this process.
-pub(super) type Own = Arc<Mutex<BTreeMap<String, String>>>;
 
 /// Who runs a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,7 +74,7 @@ struct View {
 /// Looks at the group for as long as it lives.
 pub(super) struct Group {
     view: Arc<Mutex<View>>,
-    own: Own,
+    names: Names,
     is_over: Arc<AtomicBool>,
     brokers: String,
 }
@@ -89,8 +87,9 @@ impl Group {
         partitions: u32,
         (ends, exits): (watch::Sender<Option<String>>, Exits),
     ) -> Result<Group, KafkaError> {
-        let (view, own, is_over) = (Arc::<Mutex<View>>::default(), Own::default(), Arc::new(AtomicBool::new(false)));
-        let group = Group { view: view.clone(), own: own.clone(), is_over: is_over.clone(), brokers: settings.brokers.clone() };
+        let (view, names, is_over) = (Arc::<Mutex<View>>::default(), Names::default(), Arc::new(AtomicBool::new(false)));
+        let group =
+            Group { view: view.clone(), names: names.clone(), is_over: is_over.clone(), brokers: settings.brokers.clone() };
         let mut addresses = Addresses::new(settings, partitions)?;
         let mut question = question(settings, asker.clone())?;
         let brokers = settings.brokers.clone();
@@ -108,7 +107,10 @@ impl Group {
                 // What it reports on its own shows in the answers too.
                 while asker.poll(Duration::ZERO).is_some() {}
                 let (asked_at, found) = answer(&mut question);
-                let own = own.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let own = names.own();
+                if let Ok((_, members)) = &found {
+                    names.see(asked_at, members);
+                }
                 if let Ok((is_settled, members)) = &found
                     && let Some(lane) = lock(&view).returning(partitions, *is_settled, members, asked_at)
                     && own.contains_key(&lane)
@@ -133,9 +135,9 @@ impl Group {
         Ok(group)
     }
 
-    /// Where lanes note what the group calls them.
-    pub(super) fn own(&self) -> Own {
-        self.own.clone()
+    /// Where lanes note what the group calls them, and see who has their names.
+    pub(super) fn names(&self) -> Names {
+        self.names.clone()
     }
 
     /// Who runs a partition, if the group has given it to anybody.
@@ -145,7 +147,8 @@ impl Group {
 
     /// Whether no other process can have had the partitions of this lane until now.
     pub(super) fn has_lease(&self, lane: &str) -> bool {
-        lock(&self.view).leases.get(lane).is_some_and(|proven| proven.elapsed() < LEASE)
+        // One that was refused does not know what it still has.
+        self.names.has(lane) && lock(&self.view).leases.get(lane).is_some_and(|proven| proven.elapsed() < LEASE)
     }
 
     /// Why the cluster is not to be worked with; `None` while it is.
@@ -340,7 +343,10 @@ mod tests {
         for (begun, unbroken, id, members, expected) in rows {
             let view = Arc::<Mutex<View>>::default();
             lock(&view).take("b", &own(id), (begun, unbroken), Ok((true, found(members))));
-            let group = Group { view, own: Own::default(), is_over: Arc::default(), brokers: String::new() };
+            let names = Names::default();
+            let group = Group { view, names: names.clone(), is_over: Arc::default(), brokers: String::new() };
+            assert!(!group.has_lease("own"), "the lane is no member");
+            names.note("own", id.to_owned());
             assert_eq!(group.has_lease("own"), expected, "{unbroken} {id} {members:?}");
         }
     }

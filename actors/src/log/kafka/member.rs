@@ -4,7 +4,6 @@
 //! wherever its state stands. A revocation waits, within a limit, until the lane has let go of what it claimed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use finflow_topologies::Topic;
@@ -18,7 +17,7 @@ use tracing::{info, warn};
 use super::admission::{is_unauthorized, unauthorized};
 use super::context::{Change, Rebalances, give, take_away};
 use super::departure;
-use super::group::Own;
+use super::names::{Holder, Names};
 use super::settings::Settings;
 use super::{native, positions};
 use crate::log::Assignment;
@@ -43,10 +42,11 @@ pub(super) struct Member {
     refusal: Option<KafkaError>,
     shown: watch::Sender<Assignment>,
     lane: String,
+    settings: Settings,
     /// The application's number of partitions: what somebody has added to the topic is the group's to give, and nobody's to run.
     partitions: u32,
     /// What the group calls the lanes of this process.
-    own: Own,
+    names: Names,
 }
 
 impl Member {
@@ -54,7 +54,7 @@ impl Member {
         settings: &Settings,
         lane: &str,
         partitions: u32,
-        (shown, own): (watch::Sender<Assignment>, Own),
+        (shown, names): (watch::Sender<Assignment>, Names),
     ) -> Result<Member, KafkaError> {
         Ok(Member {
             consumer: settings.member(lane).create_with_context(Rebalances::default())?,
@@ -69,8 +69,9 @@ impl Member {
             refusal: None,
             shown,
             lane: lane.to_owned(),
+            settings: settings.clone(),
             partitions,
-            own,
+            names,
         })
     }
 
@@ -116,7 +117,7 @@ impl Member {
     /// Serves the group for at most `patience`: to be called often, or it takes the lane for dead.
     pub(super) fn serve(&mut self, patience: Duration) {
         let mut patience = patience;
-        // Records do not concern a member, and other errors that matter are told by `is_replaced` or by the commit.
+        // Records do not concern a member, and other errors that matter are told by `is_fenced` or by the commit.
         while let Some(found) = self.consumer.poll(patience) {
             patience = Duration::ZERO;
             self.refusal = found.err().filter(is_unauthorized).or(self.refusal.take());
@@ -143,6 +144,10 @@ impl Member {
         }
         if let Err(cause) = self.consumer.pause(&at_end) {
             warn!(%cause, "cannot pause the assignment");
+        }
+        if self.is_fenced() {
+            // Nobody knows whose they are.
+            return;
         }
         self.has_joined = true;
         self.refusal = None;
@@ -191,8 +196,8 @@ impl Member {
     }
 
     fn show(&self) {
-        if let Some(id) = native::member_id(&self.consumer) {
-            self.own.lock().unwrap_or_else(PoisonError::into_inner).insert(self.lane.clone(), id);
+        if let Some(id) = native::member_id(&self.consumer).filter(|_| !self.is_fenced()) {
+            self.names.note(&self.lane, id);
         }
         let revoked = self.revoking.iter().flat_map(|(partitions, _)| ids(partitions)).collect();
         self.shown.send_replace(Assignment { assigned: self.assigned.clone(), revoked });
@@ -227,10 +232,35 @@ impl Member {
         self.claims.get(&partition) == Some(&epoch)
     }
 
-    /// Whether another process has taken this member's name.
-    pub(super) fn is_replaced(&self) -> bool {
+    /// Whether the coordinator has refused this member's name for good: another process has taken it, or the client library has
+    /// forgotten what the coordinator calls the member.
+    pub(super) fn is_fenced(&self) -> bool {
         let fatal = self.consumer.client().fatal_error();
         fatal.is_some_and(|(code, _)| code == RDKafkaErrorCode::FencedInstanceId)
+    }
+
+    /// Who has this member's name, by a look at the group after it was fenced; `None` while there was none.
+    pub(super) fn holder(&self, fenced_at: Instant) -> Option<Holder> {
+        self.names.holder(&self.lane, fenced_at)
+    }
+
+    /// Takes everything for lost, as a member has to that was fenced.
+    pub(super) fn lose_all(&mut self) {
+        self.claims.clear();
+        self.assigned.clear();
+        self.has_joined = false;
+        self.names.forget(&self.lane);
+        self.show();
+    }
+
+    /// Takes its place in the group anew, as a process does that comes back: with nothing, until the group has given it something.
+    pub(super) fn renew(&mut self) -> Result<(), KafkaError> {
+        let renewed = self.settings.member(&self.lane).create_with_context(Rebalances::default())?;
+        self.close();
+        // The former one is closed with this; a static member does not leave by that.
+        self.consumer = renewed;
+        self.lose_all();
+        if std::mem::take(&mut self.is_subscribed) { self.join() } else { Ok(()) }
     }
 
     /// The group's metadata of now, with a generation that fences; `None` while the lane is not a member.
@@ -258,10 +288,9 @@ impl Member {
     pub(super) fn committed(&self, partitions: &[u32]) -> Result<BTreeMap<u32, Position>, Error> {
         positions::committed(&self.consumer, &self.topic, partitions)
     }
-}
 
-impl Drop for Member {
-    fn drop(&mut self) {
+    /// Gives up what is revoked, before the consumer is dropped.
+    fn close(&mut self) {
         // Closing polls the consumer: from here on a revocation is carried out where it is told.
         self.consumer.context().close();
         while let Some(change) = self.consumer.context().next() {
@@ -272,6 +301,12 @@ impl Drop for Member {
         if let Some((partitions, _)) = self.revoking.take() {
             self.finish_giving(&partitions);
         }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 

@@ -106,6 +106,7 @@ impl<C: ConsumerContext + 'static> Question<C> {
     pub(super) fn ask(&mut self, budget: Duration) -> Option<(Instant, Description)> {
         let budget_ms = i32::try_from(budget.as_millis()).unwrap_or(i32::MAX);
         let asked_at = *self.asked_at.get_or_insert_with(|| {
+            let asked_at = Instant::now();
             // SAFETY: client and queue live; the options are ours and destroyed once, and the library copies them and the name.
             unsafe {
                 let client = self.consumer.client().native_ptr();
@@ -117,7 +118,7 @@ impl<C: ConsumerContext + 'static> Question<C> {
                 bindings::rd_kafka_DescribeConsumerGroups(client, groups.as_mut_ptr(), groups.len(), options, self.queue);
                 bindings::rd_kafka_AdminOptions_destroy(options);
             }
-            Instant::now()
+            asked_at
         });
         // SAFETY: the queue lives; an event is ours and destroyed once, after what it holds was copied.
         let found = unsafe {

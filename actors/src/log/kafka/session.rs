@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 use finflow_state::Stamp;
 use finflow_topologies::log::{Claim, Commit, Error, Position, Resolution, Session, Transaction};
 use tokio::sync::watch;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
-use super::group::Own;
 use super::member::Member;
+use super::names::{Holder, Names};
 use super::record::unavailable;
 use super::settings::{HEARTBEAT_INTERVAL, SESSION_TIMEOUT, Settings, TRANSACTION_TIMEOUT};
 use super::transactor::{Failed, Transactor};
@@ -29,6 +29,8 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a call may take before the session is given up as hung: longer than all it may wait for by its own deadlines.
 const HUNG_TIMEOUT: Duration = Duration::from_secs(90);
 const DISMISS_PAUSE: Duration = Duration::from_millis(20);
+/// How long a commit that was refused waits for the group's word on who has the lane's name: longer than a look and the one before it.
+const LOOK_PATIENCE: Duration = Duration::from_secs(4);
 /// The same for a commit. The client library may wait for the group coordinator until the transaction times out, whatever
 /// deadline it was given.
 const COMMIT_HUNG_TIMEOUT: Duration = TRANSACTION_TIMEOUT.saturating_mul(3);
@@ -104,7 +106,7 @@ pub(super) fn open(
     settings: &Settings,
     lane: &str,
     partitions: u32,
-    shown: (watch::Sender<Assignment>, Own),
+    shown: (watch::Sender<Assignment>, Names),
     ends: watch::Sender<Option<String>>,
 ) -> Result<(KafkaSession, Exit), Error> {
     let (asks, asked) = channel();
@@ -116,6 +118,8 @@ pub(super) fn open(
         partitions,
         doubt: None,
         is_over: false,
+        fenced_at: None,
+        fences: 0,
         ends: ends.clone(),
         is_retired: is_retired.clone(),
     };
@@ -184,6 +188,10 @@ struct Keeper {
     doubt: Option<(Stamp, Vec<(u32, u64)>)>,
     /// Another session has this one's place.
     is_over: bool,
+    /// Since when the group fences the member, while nobody knows who has its name.
+    fenced_at: Option<Instant>,
+    /// How often it has done so.
+    fences: u32,
     ends: watch::Sender<Option<String>>,
     /// The place was given to another session of this same process.
     is_retired: Arc<AtomicBool>,
@@ -200,8 +208,8 @@ impl Keeper {
             }
             // Also when the session is over: the group waits for what it has revoked.
             self.member.serve(Duration::ZERO);
-            // A lane that has nothing to commit asks nothing, and has to learn of it all the same.
-            self.is_replaced();
+            // A lane that has nothing to commit asks nothing, and has to learn of it all the same: by its assignment, or by the end.
+            let _ = self.place();
         }
     }
 
@@ -222,7 +230,7 @@ impl Keeper {
             }
             Ask::Rejoin => {
                 // The next look asks again.
-                let asked = if self.is_over { Ok(()) } else { self.member.rejoin() };
+                let asked = if self.place().is_ok() { self.member.rejoin() } else { Ok(()) };
                 asked.inspect_err(|cause| warn!(%cause, "cannot come back to the group")).is_ok()
             }
             Ask::Close => true,
@@ -241,14 +249,10 @@ impl Keeper {
         if self.partitions <= partition {
             return Err(Error::UnknownPartition { topic: finflow_topologies::Topic::Commands, partition });
         }
-        if self.is_over {
-            return Err(Error::Fenced);
-        }
+        self.place()?;
         self.member.join().map_err(unavailable)?;
         self.member.serve(Duration::ZERO);
-        if self.is_replaced() {
-            return Err(Error::Fenced);
-        }
+        self.place()?;
         if let Some(refusal) = self.member.refusal() {
             return Err(refusal);
         }
@@ -271,9 +275,12 @@ impl Keeper {
     fn wait(&mut self, patience: Duration, is_so: impl Fn(&Member) -> bool, otherwise: &str) -> Result<(), Error> {
         let deadline = Instant::now() + patience;
         self.member.serve(Duration::ZERO);
-        while !is_so(&self.member) {
-            if self.is_replaced() {
-                return Err(Error::Fenced);
+        loop {
+            match self.place() {
+                Ok(()) if is_so(&self.member) => return Ok(()),
+                Err(Error::Fenced) => return Err(Error::Fenced),
+                // Whoever has the place will be known.
+                Ok(()) | Err(_) => {}
             }
             if let Some(refusal) = self.member.refusal() {
                 return Err(refusal);
@@ -283,17 +290,46 @@ impl Keeper {
             }
             self.member.serve(SERVE_INTERVAL);
         }
-        if self.is_replaced() { Err(Error::Fenced) } else { Ok(()) }
     }
 
-    fn is_replaced(&mut self) -> bool {
-        if self.member.is_replaced() && !self.is_over {
+    /// Whether the session has its place in the group: [`Error::Fenced`] where another one has it, [`Error::Unavailable`] while that is
+    /// not known.
+    ///
+    /// A member that was fenced has lost everything. If no other process has its name, it takes its place anew.
+    fn place(&mut self) -> Result<(), Error> {
+        if self.is_over {
+            return Err(Error::Fenced);
+        }
+        if !self.member.is_fenced() {
+            return Ok(());
+        }
+        if self.is_retired.load(Ordering::Acquire) {
+            // By another session of this same process.
             self.is_over = true;
-            if !self.is_retired.load(Ordering::Acquire) {
-                self.ends.send_replace(Some("another process has taken this one's node.id".to_owned()));
+            return Err(Error::Fenced);
+        }
+        let fenced_at = *self.fenced_at.get_or_insert_with(|| {
+            warn!("fenced by the group, which is asked who has the name");
+            self.fences = self.fences.saturating_add(1);
+            self.member.lose_all();
+            Instant::now()
+        });
+        match self.member.holder(fenced_at) {
+            None => Err(Error::Unavailable("the group has not told yet who has this lane's name".to_owned())),
+            Some(Holder::Another) => Err(self.end("another process has taken this one's node.id".to_owned())),
+            Some(holder) => {
+                info!(?holder, "no other process has the name, joining anew");
+                self.fenced_at = None;
+                self.member.renew().map_err(|cause| self.end(format!("cannot join the group anew: {cause}")))
             }
         }
-        self.is_over
+    }
+
+    /// The session is over, and so is the process.
+    fn end(&mut self, cause: String) -> Error {
+        self.is_over = true;
+        self.ends.send_replace(Some(cause));
+        Error::Fenced
     }
 
     fn commit(&mut self, transaction: Transaction) -> Commit {
@@ -310,6 +346,11 @@ impl Keeper {
             return Commit::Aborted(format!("{} has no partition {}", batch.topic, batch.partition));
         }
         self.member.serve(Duration::ZERO);
+        match self.place() {
+            Ok(()) => {}
+            Err(Error::Fenced) => return self.fenced("another session has this one's place"),
+            Err(cause) => return Commit::Aborted(cause.to_string()),
+        }
         let claims: Vec<(u32, u64)> = transaction.positions.iter().map(|to| (to.position.partition, to.claim)).collect();
         if !claims.iter().all(|(partition, epoch)| self.member.is_claimed(*partition, *epoch)) {
             return self.fenced("a claim is not good any more");
@@ -319,14 +360,17 @@ impl Keeper {
             Ok(offsets) => offsets,
             Err(error) => return Commit::Aborted(error.to_string()),
         };
-        let member = &self.member;
+        let (member, fences) = (&self.member, self.fences);
         let name = |batch: &finflow_topologies::log::Batch| batch.topic.name(&self.prefix);
         match self.transactor.commit(&transaction.batches, name, &offsets, || member.metadata()) {
             Ok(()) => Commit::Committed,
             Err(Failed::Replaced(cause)) => {
                 // Where another process has the name, this one ends, and does not take it back with another lane.
-                self.turns_out_replaced();
-                self.fenced(&cause)
+                match self.turns_out_replaced() {
+                    // The lane lets go of everything, as it has lost it, and need not end for that.
+                    false if fences < self.fences => Commit::Aborted(cause),
+                    _ => self.fenced(&cause),
+                }
             }
             Err(Failed::Before { cause, is_fenced }) if is_fenced && self.turns_out_replaced() => self.fenced(&cause),
             Err(Failed::Before { cause, .. }) => Commit::Aborted(cause),
@@ -345,23 +389,31 @@ impl Keeper {
         Commit::Fenced
     }
 
-    /// Whether the producer was fenced because another session has this one's place, which the group tells with the next heartbeat.
+    /// Whether the producer was fenced because another session has this one's place, which the group tells with the next heartbeat and
+    /// with a look. `false` also where it has not told in time.
     ///
     /// Without it a new producer would fence that session in turn.
     fn turns_out_replaced(&mut self) -> bool {
-        let deadline = Instant::now() + HEARTBEAT_INTERVAL.saturating_mul(2);
-        while !self.is_replaced() && Instant::now() < deadline {
+        let (begun, fences) = (Instant::now(), self.fences);
+        loop {
+            let patience = match self.place() {
+                Err(Error::Fenced) => return true,
+                // No other process has the name.
+                Ok(()) if fences < self.fences => return false,
+                Ok(()) => HEARTBEAT_INTERVAL.saturating_mul(2),
+                Err(_) => LOOK_PATIENCE,
+            };
+            if patience < begun.elapsed() {
+                return false;
+            }
             self.member.serve(SERVE_INTERVAL);
         }
-        self.is_over
     }
 
     /// Fences what may still be under way, and reads from the positions whether it was committed.
     fn resolve(&mut self, stamp: &Stamp) -> Result<Resolution, Error> {
         self.member.serve(Duration::ZERO);
-        if self.is_replaced() {
-            return Err(Error::Fenced);
-        }
+        self.place()?;
         let claims = match &self.doubt {
             Some((doubtful, claims)) if doubtful == stamp => claims.clone(),
             _ => return Err(Error::Unavailable(format!("there is no doubt about {stamp}"))),
@@ -369,9 +421,10 @@ impl Keeper {
         self.transactor.discard();
         self.transactor.ready()?;
         self.member.serve(Duration::ZERO);
+        self.place()?;
         let still: BTreeSet<u32> =
             claims.iter().filter(|(partition, epoch)| self.member.is_claimed(*partition, *epoch)).map(|(id, _)| *id).collect();
-        if still.is_empty() || self.is_replaced() {
+        if still.is_empty() {
             self.is_over = true;
             return Err(Error::Fenced);
         }

@@ -240,6 +240,8 @@ impl Keeper {
     /// Becomes a member, and only then fences earlier sessions: a process that was replaced must not fence its successor.
     fn join(&mut self) -> Result<(), Error> {
         self.member.join().map_err(unavailable)?;
+        // While the group answers.
+        self.transactor.connect()?;
         self.wait(JOIN_TIMEOUT, Member::has_joined, "the group does not answer")?;
         self.member.stays()?;
         self.transactor.ready()

@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use finflow_topologies::Topic;
 use finflow_topologies::log::{Batch, Error};
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::ConsumerGroupMetadata;
@@ -20,6 +21,8 @@ use super::settings::{Settings, TRANSACTION_TIMEOUT};
 
 /// How long to wait when the library's queue is full.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(1);
+/// How long a new producer waits for its first connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a new producer may take to end what an old one has left open.
 const INIT_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -43,11 +46,35 @@ pub(super) struct Transactor {
     id: String,
     /// `None` until the first use, and after every failure.
     producer: Option<ThreadedProducer<Deliveries>>,
+    /// One that is connected already, for the next use.
+    connected: Option<ThreadedProducer<Deliveries>>,
 }
 
 impl Transactor {
     pub(super) fn new(settings: &Settings, id: &str) -> Transactor {
-        Transactor { settings: settings.clone(), id: id.to_owned(), producer: None }
+        Transactor { settings: settings.clone(), id: id.to_owned(), producer: None, connected: None }
+    }
+
+    /// Makes a producer that is connected, and does nothing yet that others could see.
+    ///
+    /// One that is initialised before it has a connection looks for its coordinator half a second later (librdkafka 2.12:
+    /// `rd_kafka_txn_coord_query`).
+    pub(super) fn connect(&mut self) -> Result<(), Error> {
+        if self.producer.is_none() && self.connected.is_none() {
+            self.connected = Some(self.make()?);
+        }
+        Ok(())
+    }
+
+    fn make(&self) -> Result<ThreadedProducer<Deliveries>, Error> {
+        let config = self.settings.transactor(&self.id);
+        let producer: ThreadedProducer<Deliveries> = config.create_with_context(Deliveries::default()).map_err(unavailable)?;
+        let topic = Topic::Events.name(&self.settings.prefix);
+        if let Err(cause) = producer.client().fetch_metadata(Some(&topic), CONNECT_TIMEOUT) {
+            // Whoever initialises it waits longer.
+            debug!(id = self.id, %cause, "the transactional producer is not connected yet");
+        }
+        Ok(producer)
     }
 
     /// Makes the producer, if there is none: earlier ones of this id are fenced and their open transaction is ended.
@@ -55,8 +82,10 @@ impl Transactor {
         if self.producer.is_some() {
             return Ok(());
         }
-        let config = self.settings.transactor(&self.id);
-        let producer: ThreadedProducer<Deliveries> = config.create_with_context(Deliveries::default()).map_err(unavailable)?;
+        let producer = match self.connected.take() {
+            Some(connected) => connected,
+            None => self.make()?,
+        };
         let deadline = Instant::now() + INIT_TIMEOUT;
         loop {
             match producer.init_transactions(left(deadline)) {

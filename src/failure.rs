@@ -56,9 +56,9 @@ impl From<StartError> for Failure {
                 Failure::Temporary(format!("the data directory is in use by another finflow process: {cause}"))
             }
             StartError::Log(log::Error::Corrupt(cause)) if is_misfit(&cause) => Failure::Configuration(cause),
-            StartError::Log(log::Error::Refused(cause)) => Failure::Configuration(cause),
             // Nobody was asked: what is set makes no sense.
             StartError::Snapshots(_) => Failure::Configuration(text),
+            StartError::Log(error) => error.into(),
             _ => Failure::Failed(text),
         }
     }
@@ -67,6 +67,11 @@ impl From<StartError> for Failure {
 /// Whether the log has another number of partitions than it should have.
 pub(crate) fn is_misfit(cause: &str) -> bool {
     cause.contains("are configured") || cause.contains("differ in their number of partitions")
+}
+
+/// Whether the brokers are gone, or nobody among them answers, which passes. What the client library says of itself is of that kind.
+fn is_unreachable(cause: &str) -> bool {
+    ["no broker answers", "does not answer", "(Local: "].iter().any(|said| cause.contains(said))
 }
 
 impl From<MoveError> for Failure {
@@ -99,6 +104,7 @@ impl From<log::Error> for Failure {
     fn from(error: log::Error) -> Failure {
         match error {
             log::Error::Refused(cause) => Failure::Configuration(cause),
+            log::Error::Unavailable(ref cause) if is_unreachable(cause) => Failure::Temporary(error.to_string()),
             error => Failure::Failed(error.to_string()),
         }
     }
@@ -116,6 +122,30 @@ impl From<socket::Error> for Failure {
         match error {
             socket::Error::Failed(cause) => Failure::Failed(cause),
             socket::Error::Unavailable(cause) => Failure::Temporary(cause),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_says_by_its_code_whether_it_may_work_later() {
+        let unavailable = |cause: &str| log::Error::Unavailable(cause.to_owned());
+        let rows = [
+            (unavailable("no broker answers at 127.0.0.1:9092 after 10 s"), 75),
+            (unavailable("the group does not answer"), 75),
+            (unavailable("Meta data fetch error: BrokerTransportFailure (Local: Broker transport failure)"), 75),
+            (unavailable("there is no topic finflow.commands.v1; `finflow topics create` makes what is missing"), 1),
+            (log::Error::Busy("locked".to_owned()), 75),
+            (log::Error::Refused("not authorized".to_owned()), 78),
+            (log::Error::Corrupt("the log has 8 partitions, 4 are configured".to_owned()), 78),
+            (log::Error::Corrupt("a record cannot be read".to_owned()), 1),
+        ];
+        for (error, code) in rows {
+            let text = error.to_string();
+            assert_eq!(Failure::from(StartError::Log(error)).code(), code, "{text}");
         }
     }
 }

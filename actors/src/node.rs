@@ -63,11 +63,11 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// What keeps an actor from starting; a lane that the log refuses, for the log's own reason.
+    /// What keeps an actor from starting; a lane that the log refuses, or does not answer, for the log's own reason.
     fn of(error: ractor::SpawnErr) -> StartError {
         let first: &(dyn std::error::Error + 'static) = &error;
         let refused = std::iter::successors(Some(first), |cause| cause.source()).find_map(|cause| match cause.downcast_ref() {
-            Some(refused @ log::Error::Refused(_)) => Some(refused.clone()),
+            Some(refused @ (log::Error::Refused(_) | log::Error::Unavailable(_))) => Some(refused.clone()),
             _ => None,
         });
         refused.map_or(StartError::Spawn(error), StartError::Log)

@@ -65,7 +65,10 @@ pub(crate) fn report(marks: &[Mark], gaps: &[Gap], since: Instant) {
         }
         println!("    {:>5.1} s  {:?} {}", (mark.at - since).as_secs_f64(), mark.kind, its.join(", "));
     }
-    println!("    faults: {kinds:?}");
+    let count = |those: &[Kind]| those.iter().filter_map(|kind| kinds.get(kind)).sum::<usize>();
+    let kills = count(&[Kind::Killed, Kind::Lost, Kind::Broker]);
+    let recoveries = plain.values().map(Vec::len).sum::<usize>() + crossed.len();
+    println!("    {kills} kills, {recoveries} recoveries of a partition; faults: {kinds:?}");
     for ((group, aim), costs) in plain {
         tell(group, aim, costs);
     }

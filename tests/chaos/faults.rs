@@ -13,6 +13,7 @@ use crate::costs::{Kind, Mark};
 const PAUSED: Duration = Duration::from_secs(15);
 /// Between the end of a fault and the next one, in ms.
 const REST: Range<u64> = 2_000..6_000;
+const REST_SHORT: Range<u64> = 1_000..2_500;
 /// How long a process stays away that is to be replaced, in ms: longer than its session.
 const AWAY: Range<u64> = 9_000..14_000;
 /// How long a broker is gone, in ms, besides what its start takes; one time in four longer than a transaction and a session last.
@@ -26,13 +27,22 @@ const OWNERS_LOOK: Duration = Duration::from_millis(500);
 
 const KINDS: [Kind; 5] = [Kind::Killed, Kind::Lost, Kind::Paused, Kind::Restarted, Kind::Broker];
 
-/// Inflicts faults for so long, and waits until all of them are over.
-pub(crate) fn inflict(app: &mut Application<'_>, broker: &Broker, seed: u64, period: Duration) -> Vec<Mark> {
+/// How many faults come.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Extent {
+    /// One of each kind, one after the other with short rests.
+    OneOfEach,
+    /// Whatever comes in this time.
+    For(Duration),
+}
+
+/// Inflicts faults, and waits until all of them are over.
+pub(crate) fn inflict(app: &mut Application<'_>, broker: &Broker, seed: u64, extent: Extent) -> Vec<Mark> {
     std::thread::scope(|scope| {
         let random = fastrand::Rng::with_seed(seed);
         let (left, marks, replaced) = (Vec::new(), Vec::new(), BTreeSet::new());
-        let mut driver = Driver { app, broker, scope, random, left, marks, replaced, broken: None };
-        driver.inflict(period);
+        let mut driver = Driver { app, broker, scope, random, extent, left, drawn: 0, marks, replaced, broken: None };
+        driver.inflict();
         driver.marks
     })
 }
@@ -42,6 +52,9 @@ struct Driver<'d, 'scope, 'env, 'a> {
     broker: &'env Broker,
     scope: &'scope Scope<'scope, 'env>,
     random: fastrand::Rng,
+    extent: Extent,
+    /// Faults drawn so far.
+    drawn: usize,
     /// The kinds that come before one comes again.
     left: Vec<Kind>,
     marks: Vec<Mark>,
@@ -52,11 +65,11 @@ struct Driver<'d, 'scope, 'env, 'a> {
 }
 
 impl Driver<'_, '_, '_, '_> {
-    fn inflict(&mut self, period: Duration) {
+    fn inflict(&mut self) {
         let begun = Instant::now();
-        let (mut rest, mut may_cross) = (self.within(REST), false);
+        let (mut rest, mut may_cross) = (self.rest(), false);
         let (mut next, mut asked) = (begun + rest, begun);
-        while begun.elapsed() < period || !self.is_well() {
+        while self.is_to_come(begun) || !self.is_well() {
             let now = Instant::now();
             self.look(now);
             if OWNERS_LOOK < now - asked && self.broken.is_none() {
@@ -65,13 +78,29 @@ impl Driver<'_, '_, '_, '_> {
             }
             if !self.is_well() && !may_cross {
                 next = now + rest;
-            } else if next <= now && now - begun < period {
+            } else if next <= now && self.is_to_come(begun) {
                 self.strike(now, begun);
-                rest = self.within(REST);
+                rest = self.rest();
                 next = now + rest;
-                may_cross = self.random.u32(..CROSSED_EVERY) == 0;
+                let is_crossed = self.random.u32(..CROSSED_EVERY) == 0;
+                may_cross = is_crossed && matches!(self.extent, Extent::For(_));
             }
             std::thread::park_timeout(LOOK);
+        }
+    }
+
+    /// Whether there are more faults to come.
+    fn is_to_come(&self, begun: Instant) -> bool {
+        match self.extent {
+            Extent::OneOfEach => self.drawn < KINDS.len(),
+            Extent::For(period) => begun.elapsed() < period,
+        }
+    }
+
+    fn rest(&mut self) -> Duration {
+        match self.extent {
+            Extent::OneOfEach => self.within(REST_SHORT),
+            Extent::For(_) => self.within(REST),
         }
     }
 
@@ -88,6 +117,7 @@ impl Driver<'_, '_, '_, '_> {
             self.left = KINDS.to_vec();
             self.random.shuffle(&mut self.left);
         }
+        self.drawn += 1;
         self.left.pop().unwrap_or(Kind::Killed)
     }
 
@@ -123,7 +153,8 @@ impl Driver<'_, '_, '_, '_> {
     }
 
     fn break_broker(&mut self) {
-        let gone = if self.random.u8(..4) == 0 { self.within(BROKER_GONE_LONG) } else { self.within(BROKER_GONE) };
+        let is_long = self.random.u8(..4) == 0 && matches!(self.extent, Extent::For(_));
+        let gone = if is_long { self.within(BROKER_GONE_LONG) } else { self.within(BROKER_GONE) };
         let broker = self.broker;
         self.broken = Some(self.scope.spawn(move || {
             broker.kill(1);

@@ -1,7 +1,8 @@
 //! Three processes on a real broker, under a load that does not wait for them, while everything that can end is ended.
 //!
-//! `cargo test --test chaos -- --seconds 600 --seed 7` lets faults come for ten minutes, and prints what they cost. Without arguments it
-//! is short.
+//! `cargo test` lets one fault of each kind come, then restarts the processes one after the other, and checks everything. `cargo test
+//! --test chaos -- --seconds 600 --seed 7` lets faults come for ten minutes, some across each other, and then takes one broker out of
+//! three away. Both print what the faults have cost.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use finflow_topologies::topics::partition_of_wallet;
 
 use self::application::{Application, PARTITIONS};
 use self::broker::Broker;
+use self::faults::Extent;
 use self::load::Load;
 use self::witness::Witness;
 
@@ -32,16 +34,20 @@ mod rolling;
 mod verdict;
 mod witness;
 
-/// Transfers a second, two thirds of them across processes.
+/// Transfers a second, two thirds of them across processes; fewer in the short form, which is not alone on its machine.
 const RATE: usize = 1_000;
+const RATE_SHORT: usize = 300;
 /// How many of the transfers are looked at for that.
 const SAMPLE: usize = 20_000;
 
 #[derive(Parser)]
 struct Arguments {
-    /// For how long faults come
-    #[arg(long, default_value_t = 40)]
-    seconds: u64,
+    /// For how long faults come; without it each kind comes once
+    #[arg(long)]
+    seconds: Option<u64>,
+    /// Transfers a second
+    #[arg(long)]
+    rate: Option<usize>,
     /// Repeats the faults of a run, as far as a machine can
     #[arg(long)]
     seed: Option<u64>,
@@ -51,9 +57,38 @@ struct Arguments {
     /// Where the processes live; kept, where a temporary directory would not be
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// What the test harness of other suites takes, and is not meant for this one
+    #[command(flatten)]
+    harness: Harness,
+}
+
+/// What the test harness of other suites takes: this one runs unless others are named.
+#[derive(clap::Args)]
+struct Harness {
+    #[arg(hide = true)]
+    filters: Vec<String>,
+    #[arg(long, hide = true)]
+    skip: Vec<String>,
+    #[arg(long, hide = true)]
+    list: bool,
+    #[arg(long, hide = true)]
+    exact: bool,
     #[arg(long, hide = true)]
     nocapture: bool,
+    #[arg(long, hide = true)]
+    no_capture: bool,
+    #[arg(long, hide = true)]
+    show_output: bool,
+    #[arg(long, short, hide = true)]
+    quiet: bool,
+    #[arg(long, hide = true)]
+    test_threads: Option<usize>,
+}
+
+impl Harness {
+    fn is_meant(&self) -> bool {
+        let names = |filters: &[String]| filters.iter().any(|filter| "chaos".contains(filter.as_str()));
+        !self.list && (self.filters.is_empty() || names(&self.filters)) && !names(&self.skip)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -66,19 +101,28 @@ enum Part {
 
 fn main() {
     let arguments = Arguments::parse();
+    if !arguments.harness.is_meant() {
+        return;
+    }
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
-    println!("cargo test --test chaos -- --seconds {} --seed {seed}", arguments.seconds);
+    let (extent, rate) = match arguments.seconds {
+        Some(seconds) => (Extent::For(Duration::from_secs(seconds)), RATE),
+        None => (Extent::OneOfEach, RATE_SHORT),
+    };
+    let rate = arguments.rate.unwrap_or(rate);
+    let seconds = arguments.seconds.map_or_else(String::new, |seconds| format!("--seconds {seconds} "));
+    println!("cargo test --test chaos -- {seconds}--rate {rate} --seed {seed}");
     let temporary = tempfile::tempdir().expect("a directory");
     let dir = arguments.dir.as_deref().unwrap_or(temporary.path());
     if arguments.only != Some(Part::Brokers) {
-        processes_and_broker_fail(&dir.join("faults"), seed, Duration::from_secs(arguments.seconds));
+        processes_and_broker_fail(&dir.join("faults"), seed, extent, rate);
     }
-    if arguments.only != Some(Part::Faults) {
+    if arguments.only == Some(Part::Brokers) || (arguments.only.is_none() && arguments.seconds.is_some()) {
         lost_broker::one_broker_out_of_three_is_lost(&dir.join("brokers"), seed);
     }
 }
 
-fn processes_and_broker_fail(dir: &Path, seed: u64, period: Duration) {
+fn processes_and_broker_fail(dir: &Path, seed: u64, extent: Extent, rate: usize) {
     std::fs::create_dir_all(dir).expect("a directory");
     let broker = Broker::start(|_| vec![]);
     let mut app = Application::start(dir, broker.address(), "chaos", &[]);
@@ -86,15 +130,11 @@ fn processes_and_broker_fail(dir: &Path, seed: u64, period: Duration) {
     load.open_wallets();
     let witness = Witness::start(&app.brokers, app.prefix, PARTITIONS);
     verdict::all_end(&mut app, &witness, load.published());
-    println!(
-        "faults for {} s at {RATE} transfers/s, {} % across processes",
-        period.as_secs(),
-        across(&app, seed, load.published())
-    );
+    println!("faults at {rate} transfers/s, {} % across processes: {extent:?}", across(&app, seed, load.published()));
 
-    load.start(RATE);
+    load.start(rate);
     let begun = Instant::now();
-    let marks = faults::inflict(&mut app, &broker, seed, period);
+    let marks = faults::inflict(&mut app, &broker, seed, extent);
     app.all_run();
     load.finish();
     verdict::all_end(&mut app, &witness, load.published());
@@ -102,7 +142,7 @@ fn processes_and_broker_fail(dir: &Path, seed: u64, period: Duration) {
     costs::report(&marks, &witness.seen().gaps, begun);
 
     println!("a rolling restart");
-    load.start(RATE);
+    load.start(rate);
     rolling::restart_all(&mut app, &witness);
     load.finish();
     verdict::all_is_well(&mut app, &witness, &load, seed);

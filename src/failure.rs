@@ -69,9 +69,20 @@ pub(crate) fn is_misfit(cause: &str) -> bool {
     cause.contains("are configured") || cause.contains("differ in their number of partitions")
 }
 
-/// Whether the brokers are gone, or nobody among them answers, which passes. What the client library says of itself is of that kind.
+/// Whether the brokers are gone, or nobody among them answers, which passes.
 fn is_unreachable(cause: &str) -> bool {
-    ["no broker answers", "does not answer", "(Local: "].iter().any(|said| cause.contains(said))
+    const PASSING: [&str; 9] = [
+        "no broker answers",
+        "does not answer",
+        "(Local: Broker transport failure)",
+        "(Local: All broker connections are down)",
+        "(Local: Host resolution failure)",
+        "(Local: Timed out)",
+        "Timed out",
+        "oordinator not available",
+        "oordinator load in progress",
+    ];
+    PASSING.iter().any(|said| cause.contains(said))
 }
 
 impl From<MoveError> for Failure {
@@ -137,6 +148,8 @@ mod tests {
             (unavailable("no broker answers at 127.0.0.1:9092 after 10 s"), 75),
             (unavailable("the group does not answer"), 75),
             (unavailable("Meta data fetch error: BrokerTransportFailure (Local: Broker transport failure)"), 75),
+            (unavailable("Meta data fetch error: Authentication (Local: Authentication failure)"), 1),
+            (unavailable("Transaction error: Timed out waiting for operation to finish, retry call to resume"), 75),
             (unavailable("there is no topic finflow.commands.v1; `finflow topics create` makes what is missing"), 1),
             (log::Error::Busy("locked".to_owned()), 75),
             (log::Error::Refused("not authorized".to_owned()), 78),

@@ -327,8 +327,13 @@ impl Node {
     /// Reads committed state, and makes sure that it was nobody else's meanwhile: only then is it what everybody has to see.
     fn read<T: Default>(&self, partition: u32, read: impl FnOnce(&Committed) -> Result<T, store::Error>) -> Result<T, ReadError> {
         let found = self.inspect(partition, read)?;
-        let lane = self.0.partitions.get(&partition).and_then(|committed| committed.condition().lane);
-        let is_ours = self.0.root.is_none() || lane.is_none_or(|lane| self.0.log.has_lease(&lane));
+        let condition = self.0.partitions.get(&partition).map(|committed| committed.condition());
+        // A lane that has let go meanwhile may have lost the partition before.
+        let is_its_lanes = |condition: Condition| match &condition.lane {
+            Some(lane) => self.0.log.has_lease(lane),
+            None => !self.is_elsewhere(&condition),
+        };
+        let is_ours = self.0.root.is_none() || condition.is_none_or(is_its_lanes);
         if is_ours { Ok(found) } else { Err(ReadError::Elsewhere(partition)) }
     }
 

@@ -241,7 +241,7 @@ impl Member {
 
     /// Who has this member's name, by a look at the group after it was fenced; `None` while there was none.
     pub(super) fn holder(&self, fenced_at: Instant) -> Option<Holder> {
-        self.names.holder(&self.lane, fenced_at)
+        self.names.holder(&self.lane, fenced_at, Instant::now())
     }
 
     /// Takes everything for lost, as a member has to that was fenced.

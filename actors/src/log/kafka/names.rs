@@ -6,9 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::native::Described;
+
+/// How old a look may be that is believed: a process may have stood still since, and another one have come.
+const FRESH: Duration = Duration::from_secs(3);
 
 /// Who has a lane's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,10 +68,11 @@ impl Names {
         self.lock().seen = Some((asked_at, found));
     }
 
-    /// Who has the lane's name, by a look that was asked for after `since`; `None` while there was none.
-    pub(super) fn holder(&self, lane: &str, since: Instant) -> Option<Holder> {
+    /// Who has the lane's name, by a look that was asked for after `since` and not long before `now`; `None` while there was none.
+    pub(super) fn holder(&self, lane: &str, since: Instant, now: Instant) -> Option<Holder> {
         let table = self.lock();
-        let (_, found) = table.seen.as_ref().filter(|(asked_at, _)| since < *asked_at)?;
+        let is_of_now = |asked_at: Instant| since < asked_at && now.saturating_duration_since(asked_at) < FRESH;
+        let (_, found) = table.seen.as_ref().filter(|(asked_at, _)| is_of_now(*asked_at))?;
         Some(match found.get(lane) {
             None => Holder::Nobody,
             Some(id) if table.ever.contains(id) => Holder::Own,
@@ -83,8 +87,6 @@ impl Names {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     type Row<'a> = (&'a [&'a str], Duration, &'a [(&'a str, &'a str)], Option<Holder>);
@@ -114,9 +116,11 @@ mod tests {
             called.iter().for_each(|id| names.note("lane", (*id).to_owned()));
             names.forget("lane");
             assert!(!names.has("lane"), "it is nobody's until it has joined again");
-            assert_eq!(names.holder("lane", begun + before), None, "nobody has looked");
+            assert_eq!(names.holder("lane", begun + before, begun + after), None, "nobody has looked");
             names.see(begun + asked, &found.iter().map(|(name, id)| member(name, id)).collect::<Vec<_>>());
-            assert_eq!(names.holder("lane", begun + before), expected, "{called:?} {asked:?} {found:?}");
+            assert_eq!(names.holder("lane", begun + before, begun + after), expected, "{called:?} {asked:?} {found:?}");
+            let later = begun + asked + FRESH;
+            assert_eq!(names.holder("lane", begun + before, later), None, "who has it since is not known");
         }
     }
 }

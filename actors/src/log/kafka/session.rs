@@ -118,6 +118,7 @@ pub(super) fn open(
         partitions,
         doubt: None,
         is_over: false,
+        is_refused: false,
         fenced_at: None,
         fences: 0,
         ends: ends.clone(),
@@ -188,6 +189,8 @@ struct Keeper {
     doubt: Option<(Stamp, Vec<(u32, u64)>)>,
     /// Another session has this one's place.
     is_over: bool,
+    /// The group has refused a commit of this name, whatever the member has been told.
+    is_refused: bool,
     /// Since when the group fences the member, while nobody knows who has its name.
     fenced_at: Option<Instant>,
     /// How often it has done so.
@@ -302,7 +305,7 @@ impl Keeper {
         if self.is_over {
             return Err(Error::Fenced);
         }
-        if !self.member.is_fenced() {
+        if !self.member.is_fenced() && !self.is_refused {
             return Ok(());
         }
         if self.is_retired.load(Ordering::Acquire) {
@@ -321,7 +324,7 @@ impl Keeper {
             Some(Holder::Another) => Err(self.end("another process has taken this one's node.id".to_owned())),
             Some(holder) => {
                 info!(?holder, "no other process has the name, joining anew");
-                self.fenced_at = None;
+                (self.fenced_at, self.is_refused) = (None, false);
                 self.member.renew().map_err(|cause| self.end(format!("cannot join the group anew: {cause}")))
             }
         }
@@ -366,7 +369,9 @@ impl Keeper {
         let name = |batch: &finflow_topologies::log::Batch| batch.topic.name(&self.prefix);
         match self.transactor.commit(&transaction.batches, name, &offsets, || member.metadata()) {
             Ok(()) => Commit::Committed,
+            Err(Failed::Outside(cause)) => self.fenced(&cause),
             Err(Failed::Replaced(cause)) => {
+                self.is_refused = true;
                 // Where another process has the name, this one ends, and does not take it back with another lane.
                 match self.turns_out_replaced() {
                     // The lane lets go of everything, as it has lost it, and need not end for that.
@@ -420,12 +425,17 @@ impl Keeper {
             Some((doubtful, claims)) if doubtful == stamp => claims.clone(),
             _ => return Err(Error::Unavailable(format!("there is no doubt about {stamp}"))),
         };
-        self.transactor.discard();
-        self.transactor.ready()?;
-        self.member.serve(Duration::ZERO);
-        self.place()?;
-        let still: BTreeSet<u32> =
-            claims.iter().filter(|(partition, epoch)| self.member.is_claimed(*partition, *epoch)).map(|(id, _)| *id).collect();
+        let still = |member: &Member| -> BTreeSet<u32> {
+            claims.iter().filter(|(partition, epoch)| member.is_claimed(*partition, *epoch)).map(|(id, _)| *id).collect()
+        };
+        // Who has nothing left of it need not know, and must not fence who may have it now.
+        if !still(&self.member).is_empty() {
+            self.transactor.discard();
+            self.transactor.ready()?;
+            self.member.serve(Duration::ZERO);
+            self.place()?;
+        }
+        let still = still(&self.member);
         if still.is_empty() {
             self.is_over = true;
             return Err(Error::Fenced);

@@ -37,8 +37,10 @@ pub(super) enum Failed {
     },
     /// While it was being committed: either is possible.
     During(String),
-    /// By the group: another process has this member's name, or this lane is no member of the group's present generation.
+    /// By the group: another process seems to have this member's name.
     Replaced(String),
+    /// By nobody: this lane is no member of the group's present generation.
+    Outside(String),
 }
 
 pub(super) struct Transactor {
@@ -108,9 +110,7 @@ impl Transactor {
 
     /// Forgets the producer.
     pub(super) fn discard(&mut self) {
-        if let Some(producer) = self.producer.take() {
-            discard(producer);
-        }
+        self.producer.take().into_iter().chain(self.connected.take()).for_each(discard);
     }
 
     /// One transaction: records, then positions, then the commit. `group` is asked when the records are delivered.
@@ -121,9 +121,11 @@ impl Transactor {
         offsets: &TopicPartitionList,
         group: impl FnOnce() -> Option<ConsumerGroupMetadata>,
     ) -> Result<(), Failed> {
-        let deadline = Instant::now() + self.settings.commit_deadline.min(TRANSACTION_TIMEOUT);
         let mut outcome = match self.ready() {
-            Ok(()) => self.attempt(batches, topic, offsets, group, deadline),
+            Ok(()) => {
+                let deadline = Instant::now() + self.settings.commit_deadline.min(TRANSACTION_TIMEOUT);
+                self.attempt(batches, topic, offsets, group, deadline)
+            }
             Err(error) => Err(Failed::before(error)),
         };
         if let Err(failed) = &mut outcome {
@@ -161,7 +163,7 @@ impl Transactor {
             return Err(Failed::before("the records are not delivered in time"));
         }
         let Some(group) = group() else {
-            return Err(Failed::Replaced("the lane is no member of its group".to_owned()));
+            return Err(Failed::Outside("the lane is no member of its group".to_owned()));
         };
         producer.send_offsets_to_transaction(offsets, &group, left(deadline)).map_err(before)?;
         loop {

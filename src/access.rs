@@ -128,6 +128,11 @@ pub(crate) fn settings(common: &Common) -> Result<Settings, Failure> {
         let cause = "snapshots.shared: the directory of snapshots.url lies in the data directory, and would be lost with it";
         return Err(Failure::Configuration(cause.to_owned()));
     }
+    if let (true, SnapshotPlace::Directory(dir)) = (config.snapshots.shared, &snapshots)
+        && !dir.is_dir()
+    {
+        return Err(Failure::Temporary(format!("snapshots.url: {} is not there; is it mounted?", dir.display())));
+    }
     Ok(Settings {
         kafka,
         data_dir: common.data_dir.clone(),

@@ -151,10 +151,16 @@ fn existing(dir: &Path) -> PathBuf {
 
 fn room(what: &'static str, dir: &Path) -> Finding {
     let place = existing(dir);
-    match rustix::fs::statvfs(&place) {
-        Ok(disk) => room_of(what, &place, disk.f_bavail.saturating_mul(disk.f_frsize)),
+    match free_bytes(&place) {
+        Ok(free_bytes) => room_of(what, &place, free_bytes),
         Err(error) => Finding::unavailable(what, format!("{}: {error}", place.display()), "see whether the disk is mounted"),
     }
+}
+
+/// What the disk has room for that holds the directory, or will.
+pub(crate) fn free_bytes(dir: &Path) -> std::io::Result<u64> {
+    let disk = rustix::fs::statvfs(existing(dir))?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 fn room_of(what: &'static str, place: &Path, free_bytes: u64) -> Finding {

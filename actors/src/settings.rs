@@ -53,6 +53,7 @@ impl Settings {
     pub(crate) fn snapshots(&self) -> Result<Snapshots, snapshot::Error> {
         let objects = match &self.housekeeping.snapshots {
             SnapshotPlace::BesideData => snapshot::in_directory(&self.data_dir.join("snapshots")),
+            SnapshotPlace::Directory(dir) if self.housekeeping.snapshots_shared => snapshot::in_shared_directory(dir),
             SnapshotPlace::Directory(dir) => snapshot::in_directory(dir),
             SnapshotPlace::Bucket(bucket) => Arc::new(Bucket::new(bucket)?),
         };

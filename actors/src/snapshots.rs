@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, Weak};
 use std::time::{Instant, SystemTime};
 
 use finflow_state::snapshot::{self, Hashed, Name, Taken, UNNAMED_AGE_MIN};
@@ -18,7 +18,11 @@ use tracing::{info, warn};
 use crate::checking::{Checked, check_copy, check_store};
 use crate::clock::Clock;
 use crate::metrics;
+use crate::readiness::free_bytes;
 use crate::restoring::clear;
+
+/// A copy that is read back leaves at least so much room to the log and the stores.
+const ROOM_LEFT_MIN: u64 = 64 << 20;
 
 /// Why a snapshot was not taken or is not good.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +42,14 @@ pub enum SnapshotError {
     /// It does not hold what its manifest says.
     #[error("{0} opens at another block than its manifest names")]
     Head(Name),
+    /// A copy would leave too little room to the log and the stores.
+    #[error("a copy of it takes {} MiB, and {} are free", .bytes >> 20, .free >> 20)]
+    Room {
+        /// How much it takes.
+        bytes: u64,
+        /// How much is free.
+        free: u64,
+    },
     /// The partition runs on another node, or on none.
     #[error("partition {0} is not available now, retry")]
     Elsewhere(u32),
@@ -53,8 +65,10 @@ pub(crate) struct Carrier {
     /// For checkpoints on their way.
     pub(crate) scratch: PathBuf,
     clock: Clock,
-    /// What is known of each partition's files. Held while a snapshot is taken: one at a time.
-    hashed: Mutex<BTreeMap<u32, Hashed>>,
+    /// What is known of the files of each partition's store, while that stays open. Held while a snapshot is taken: one at a time.
+    hashed: Mutex<BTreeMap<u32, (Weak<()>, Hashed)>>,
+    /// Snapshots that are being read to trim below them.
+    read: Mutex<BTreeMap<u32, Vec<Name>>>,
     /// Held while copies are read, whose directories are named by partition.
     reading: Mutex<()>,
     /// When files that nothing names were looked for; `None` = not yet.
@@ -65,8 +79,8 @@ pub(crate) struct Carrier {
 
 impl Carrier {
     pub(crate) fn new(snapshots: Snapshots, generation: Generation, scratch: PathBuf, clock: Clock) -> Carrier {
-        let (hashed, reading, swept_at, ends_at) = Default::default();
-        Carrier { snapshots, generation, scratch, clock, hashed, reading, swept_at, ends_at }
+        let (hashed, read, reading, swept_at, ends_at) = Default::default();
+        Carrier { snapshots, generation, scratch, clock, hashed, read, reading, swept_at, ends_at }
     }
 
     /// Gives up at `end` what is being taken then, and takes nothing more.
@@ -103,6 +117,15 @@ impl Carrier {
         act()
     }
 
+    /// Does something while this process removes none of these snapshots, whatever it takes meanwhile.
+    pub(crate) fn sparing<T>(&self, partition: u32, names: &[Name], act: impl FnOnce() -> T) -> T {
+        let read = || self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        read().insert(partition, names.to_vec());
+        let done = act();
+        read().remove(&partition);
+        done
+    }
+
     /// Takes a snapshot and removes older ones; `None` where the newest one has the store's block already.
     pub(crate) fn take(&self, partition: u32, store: &RocksStore, log: &dyn Log) -> Result<Option<Name>, SnapshotError> {
         let mut hashed = self.hashed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -115,10 +138,15 @@ impl Carrier {
         let cleared = || clear(&checkpoint).map_err(|error| SnapshotError::Directory(checkpoint.clone(), error));
         cleared()?;
         std::fs::create_dir_all(&self.scratch).map_err(|error| SnapshotError::Directory(self.scratch.clone(), error))?;
-        let taken = self.keep(partition, store, log, &checkpoint, hashed.entry(partition).or_default());
+        let (opened, known) = hashed.entry(partition).or_default();
+        if !opened.ptr_eq(&store.presence()) {
+            (*opened, *known) = (store.presence(), Hashed::default());
+        }
+        let taken = self.keep(partition, store, log, &checkpoint, known);
         cleared()?;
         let Taken { name, taken_ms, files_put, bytes_put, files_reused } = taken?;
-        self.snapshots.prune(self.generation, partition, restore::begins_at(log, partition)?)?;
+        let read = self.read.lock().unwrap_or_else(PoisonError::into_inner).get(&partition).cloned().unwrap_or_default();
+        self.snapshots.prune(self.generation, partition, restore::begins_at(log, partition)?, &read)?;
         self.sweep();
         let seconds = begun.elapsed();
         ::metrics::histogram!(metrics::SNAPSHOT_SECONDS).record(seconds);
@@ -200,6 +228,11 @@ impl Carrier {
     }
 
     fn read_copy(&self, name: &Name, copy: &Path, goes_on: &dyn Fn() -> bool) -> Result<(Head, Vec<String>), SnapshotError> {
+        let bytes = self.snapshots.manifest(name)?.files.iter().map(|file| file.bytes).sum();
+        let free = free_bytes(&self.scratch).map_err(|error| SnapshotError::Directory(self.scratch.clone(), error))?;
+        if free < ROOM_LEFT_MIN.saturating_add(bytes) {
+            return Err(SnapshotError::Room { bytes, free });
+        }
         let manifest = self.snapshots.copy_out(name, copy, goes_on)?;
         let store = RocksStore::open_copy(copy)?;
         if store.head().as_ref() != Some(&manifest.head) {

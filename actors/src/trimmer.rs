@@ -25,8 +25,6 @@ use crate::stepper::Job;
 
 /// How often the trimmer looks whether a partition is due; one a step.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
-/// When a partition is due again whose snapshots were replaced while they were read.
-const AGAIN_MS: i64 = 10_000;
 
 #[derive(Clone)]
 pub(crate) struct Args {
@@ -59,8 +57,8 @@ enum Hindrance {
     Differs(Name, String),
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// Others are kept by now than those that were read.
-    #[error("other snapshots have been taken meanwhile")]
+    /// Another process has removed one that was read.
+    #[error("another process has removed a snapshot that was just read")]
     Superseded,
 }
 
@@ -73,7 +71,7 @@ impl Hindrance {
     fn is_usual(&self) -> bool {
         match self {
             Hindrance::Snapshot(_, cause) => matches!(**cause, SnapshotError::Snapshot(snapshot::Error::GivenUp)),
-            other => matches!(other, Hindrance::Refused(Refusal::TooFew(_)) | Hindrance::Superseded),
+            other => matches!(other, Hindrance::Refused(Refusal::TooFew(_))),
         }
     }
 }
@@ -95,10 +93,15 @@ impl Trimmer {
         if !self.gains(id, &names)? {
             return Ok(());
         }
+        self.args.carrier.sparing(id, &names, || self.trim_below(id, &names))
+    }
+
+    fn trim_below(&self, id: u32, names: &[Name]) -> Result<(), Hindrance> {
         let snapshots = names.iter().map(|name| self.proven(name)).collect::<Result<Vec<_>, _>>();
         self.args.carrier.undisturbed(|| {
-            // What was read must still be what is kept: one that is removed meanwhile cannot be read, and trimming would rest on others.
-            if self.kept(id)? != names {
+            // What was read must still be kept: another process may have removed it, and trimming would rest on others.
+            let kept = self.listed(id)?;
+            if !names.iter().all(|name| kept.contains(name)) {
                 return Err(Hindrance::Superseded);
             }
             let Limits { journal, postings } = limits(id, self.args.carrier.generation, &snapshots?)?;
@@ -111,9 +114,15 @@ impl Trimmer {
 
     /// The newest snapshots of a partition, the newest first, once it is certain that they are where the earlier ones were.
     fn kept(&self, id: u32) -> Result<Vec<Name>, Hindrance> {
-        let mut names = self.args.carrier.snapshots.list(self.args.carrier.generation, id).map_err(Hindrance::List)?;
-        based(restore::begins_at(&self.args.log, id)?, names.iter().map(|name| name.block))?;
+        let mut names = self.listed(id)?;
         names.truncate(KEPT);
+        Ok(names)
+    }
+
+    /// All snapshots of a partition, the same way.
+    fn listed(&self, id: u32) -> Result<Vec<Name>, Hindrance> {
+        let names = self.args.carrier.snapshots.list(self.args.carrier.generation, id).map_err(Hindrance::List)?;
+        based(restore::begins_at(&self.args.log, id)?, names.iter().map(|name| name.block))?;
         Ok(names)
     }
 
@@ -170,9 +179,6 @@ impl Job for Trimmer {
             }
             Err(cause) if cause.is_usual() => {
                 debug!(partition = id, %cause, "its log is not trimmed now");
-                if matches!(cause, Hindrance::Superseded) {
-                    self.due_ms.insert(id, now_ms.saturating_add(AGAIN_MS.min(self.interval_ms)));
-                }
             }
             Err(cause) => {
                 ::metrics::counter!(metrics::TRIM_FAILURES).increment(1);

@@ -65,6 +65,7 @@ impl World {
     }
 
     async fn start(&self) -> Node {
+        fs::create_dir_all(self.snapshots()).expect("a directory");
         Node::start(self.settings()).await.expect("a node")
     }
 

@@ -90,7 +90,7 @@ impl Dump {
             return Err(store::Error::Corrupt(cause).into());
         }
         let manifest = Manifest { generation, prefix: prefix.to_owned(), parts };
-        if !Directory::new(dir).create(MANIFEST, &manifest.encode())? {
+        if !Directory::new(dir, true).create(MANIFEST, &manifest.encode())? {
             return Err(Error::Occupied(dir.display().to_string()));
         }
         Ok(Dump { dir: dir.to_owned(), manifest })

@@ -52,6 +52,8 @@ const READS: u32 = 2;
 /// So often the manifests are listed while some of them go.
 const LISTINGS_MAX: u32 = 5;
 const COPY_BYTES: usize = 1 << 20;
+/// Files that are removed after one look.
+const SWEPT_AT_ONCE: usize = 50;
 
 /// Why a snapshot could not be written or read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -98,7 +100,13 @@ pub struct Taken {
 
 /// The objects in the directory `root`, which is made when the first one is written.
 pub fn in_directory(root: &Path) -> Arc<dyn Objects> {
-    Arc::new(Directory::new(root))
+    Arc::new(Directory::new(root, true))
+}
+
+/// The objects in the directory `root` of somebody else's, which is an error where it is not there: a mount that is missing would
+/// otherwise be taken for an empty place.
+pub fn in_shared_directory(root: &Path) -> Arc<dyn Objects> {
+    Arc::new(Directory::new(root, false))
 }
 
 /// The snapshots of an application.
@@ -170,9 +178,14 @@ impl Snapshots {
         }
         let manifest = Manifest { head, journal_offset, taken_ms, files };
         // A process may stand still at any time, and here what it has put may go meanwhile.
-        if self.objects.create(&name, &manifest.encode())? && is_late() {
-            self.objects.delete(&name)?;
-            return Err(Error::Slow);
+        match self.objects.create(&name, &manifest.encode())? {
+            true if is_late() => {
+                self.objects.delete(&name)?;
+                return Err(Error::Slow);
+            }
+            true => {}
+            // It was kept before, or by an attempt whose answer was lost; a place that says so without having it is not believed.
+            false => drop(self.manifest(&taken.name)?),
         }
         Ok(taken)
     }
@@ -275,11 +288,12 @@ impl Snapshots {
     /// Removes all but the newest [`KEPT`] manifests of a partition, and the newest one that the journal, which begins with block
     /// `begins`, goes on from: what was trimmed below it can be had from nothing else, and it was read back for that, as the newer ones
     /// were not yet. Where that one has gone while the journal was trimmed, the oldest one takes its place: it was read with it.
-    pub fn prune(&self, generation: Generation, partition: u32, begins: u64) -> Result<(), Error> {
+    /// Those that are being read are spared.
+    pub fn prune(&self, generation: Generation, partition: u32, begins: u64, read: &[Name]) -> Result<(), Error> {
         let names = self.list(generation, partition)?;
         let base = names.iter().find(|name| name.block <= begins).or(names.last().filter(|_| 0 < begins));
         let base = base.map(|name| name.block);
-        for old in names.iter().skip(KEPT).filter(|name| Some(name.block) != base) {
+        for old in names.iter().skip(KEPT).filter(|name| Some(name.block) != base && !read.contains(name)) {
             self.objects.delete(&old.to_string())?;
         }
         Ok(())
@@ -293,7 +307,7 @@ impl Snapshots {
     /// Removes the files that no manifest of any generation names and that are older than [`UNNAMED_AGE_MIN`], and those that were
     /// moved aside [`ASIDE_AGE_MIN`] ago, and says how many.
     ///
-    /// A manifest of a newer format may name any of them: then all stay.
+    /// A manifest that is of a newer format, or damaged, may name any of them: then all stay.
     pub fn sweep(&self, now: SystemTime) -> Result<u64, Error> {
         let is_older = |put_at: SystemTime, age_min| now.duration_since(put_at).is_ok_and(|age| age_min <= age);
         let listed = |folder, age_min| {
@@ -304,15 +318,20 @@ impl Snapshots {
         let (mut unnamed, aside) = (listed(FILES, UNNAMED_AGE_MIN)?, listed(DAMAGED, ASIDE_AGE_MIN)?);
         let named = self.named_files()?;
         unnamed.retain(|found| !named.contains(&found.name));
-        if !unnamed.is_empty() {
+        let mut removed = 0;
+        for some in unnamed.chunks(SWEPT_AT_ONCE) {
             // One that was put meanwhile is about to be named.
             let again = listed(FILES, UNNAMED_AGE_MIN)?;
-            unnamed.retain(|found| again.contains(found));
+            for found in some.iter().filter(|found| again.contains(found)) {
+                self.objects.delete(&found.name)?;
+                removed += 1;
+            }
         }
-        for found in unnamed.iter().chain(&aside) {
+        for found in &aside {
             self.objects.delete(&found.name)?;
+            removed += 1;
         }
-        Ok((unnamed.len() + aside.len()) as u64)
+        Ok(removed)
     }
 
     fn named_files(&self) -> Result<BTreeSet<String>, Error> {
@@ -323,10 +342,13 @@ impl Snapshots {
                 if !seen.insert(name) {
                     continue;
                 }
-                match self.manifest(&name) {
+                // One that is damaged may have been read wrongly, and its files may be whole: then all stay.
+                let found = match self.manifest(&name) {
+                    Err(Error::Damaged(_)) => self.manifest(&name),
+                    found => found,
+                };
+                match found {
                     Ok(manifest) => named.extend(manifest.files.iter().map(|entry| object(&entry.sha256))),
-                    // It restores nothing, so it keeps nothing.
-                    Err(Error::Damaged(_)) => {}
                     // It was pruned since it was listed: one that has come since may name the same files.
                     Err(Error::Missing(_)) => has_gone = true,
                     Err(other) => return Err(other),

@@ -327,6 +327,7 @@ fn checks_what_it_may(cluster: &Cluster, process: &Process<'_>) {
 fn the_engine_trims(cluster: &Cluster, dir: &Path) {
     let (user, password) = USERS[0];
     let snapshots = dir.join("shared");
+    std::fs::create_dir_all(&snapshots).expect("a directory");
     let dir_setting = format!("snapshots.url=file://{}", snapshots.display());
     let settings = ["snapshots.shared=true", &dir_setting, "snapshots.interval=200ms", "snapshots.trim_interval=300ms"];
     let more: Vec<String> = settings.iter().flat_map(|setting| ["--set".to_owned(), (*setting).to_owned()]).collect();

@@ -267,7 +267,12 @@ pub fn block_at(log: &dyn Log, partition: u32, number: u64) -> Result<Option<(u6
 pub fn begins_at(log: &dyn Log, partition: u32) -> Result<u64, Error> {
     match log.range(Topic::Journal, partition)?.start {
         0 => Ok(0),
-        _ => Ok(first_block(log, partition)?.map_or(0, |(_, block)| block.header().number)),
+        start => match first_block(log, partition)? {
+            Some((_, block)) => Ok(block.header().number),
+            None => Err(Error::Log(log::Error::Corrupt(format!(
+                "the journal of partition {partition} is trimmed up to {start} and empty"
+            )))),
+        },
     }
 }
 

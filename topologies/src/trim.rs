@@ -1,8 +1,8 @@
 //! How far the log of a partition may be trimmed: what nobody needs any more who begins with one of two snapshots.
 //!
 //! Decided from what was read, and nothing else. The snapshots have to be of this partition and generation, both have to stand at blocks
-//! that the journal still has, word for word, and there have to be two: the journal stays from the older one's block on, so that one
-//! of them may be lost. Where any of it is not so, nothing is trimmed.
+//! that the journal still has, word for word, and there have to be two: the journal stays from the older one's block on, so that
+//! the manifest of one of them, and what only that one names, may be lost. Where any of it is not so, nothing is trimmed.
 
 use finflow_state::{Generation, Head, Header, snapshot};
 
@@ -60,9 +60,10 @@ pub enum Refusal {
     },
 }
 
-/// Whether the snapshot is there, among those of these blocks, below which the journal was trimmed to begin with block `begins`.
+/// Whether the snapshot is there, among those of these blocks, below which the journal was trimmed to begin with block `begins`: the very
+/// one. An older one may be of a place that was in use before, from which nothing goes on.
 pub fn based(begins: u64, blocks: impl IntoIterator<Item = u64>) -> Result<(), Refusal> {
-    let is_based = begins == 0 || blocks.into_iter().any(|block| block <= begins);
+    let is_based = begins == 0 || blocks.into_iter().any(|block| block == begins);
     if is_based { Ok(()) } else { Err(Refusal::Baseless(begins)) }
 }
 
@@ -145,7 +146,7 @@ mod tests {
             (0, &[9, 4], true),
             (4, &[9, 4], true),
             (4, &[9, 7, 4], true),
-            (4, &[9, 7, 3], true),
+            (4, &[9, 7, 3], false),
             (4, &[9, 7], false),
             (4, &[], false),
         ];

@@ -18,6 +18,7 @@ use super::takeover::{DEADLINE, PARTITIONS, WALLETS, at_rest, created, digests, 
 fn trimming(cluster: &Cluster, dir: &Path, name: &str, is_shared: bool) -> Settings {
     let mut settings = Settings { standby_replicas: 1, ..settings(cluster, dir, name) };
     settings.housekeeping.snapshots_shared = is_shared;
+    std::fs::create_dir_all(dir.join("snapshots")).expect("a directory");
     settings.housekeeping.trim_interval = Duration::from_millis(400);
     settings
 }

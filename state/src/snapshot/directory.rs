@@ -14,11 +14,20 @@ use super::{Error, io_error};
 #[derive(Debug, Clone)]
 pub(crate) struct Directory {
     root: PathBuf,
+    /// Whether it is made where it is not there. One that is mounted is missed instead.
+    is_ours: bool,
 }
 
 impl Directory {
-    pub(crate) fn new(root: &Path) -> Directory {
-        Directory { root: root.to_owned() }
+    pub(crate) fn new(root: &Path, is_ours: bool) -> Directory {
+        Directory { root: root.to_owned(), is_ours }
+    }
+
+    fn is_there(&self) -> Result<(), Error> {
+        match self.is_ours || self.root.is_dir() {
+            true => Ok(()),
+            false => Err(Error::Io(self.place(), "it is not there; is it mounted?".to_owned())),
+        }
     }
 
     fn walk(&self, dir: &Path, found: &mut Vec<Found>) -> Result<(), Error> {
@@ -44,6 +53,7 @@ impl Directory {
     }
 
     fn make_parent(&self, path: &Path) -> Result<PathBuf, Error> {
+        self.is_there()?;
         let parent = path.parent().unwrap_or(&self.root).to_owned();
         fs::create_dir_all(&parent).map_err(io_error(&parent))?;
         Ok(parent)
@@ -56,6 +66,7 @@ impl Objects for Directory {
     }
 
     fn list(&self, folder: &str) -> Result<Vec<Found>, Error> {
+        self.is_there()?;
         let mut found = Vec::new();
         self.walk(&self.root.join(folder), &mut found)?;
         Ok(found)
@@ -64,7 +75,10 @@ impl Objects for Directory {
     fn get(&self, name: &str) -> Result<Box<dyn Read + '_>, Error> {
         let path = self.root.join(name);
         match File::open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::Missing(name.to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.is_there()?;
+                Err(Error::Missing(name.to_owned()))
+            }
             other => Ok(Box::new(other.map_err(io_error(&path))?)),
         }
     }

@@ -293,10 +293,13 @@ fn old_snapshots_go_and_files_that_nothing_names_go_later(make: Make<'_>) {
     let (all, names) = (world.objects().len(), world.list());
     let blocks = |names: &[Name]| names.iter().map(|name| name.block).collect::<Vec<_>>();
     assert_eq!(blocks(&names), [5, 4, 3, 2, 1]);
-    // Where the journal begins, and what stays.
-    for (begins, kept) in [(3, vec![5, 4, 3]), (2, vec![5, 4, 3]), (0, vec![5, 4]), (1, vec![5, 4])] {
-        world.snapshots.prune(GENERATION, PARTITION, begins).expect("a directory");
-        assert_eq!(blocks(&world.list()), kept, "the journal begins at block {begins}");
+    // Where the journal begins, what is being read, and what stays.
+    let third = names.get(2..3).expect("five");
+    let rows: [(u64, &[Name], Vec<u64>); 5] =
+        [(3, &[], vec![5, 4, 3]), (2, &[], vec![5, 4, 3]), (0, third, vec![5, 4, 3]), (0, &[], vec![5, 4]), (1, &[], vec![5, 4])];
+    for (begins, read, kept) in rows {
+        world.snapshots.prune(GENERATION, PARTITION, begins, read).expect("a directory");
+        assert_eq!(blocks(&world.list()), kept, "the journal begins at block {begins}, {read:?} are read");
     }
     assert_eq!(world.list(), names[..KEPT]);
     let now = SystemTime::now();

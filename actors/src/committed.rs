@@ -202,7 +202,9 @@ impl Committed {
             Ok(restored) => restored.store,
             // The owner has gone on meanwhile.
             Err(restore::Error::Outrun { .. }) => self.restorer.open(self.id)?,
-            Err(restore::Error::Contradiction(cause)) => return Err(self.outrun(log, position, cause)?),
+            Err(cause @ (restore::Error::Contradiction(_) | restore::Error::Short { .. })) => {
+                return Err(self.outrun(log, position, cause.to_string())?);
+            }
             Err(cause) => return Err(cause),
         };
         let due = store.head().map_or(0, |head| head.number.saturating_add(1));

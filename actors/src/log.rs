@@ -251,6 +251,10 @@ impl Log for NodeLog {
         self.log().range(topic, partition)
     }
 
+    fn written(&self, topic: Topic, partition: u32) -> Result<u64, Error> {
+        self.log().written(topic, partition)
+    }
+
     /// Opens a session that may claim every partition: of one who is alone with the log.
     fn session(&self, lane: &str) -> Result<Box<dyn Session>, Error> {
         match self {

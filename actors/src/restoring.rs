@@ -11,7 +11,8 @@ use std::thread;
 
 use finflow_state::snapshot::{self, Name};
 use finflow_state::{Generation, Head, RocksStore, Shared, Snapshots, Store, store};
-use finflow_topologies::log::{Log, Position};
+use finflow_topologies::Topic;
+use finflow_topologies::log::{self, Log, Position};
 use finflow_topologies::restore::{Error, Progress};
 use tracing::{info, warn};
 
@@ -164,7 +165,7 @@ impl Restorer {
             };
             let is_passed_over = match &restored {
                 Err(Error::Behind { .. } | Error::Store(store::Error::Corrupt(_))) => true,
-                Err(Error::Contradiction(_)) => self.is_of_log,
+                Err(Error::Contradiction(_) | Error::Short { .. }) => self.is_of_log,
                 _ => false,
             };
             match restored {
@@ -256,10 +257,25 @@ struct Journal<'a> {
 }
 
 impl Journal<'_> {
+    /// Whether somebody has left a transaction open in it, as one does who is killed in the middle of it: what others have committed
+    /// behind that can be read when the brokers have ended it.
+    fn is_held_back(&self) -> Result<bool, Error> {
+        Ok(self.log.range(Topic::Journal, self.id)?.end < self.log.written(Topic::Journal, self.id)?)
+    }
+
     /// Replays it onto a store, which is closed again where that fails.
     fn replayed(&self, store: RocksStore, source: &'static str) -> Result<Restored, Error> {
         let before = store.head().map_or(0, |head| head.number);
-        let head = (self.replay)(self.log, &store, self.id, self.position, self.progress)?;
+        let replay = || (self.replay)(self.log, &store, self.id, self.position, self.progress);
+        let head = match replay() {
+            Err(Error::Short { .. }) if self.is_held_back()? => {
+                let cause = format!("a transaction that is still open holds back the journal of partition {}", self.id);
+                return Err(log::Error::Unavailable(cause).into());
+            }
+            // It may have ended just now.
+            Err(Error::Short { .. }) => replay(),
+            found => found,
+        }?;
         let replayed = head.number.saturating_sub(before);
         Ok(Restored { store, head, origin: Origin { source, replayed } })
     }

@@ -303,6 +303,11 @@ pub trait Log: Send + Sync {
     /// The offsets held: the first one, and one past the last committed one.
     fn range(&self, topic: Topic, partition: u32) -> Result<Range<u64>, Error>;
 
+    /// One past the last record that was written, those of open transactions included; where none can be open, the end of the range.
+    fn written(&self, topic: Topic, partition: u32) -> Result<u64, Error> {
+        Ok(self.range(topic, partition)?.end)
+    }
+
     /// Opens the session of the lane called `lane` and fences every earlier session of that name.
     fn session(&self, lane: &str) -> Result<Box<dyn Session>, Error>;
 

@@ -42,6 +42,15 @@ pub enum Error {
         /// A block behind it.
         found: u64,
     },
+    /// The journal ends before the committed position. What is missing may be there, behind a transaction that is still open; otherwise
+    /// it is lost.
+    #[error("the journal ends at block {found}, block {committed} was committed")]
+    Short {
+        /// The last block that can be read.
+        found: u64,
+        /// The block that the position names.
+        committed: u64,
+    },
     /// The state is still being brought here from a dump, by somebody who has to come to the end first.
     #[error(
         "the state is still being brought here: `finflow rescale`, `state restore` or `state adopt` has to be run to its end"
@@ -61,7 +70,7 @@ impl Error {
             Error::Log(_) | Error::Store(store::Error::Io(_) | store::Error::Busy(_)) => true,
             Error::Store(store::Error::Corrupt(_) | store::Error::Discontinuous(_)) => false,
             Error::Unfinished => true,
-            Error::Behind { .. } | Error::Outrun { .. } | Error::Contradiction(_) => false,
+            Error::Behind { .. } | Error::Outrun { .. } | Error::Short { .. } | Error::Contradiction(_) => false,
         }
     }
 }
@@ -180,7 +189,7 @@ pub fn replay(
     }
     let head = store.head().ok_or_else(|| Error::Contradiction("the journal has no block 0".to_owned()))?;
     if head.number != target {
-        return Err(Error::Contradiction(format!("the journal ends at block {}, block {target} was committed", head.number)));
+        return Err(Error::Short { found: head.number, committed: target });
     }
     if let Some(position) = position.filter(|position| position.stamp != head.stamp) {
         return Err(Error::Contradiction(format!(

@@ -316,6 +316,10 @@ impl Log for KafkaLog {
         self.0.looks.range(topic, partition)
     }
 
+    fn written(&self, topic: Topic, partition: u32) -> Result<u64, Error> {
+        self.unstable_end(topic, partition)
+    }
+
     fn session(&self, lane: &str) -> Result<Box<dyn Session>, Error> {
         Ok(self.open_lane(lane)?.0)
     }

@@ -17,6 +17,7 @@ use self::proxy::Armed;
 
 mod broker;
 mod fenced;
+mod held_back;
 mod proxy;
 mod takeover;
 mod trimming;
@@ -123,6 +124,10 @@ fn a_real_broker_keeps_the_contract() {
     timed("what is followed is taken over as it stands", || {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         runtime.block_on(takeover::what_is_followed_is_taken_over_as_it_stands(&Settings::new(&direct, "standby")));
+    });
+    timed("what an open transaction hides is waited for", || {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(held_back::what_an_open_transaction_hides_is_waited_for(&Settings::new(&direct, "held")));
     });
     timed("what is trimmed is had from snapshots", || {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");

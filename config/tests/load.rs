@@ -278,7 +278,7 @@ fn keys_must_fit_each_other() {
     file_says(&format!("{listen}\ninternal.advertise = \"finflow-1:9465\""), &[]);
     let shared = "`snapshots.url` must be set where `snapshots.shared` is true";
     file_says("snapshots.shared = true", &[&format!("f.toml:1:20: {shared}")]);
-    file_says("snapshots.shared = true\nsnapshots.url = \"\"", &[&format!("f.toml:1:20: {shared}")]);
+    file_says("snapshots.shared = true\nsnapshots.url = \"\"", &[&format!("f.toml:2:17: {shared}")]);
     file_says("snapshots.shared = true\nsnapshots.url = \"file:///mnt/snapshots\"", &[]);
     for (set, unset) in [("access_key_id", "secret_access_key"), ("secret_access_key", "access_key_id")] {
         let expected = format!("`snapshots.{unset}` must be set where `snapshots.{set}` is");

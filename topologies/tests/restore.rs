@@ -111,6 +111,7 @@ fn told(restored: Result<Head, restore::Error>) -> String {
         Ok(head) => format!("block {}", head.number),
         Err(restore::Error::Behind { due, start }) => format!("behind: {due} < {start}"),
         Err(restore::Error::Outrun { committed, found }) => format!("outrun: {found} behind {committed}"),
+        Err(restore::Error::Short { found, committed }) => format!("short: {found} of {committed}"),
         Err(restore::Error::Contradiction(cause)) => format!("halt: {cause}"),
         Err(other) => format!("failed: {other}"),
     }
@@ -170,7 +171,7 @@ fn a_store_is_continued_only_where_its_chain_meets_the_journals() {
     check("another generation's old store", trimmed, || store(2, PARTITION, 1, Some(3)), all, "halt: the store is of generation");
     check("a level store", gone, own(Some(all)), all, "block");
     check("another life's level store", gone, other_life(all), all, "halt: block 40 carries stamp");
-    check("a store that is behind", gone, own(Some(all - 1)), all, "halt: the journal ends at block 39");
+    check("a store that is behind", gone, own(Some(all - 1)), all, "short: 39 of 40");
 
     let holed = Journal { missing: Some(20), ..whole };
     check("a missing block", holed, own(Some(17)), all, "halt: block 21 stands where block 20 is due");
@@ -178,8 +179,8 @@ fn a_store_is_continued_only_where_its_chain_meets_the_journals() {
     let broken = Journal { broken: Some(20), ..whole };
     check("a broken chain", broken, own(Some(17)), all, "halt: block 20 follows");
     let short = Journal { end: Some(20), ..whole };
-    check("a journal that ends too early", short, own(Some(17)), all, "halt: the journal ends at block 19, block 40 was");
-    check("a journal that ends before the store", short, own(Some(25)), all, "halt: the journal ends at block 25, block 40 was");
+    check("a journal that ends too early", short, own(Some(17)), all, "short: 19 of 40");
+    check("a journal that ends before the store", short, own(Some(25)), all, "short: 25 of 40");
     let log = log(whole);
     let position = Position { partition: PARTITION, commands: 7, block: 7, stamp: stamp(2, 7) };
     let found = told(restore(&log, &MemoryStore::default(), PARTITION, Some(&position)));

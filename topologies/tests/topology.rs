@@ -5,6 +5,7 @@ use finflow_topologies::driver::START_MS;
 use finflow_topologies::log::Log;
 use finflow_topologies::log::simulated::Fault;
 use finflow_topologies::simulation::audit;
+use finflow_topologies::topics::partition_of_key;
 use finflow_topologies::{Topic, TopologyDriver};
 
 const PARTITIONS: u32 = 4;
@@ -66,6 +67,26 @@ fn json(verb: &str, key: &str, words: &[&str]) -> String {
         _ => r#""reason":"because""#.to_owned(),
     };
     format!(r#"{{"type":"{verb}",{start},{rest}}}"#)
+}
+
+/// A lane that has slept finds the command that opens a wallet and the credit to it at once.
+#[test]
+fn a_wallet_that_was_opened_before_a_transfer_to_it_is_open_when_the_credit_comes() {
+    let mut driver = TopologyDriver::new(PARTITIONS, 2);
+    let named = |lane: u32| {
+        let mut names = (0..).map(|n| format!("w{n}"));
+        names.find(|name| partition_of_key(name.as_bytes(), PARTITIONS) % 2 == lane).expect("one of many")
+    };
+    // The lane of the payer has its turn first.
+    let (payer, receiver) = (named(0), named(1));
+    driver.send(&json("open_wallet", "o", &[&receiver, "AED"]));
+    driver.send(&json("open_wallet", "o", &[&payer, "AED"]));
+    driver.send(&json("top_up", "t", &[&payer, "5", "AED"]));
+    driver.send(&json("transfer", "p", &[&payer, &receiver, "2", "AED"]));
+    run(&mut driver);
+    assert_eq!(payment(&driver, &payer, "p"), "settled");
+    assert_eq!((ledger(&driver, &payer), ledger(&driver, &receiver)), ("3.00".to_owned(), "2.00".to_owned()));
+    verify(&driver);
 }
 
 #[test]

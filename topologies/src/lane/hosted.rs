@@ -211,21 +211,20 @@ impl Hosted {
         self.open.take().unwrap_or_else(|| OpenEpoch::new(self.newest().clone()))
     }
 
-    /// The work of round 0: postings first, so that an answer comes before its deadline, then timers, then commands; each has its own
-    /// share.
+    /// The work of round 0, each with its own share: commands, then postings, because a wallet that was opened before a transfer to it was
+    /// sent has to be open when the credit comes; then timers, so that an answer comes before its deadline.
     pub(super) fn wave(&mut self, now_ms: i64, commands_withheld: bool) -> Option<Work> {
         if !self.has_input() {
             return None;
         }
         let mut inputs = Vec::new();
-        for (offset, posting) in self.postings.take(WAVE_POSTINGS_MAX, WAVE_BYTES_MAX) {
-            inputs.push(Input::Posting { offset: Some(offset), posting });
-        }
-        inputs.extend(self.due.drain(..).map(|(due_ms, payment)| Input::Timer { due_ms, payment }));
+        let postings = self.postings.take(WAVE_POSTINGS_MAX, WAVE_BYTES_MAX);
         if !commands_withheld {
             let commands_max = if self.postings.is_empty() { WAVE_COMMANDS_MAX } else { WAVE_COMMANDS_MIN };
             inputs.extend(self.commands.take(commands_max, WAVE_BYTES_MAX).into_iter().map(Input::Command));
         }
+        inputs.extend(postings.into_iter().map(|(offset, posting)| Input::Posting { offset: Some(offset), posting }));
+        inputs.extend(self.due.drain(..).map(|(due_ms, payment)| Input::Timer { due_ms, payment }));
         if !self.sweep.is_empty() {
             inputs.push(Input::Sweep(std::mem::take(&mut self.sweep)));
         }

@@ -122,16 +122,14 @@ pub(crate) fn settings(common: &Common) -> Result<Settings, Failure> {
         finflow_config::LogKind::Embedded => None,
     };
     let snapshots = snapshots::place(&config)?;
-    if let (true, SnapshotPlace::Directory(dir)) = (config.snapshots.shared, &snapshots)
-        && is_below(dir, &common.data_dir)
-    {
-        let cause = "snapshots.shared: the directory of snapshots.url lies in the data directory, and would be lost with it";
-        return Err(Failure::Configuration(cause.to_owned()));
-    }
-    if let (true, SnapshotPlace::Directory(dir)) = (config.snapshots.shared, &snapshots)
-        && !dir.is_dir()
-    {
-        return Err(Failure::Temporary(format!("snapshots.url: {} is not there; is it mounted?", dir.display())));
+    if let SnapshotPlace::Shared(dir) = &snapshots {
+        if is_below(dir, &common.data_dir) {
+            let cause = "snapshots.shared: the directory of snapshots.url lies in the data directory, and would be lost with it";
+            return Err(Failure::Configuration(cause.to_owned()));
+        }
+        if !dir.is_dir() {
+            return Err(Failure::Temporary(format!("snapshots.url: {} is not there; is it mounted?", dir.display())));
+        }
     }
     Ok(Settings {
         kafka,
@@ -150,7 +148,6 @@ pub(crate) fn settings(common: &Common) -> Result<Settings, Failure> {
         hot_wallets: config.store.hot_wallets as usize,
         housekeeping: Housekeeping {
             snapshots,
-            snapshots_shared: config.snapshots.shared,
             trim_interval: config.snapshots.trim_interval,
             snapshot_interval: config.snapshots.interval,
             sweep_interval: config.dedup.sweep_interval,

@@ -11,6 +11,7 @@ pub(crate) fn place(config: &Config) -> Result<SnapshotPlace, Failure> {
     let set = &config.snapshots;
     let (name, prefix) = match set.rest() {
         Rest::BesideData => return Ok(SnapshotPlace::BesideData),
+        Rest::Directory(dir) if set.shared => return Ok(SnapshotPlace::Shared(dir)),
         Rest::Directory(dir) => return Ok(SnapshotPlace::Directory(dir)),
         Rest::Bucket { name, prefix } => (name, prefix),
     };

@@ -23,6 +23,7 @@ mod node;
 mod partition;
 pub mod readiness;
 mod restoring;
+mod rota;
 mod settings;
 mod snapshots;
 pub mod socket;

@@ -170,14 +170,6 @@ impl NodeLog {
         }
     }
 
-    /// One past the last record of a partition, open transactions included; `None` where none can be open.
-    pub(crate) fn unstable_end(&self, topic: Topic, partition: u32) -> Result<Option<u64>, Error> {
-        match self {
-            NodeLog::Embedded(_) => Ok(None),
-            NodeLog::Kafka(log) => log.unstable_end(topic, partition).map(Some),
-        }
-    }
-
     /// For how long commands stay, whether they were consumed or not; `None` = until they are.
     pub(crate) fn commands_kept(&self) -> Result<Option<Duration>, Error> {
         match self {

@@ -72,7 +72,7 @@ pub fn machine(settings: &Settings) -> Vec<Finding> {
     let mut found = vec![directory("data directory", data_dir, "--data-dir"), room("disk", data_dir)];
     match &settings.housekeeping.snapshots {
         SnapshotPlace::BesideData => {}
-        SnapshotPlace::Directory(dir) => {
+        SnapshotPlace::Directory(dir) | SnapshotPlace::Shared(dir) => {
             found.push(directory("snapshot directory", dir, "snapshots.url"));
             found.push(room("snapshot disk", dir));
         }

@@ -185,7 +185,8 @@ impl Restorer {
     fn unpacked(&self, name: &Name, id: u32) -> Result<RocksStore, PassedOver> {
         let scratch = self.scratch.join(format!("restore-{id}"));
         clear(&scratch)?;
-        let manifest = self.snapshots.copy_out(name, &scratch, &|| true)?;
+        let manifest = self.snapshots.manifest(name)?;
+        self.snapshots.copy_out(&manifest, &scratch, &|| true)?;
         let checked = RocksStore::open_copy(&scratch)?;
         if checked.head().as_ref() != Some(&manifest.head) {
             return Err(PassedOver::Elsewhere);

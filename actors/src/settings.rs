@@ -53,8 +53,8 @@ impl Settings {
     pub(crate) fn snapshots(&self) -> Result<Snapshots, snapshot::Error> {
         let objects = match &self.housekeeping.snapshots {
             SnapshotPlace::BesideData => snapshot::in_directory(&self.data_dir.join("snapshots")),
-            SnapshotPlace::Directory(dir) if self.housekeeping.snapshots_shared => snapshot::in_shared_directory(dir),
             SnapshotPlace::Directory(dir) => snapshot::in_directory(dir),
+            SnapshotPlace::Shared(dir) => snapshot::in_shared_directory(dir),
             SnapshotPlace::Bucket(bucket) => Arc::new(Bucket::new(bucket)?),
         };
         Ok(Snapshots::new(objects))
@@ -81,8 +81,11 @@ pub enum SnapshotPlace {
     /// In `snapshots` in the data directory.
     #[default]
     BesideData,
-    /// In this directory.
+    /// In this directory, which may be lost with the machine.
     Directory(PathBuf),
+    /// In this directory, which outlives the machine and every process of the application has. An operator says so; nothing else can
+    /// know.
+    Shared(PathBuf),
     /// In a bucket.
     Bucket(BucketSettings),
 }
@@ -92,8 +95,6 @@ pub enum SnapshotPlace {
 pub struct Housekeeping {
     /// Where snapshots rest.
     pub snapshots: SnapshotPlace,
-    /// Whether a directory of snapshots outlives this machine. An operator says so; nothing else can know.
-    pub snapshots_shared: bool,
     /// How often a partition's snapshots are read back, and its journal trimmed below them, where they outlive this machine.
     pub trim_interval: Duration,
     /// How old the newest snapshot of a partition may become while the partition moves.
@@ -110,9 +111,8 @@ impl Housekeeping {
     /// Whether the log is trimmed below snapshots: they rest where the loss of this machine does not reach them.
     pub(crate) fn is_trimmed(&self) -> bool {
         match self.snapshots {
-            SnapshotPlace::BesideData => false,
-            SnapshotPlace::Directory(_) => self.snapshots_shared,
-            SnapshotPlace::Bucket(_) => true,
+            SnapshotPlace::BesideData | SnapshotPlace::Directory(_) => false,
+            SnapshotPlace::Shared(_) | SnapshotPlace::Bucket(_) => true,
         }
     }
 }
@@ -121,7 +121,6 @@ impl Default for Housekeeping {
     fn default() -> Housekeeping {
         Housekeeping {
             snapshots: SnapshotPlace::BesideData,
-            snapshots_shared: false,
             trim_interval: Duration::from_secs(3_600),
             snapshot_interval: Duration::from_secs(600),
             sweep_interval: Duration::from_secs(86_400),

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, Weak};
 use std::time::{Instant, SystemTime};
 
-use finflow_state::snapshot::{self, Hashed, Name, Taken, UNNAMED_AGE_MIN};
+use finflow_state::snapshot::{self, Hashed, Manifest, Name, Taken, UNNAMED_AGE_MIN};
 use finflow_state::{Generation, Head, RocksStore, Snapshots, Store, store};
 use finflow_topologies::log::Log;
 use finflow_topologies::restore;
@@ -100,14 +100,18 @@ impl Carrier {
 
     /// When a partition's newest snapshot was taken; `None` where there is none that can be read.
     pub(crate) fn newest_taken_ms(&self, partition: u32) -> Option<i64> {
-        let name = self.snapshots.list(self.generation, partition).ok()?.first().copied()?;
-        Some(self.snapshots.manifest(&name).ok()?.taken_ms)
+        self.newest_manifest(partition).ok()?.map(|manifest| manifest.taken_ms)
+    }
+
+    fn newest_manifest(&self, partition: u32) -> Result<Option<Manifest>, SnapshotError> {
+        let newest = self.snapshots.list(self.generation, partition)?.first().copied();
+        Ok(newest.map(|name| self.snapshots.manifest(&name)).transpose()?)
     }
 
     /// Tells the metrics which snapshot is the newest.
     pub(crate) fn show_newest(&self, partition: u32) -> Result<(), SnapshotError> {
-        let Some(name) = self.snapshots.list(self.generation, partition)?.first().copied() else { return Ok(()) };
-        show(&name, self.snapshots.manifest(&name)?.taken_ms);
+        let newest = self.newest_manifest(partition)?;
+        newest.into_iter().for_each(|manifest| show(&Name::of(&manifest.head), manifest.taken_ms));
         Ok(())
     }
 
@@ -228,12 +232,13 @@ impl Carrier {
     }
 
     fn read_copy(&self, name: &Name, copy: &Path, goes_on: &dyn Fn() -> bool) -> Result<(Head, Vec<String>), SnapshotError> {
-        let bytes = self.snapshots.manifest(name)?.files.iter().map(|file| file.bytes).sum();
+        let manifest = self.snapshots.manifest(name)?;
+        let bytes = manifest.files.iter().map(|file| file.bytes).sum();
         let free = free_bytes(&self.scratch).map_err(|error| SnapshotError::Directory(self.scratch.clone(), error))?;
         if free < ROOM_LEFT_MIN.saturating_add(bytes) {
             return Err(SnapshotError::Room { bytes, free });
         }
-        let manifest = self.snapshots.copy_out(name, copy, goes_on)?;
+        self.snapshots.copy_out(&manifest, copy, goes_on)?;
         let store = RocksStore::open_copy(copy)?;
         if store.head().as_ref() != Some(&manifest.head) {
             return Err(SnapshotError::Head(*name));

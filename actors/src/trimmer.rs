@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::committed::Committed;
 use crate::log::NodeLog;
 use crate::metrics;
+use crate::rota::Rota;
 use crate::snapshots::{Carrier, SnapshotError};
 use crate::stepper::Job;
 
@@ -35,11 +36,9 @@ pub(crate) struct Args {
     pub(crate) clock: Clock,
 }
 
-/// When each partition is due, on the monotonic clock.
 pub(crate) struct Trimmer {
     args: Args,
-    interval_ms: i64,
-    due_ms: BTreeMap<u32, i64>,
+    rota: Rota,
 }
 
 /// Why a partition was not trimmed.
@@ -78,17 +77,13 @@ impl Hindrance {
 
 impl Trimmer {
     pub(crate) fn new(args: Args) -> Trimmer {
-        let now_ms = args.clock.read().monotonic_ms;
-        let interval_ms = i64::try_from(args.interval.as_millis()).unwrap_or(i64::MAX).max(1);
-        // Spread over the interval, so that they do not come all at once.
-        let count = args.partitions.len().max(1) as i64;
-        let share = |place: i64| now_ms.saturating_add((interval_ms / count).saturating_mul(place));
-        let due_ms = args.partitions.keys().zip(1..).map(|(id, place)| (*id, share(place))).collect();
-        Trimmer { interval_ms, due_ms, args }
+        let rota = Rota::new(args.partitions.keys().copied(), args.interval, args.clock.read().monotonic_ms);
+        Trimmer { rota, args }
     }
 
     fn trim(&self, id: u32) -> Result<(), Hindrance> {
-        let names = self.kept(id)?;
+        let mut names = self.listed(id)?;
+        names.truncate(KEPT);
         show_starts(&self.args.log, id)?;
         if !self.gains(id, &names)? {
             return Ok(());
@@ -112,14 +107,7 @@ impl Trimmer {
         })
     }
 
-    /// The newest snapshots of a partition, the newest first, once it is certain that they are where the earlier ones were.
-    fn kept(&self, id: u32) -> Result<Vec<Name>, Hindrance> {
-        let mut names = self.listed(id)?;
-        names.truncate(KEPT);
-        Ok(names)
-    }
-
-    /// All snapshots of a partition, the same way.
+    /// The snapshots of a partition, the newest first, once it is certain that they are where the earlier ones were.
     fn listed(&self, id: u32) -> Result<Vec<Name>, Hindrance> {
         let names = self.args.carrier.snapshots.list(self.args.carrier.generation, id).map_err(Hindrance::List)?;
         based(restore::begins_at(&self.args.log, id)?, names.iter().map(|name| name.block))?;
@@ -159,14 +147,10 @@ impl Trimmer {
 
 impl Job for Trimmer {
     fn step(&mut self) {
-        let now_ms = self.args.clock.read().monotonic_ms;
         if !self.args.carrier.goes_on() || self.args.log.fault().is_some() {
             return;
         }
-        let due = self.due_ms.iter_mut().min_by_key(|(_, due_ms)| **due_ms).filter(|(_, due_ms)| **due_ms <= now_ms);
-        let Some((id, due_ms)) = due else { return };
-        *due_ms = now_ms.saturating_add(self.interval_ms);
-        let id = *id;
+        let Some(id) = self.rota.next(self.args.clock.read().monotonic_ms) else { return };
         // What is halted keeps all its evidence, and what runs elsewhere is trimmed there.
         if self.args.partitions.get(&id).and_then(|committed| committed.running()).is_none() {
             return;

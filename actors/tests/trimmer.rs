@@ -52,8 +52,10 @@ impl World {
             // Partitions on lanes of their own talk through the log.
             lanes: PARTITIONS,
             housekeeping: Housekeeping {
-                snapshots: SnapshotPlace::Directory(self.snapshots()),
-                snapshots_shared: self.is_shared,
+                snapshots: match self.is_shared {
+                    true => SnapshotPlace::Shared(self.snapshots()),
+                    false => SnapshotPlace::Directory(self.snapshots()),
+                },
                 trim_interval: Duration::from_millis(INTERVAL_MS as u64),
                 // Taken when the test says so.
                 snapshot_interval: Duration::from_secs(86_400 * 365),

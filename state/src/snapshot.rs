@@ -242,10 +242,9 @@ impl Snapshots {
         Ok(manifest)
     }
 
-    /// Copies a snapshot into the new directory `into`, hashing every file on the way; durable when it returns. It is given up, between
+    /// Copies the snapshot of this manifest into the new directory `into`, hashing every file on the way; durable when it returns. It is given up, between
     /// two files, where `goes_on` says no.
-    pub fn copy_out(&self, name: &Name, into: &Path, goes_on: &dyn Fn() -> bool) -> Result<Manifest, Error> {
-        let manifest = self.manifest(name)?;
+    pub fn copy_out(&self, manifest: &Manifest, into: &Path, goes_on: &dyn Fn() -> bool) -> Result<(), Error> {
         std::fs::create_dir_all(into).map_err(io_error(into))?;
         for entry in &manifest.files {
             if !goes_on() {
@@ -256,8 +255,7 @@ impl Snapshots {
             self.copy(entry, &mut file)?;
             file.sync_all().map_err(io_error(&path))?;
         }
-        directory::sync(into)?;
-        Ok(manifest)
+        directory::sync(into)
     }
 
     /// Copies one file. One that is not what its name says, however often it is read, would be taken for good by the next snapshot

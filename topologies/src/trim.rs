@@ -77,7 +77,6 @@ pub fn limits(partition: u32, generation: Generation, snapshots: &[Proven]) -> R
     if !is_behind {
         return Err(Refusal::Disordered { older: older.number, newer: newer.number });
     }
-
     Ok(Limits { journal: older_at, postings: newer.positions.postings })
 }
 

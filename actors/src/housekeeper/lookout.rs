@@ -162,7 +162,7 @@ impl Lookout {
         watched.commands_kept_ms = self.kept.0.map(|kept| u64::try_from(kept.as_millis()).unwrap_or(u64::MAX));
         for topic in [Topic::Commands, Topic::Postings] {
             // First the end of everything: what is written between the two looks does not count as held back.
-            let Some(end) = args.log.unstable_end(topic, id)? else { break };
+            let end = args.log.written(topic, id)?;
             let held = self.held_back(topic, id, (args.log.range(topic, id)?.end, end), now.monotonic_ms);
             watched.held_back = watched.held_back.into_iter().chain(held).max_by_key(|held| held.for_ms);
         }

@@ -1,22 +1,19 @@
-//! When each partition's snapshot is due: every interval, spread over it, so that they do not come all at once. A job of its own: what
-//! holds it up, a disk or a network, holds up nothing else.
-
-use std::collections::BTreeMap;
+//! Takes the snapshot of each partition once an interval. A job of its own: what holds it up, a disk or a network, holds up nothing else.
 
 use finflow_state::{snapshot, store};
 use tracing::{debug, warn};
 
 use super::{Args, tell_corrupt};
 use crate::metrics;
+use crate::rota::Rota;
 use crate::snapshots::SnapshotError;
 use crate::stepper::{Job, Tell};
 
-/// The due times, on the monotonic clock.
+/// Which snapshot is due.
 pub(crate) struct Schedule {
     args: Args,
     tell: Tell,
-    interval_ms: i64,
-    due_ms: BTreeMap<u32, i64>,
+    rota: Rota,
     /// Partitions of which the metrics do not tell the newest snapshot yet: that is asked in a step, while no actor waits.
     unshown: Vec<u32>,
 }
@@ -24,12 +21,9 @@ pub(crate) struct Schedule {
 impl Schedule {
     pub(crate) fn new(args: Args, tell: Tell) -> Schedule {
         let now_ms = args.clock.clock().read().monotonic_ms;
-        let interval_ms = i64::try_from(args.settings.snapshot_interval.as_millis()).unwrap_or(i64::MAX).max(1);
-        let count = args.partitions.len().max(1) as i64;
-        let share = |place: i64| now_ms.saturating_add((interval_ms / count).saturating_mul(place));
-        let due_ms = args.partitions.keys().zip(1..).map(|(id, place)| (*id, share(place))).collect();
+        let rota = Rota::new(args.partitions.keys().copied(), args.settings.snapshot_interval, now_ms);
         let unshown = args.partitions.keys().copied().collect();
-        Schedule { args, tell, interval_ms, due_ms, unshown }
+        Schedule { args, tell, rota, unshown }
     }
 
     /// Tells the metrics of one more partition. Where that cannot be asked, its next snapshot tells them.
@@ -44,18 +38,16 @@ impl Schedule {
     /// Takes the snapshot that has been due for longest, if one is due and the partition has moved. Gives what is wrong with the
     /// store, if that was what prevented it.
     fn take_due(&mut self, now_ms: i64) -> Option<(u32, store::Error)> {
-        let Schedule { args, .. } = self;
-        let (id, due_ms) = self.due_ms.iter_mut().min_by_key(|(_, due_ms)| **due_ms).filter(|(_, due_ms)| **due_ms <= now_ms)?;
-        *due_ms = now_ms.saturating_add(self.interval_ms);
-        let store = args.partitions.get(id)?.running()?;
-        let cause = args.carrier.take(*id, &store, &args.log).err()?;
+        let (id, args) = (self.rota.next(now_ms)?, &self.args);
+        let store = args.partitions.get(&id)?.running()?;
+        let cause = args.carrier.take(id, &store, &args.log).err()?;
         if matches!(cause, SnapshotError::Snapshot(snapshot::Error::GivenUp)) {
             return None;
         }
         ::metrics::counter!(metrics::SNAPSHOT_FAILURES).increment(1);
-        warn!(partition = *id, %cause, "no snapshot was taken");
+        warn!(partition = id, %cause, "no snapshot was taken");
         match cause {
-            SnapshotError::Store(error) => Some((*id, error)),
+            SnapshotError::Store(error) => Some((id, error)),
             _ => None,
         }
     }

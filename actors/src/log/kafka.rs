@@ -225,12 +225,6 @@ impl KafkaLog {
         have_left.into_iter().all(|has_left| has_left) && self.0.group.wait_until_gone()
     }
 
-    /// One past the last record of a partition, those of open transactions included.
-    pub(crate) fn unstable_end(&self, topic: Topic, partition: u32) -> Result<u64, Error> {
-        self.known(topic, partition)?;
-        Ok(reader::range(&self.0.unstable, &topic.name(&self.0.settings.prefix), partition)?.end)
-    }
-
     /// For how long commands stay, whether they were consumed or not; `None` = for ever. As long as an engine asks for at least, where
     /// this one may not see the topic's settings.
     pub(crate) fn commands_kept(&self) -> Result<Option<Duration>, Error> {
@@ -317,7 +311,8 @@ impl Log for KafkaLog {
     }
 
     fn written(&self, topic: Topic, partition: u32) -> Result<u64, Error> {
-        self.unstable_end(topic, partition)
+        self.known(topic, partition)?;
+        Ok(reader::range(&self.0.unstable, &topic.name(&self.0.settings.prefix), partition)?.end)
     }
 
     fn session(&self, lane: &str) -> Result<Box<dyn Session>, Error> {

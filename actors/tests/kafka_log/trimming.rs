@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use finflow_actors::log::kafka::{KafkaLog, Settings as Cluster};
-use finflow_actors::{Node, Publish, Settings, Source, adopt};
+use finflow_actors::{Node, Publish, Settings, SnapshotPlace, Source, adopt};
 use finflow_state::Generation;
 use finflow_topologies::log::Log;
 use finflow_topologies::{Topic, restore};
@@ -17,8 +17,11 @@ use super::takeover::{DEADLINE, PARTITIONS, WALLETS, at_rest, created, digests, 
 /// Settings of a process whose snapshots are everybody's, or are not said to be.
 fn trimming(cluster: &Cluster, dir: &Path, name: &str, is_shared: bool) -> Settings {
     let mut settings = Settings { standby_replicas: 1, ..settings(cluster, dir, name) };
-    settings.housekeeping.snapshots_shared = is_shared;
-    std::fs::create_dir_all(dir.join("snapshots")).expect("a directory");
+    let snapshots = dir.join("snapshots");
+    std::fs::create_dir_all(&snapshots).expect("a directory");
+    if is_shared {
+        settings.housekeeping.snapshots = SnapshotPlace::Shared(snapshots);
+    }
     settings.housekeeping.trim_interval = Duration::from_millis(400);
     settings
 }

@@ -106,8 +106,9 @@ impl World {
 
     fn copy_out(&self, name: &Name) -> Result<(Head, u64, [u8; 32]), Error> {
         let into = self.dir.path().join("copy");
-        let manifest = self.snapshots.copy_out(name, &into, &|| true);
-        let found = manifest.map(|manifest| {
+        let copied =
+            self.snapshots.manifest(name).and_then(|found| self.snapshots.copy_out(&found, &into, &|| true).map(|()| found));
+        let found = copied.map(|manifest| {
             let store = open(&into);
             assert_eq!((store.head(), manifest.taken_ms), (Some(manifest.head.clone()), 7));
             (manifest.head, manifest.journal_offset, digest(&store).expect("readable"))

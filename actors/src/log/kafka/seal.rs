@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use finflow_topologies::Topic;
-use finflow_topologies::log::Error;
+use finflow_topologies::log::{Error, Log};
 use rdkafka::admin::{AlterConfig, ConfigEntry, ConfigSource, ResourceSpecifier};
 
 use super::KafkaLog;
@@ -69,7 +69,7 @@ impl KafkaLog {
         for topic in Topic::ALL {
             let name = topic.name(&self.settings().prefix);
             for partition in 0..self.0.partitions {
-                let written = self.unstable_end(topic, partition)?;
+                let written = self.written(topic, partition)?;
                 if self.0.looks.range(topic, partition)?.end < written {
                     found.push(format!("a transaction is open on {name}, partition {partition}"));
                 }

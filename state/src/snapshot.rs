@@ -242,8 +242,8 @@ impl Snapshots {
         Ok(manifest)
     }
 
-    /// Copies the snapshot of this manifest into the new directory `into`, hashing every file on the way; durable when it returns. It is given up, between
-    /// two files, where `goes_on` says no.
+    /// Copies the snapshot of this manifest into the new directory `into`, hashing every file on the way; durable when it returns.
+    /// It is given up, between two files, where `goes_on` says no.
     pub fn copy_out(&self, manifest: &Manifest, into: &Path, goes_on: &dyn Fn() -> bool) -> Result<(), Error> {
         std::fs::create_dir_all(into).map_err(io_error(into))?;
         for entry in &manifest.files {

@@ -14,9 +14,9 @@ use finflow_topologies::partition::Layers;
 use finflow_topologies::restore::{self, Progress};
 use serde::{Deserialize, Serialize};
 
-use crate::housekeeper::Watched;
 use crate::log::NodeLog;
 use crate::restoring::{Origin, Restored, Restorer};
+use crate::watched::Watched;
 
 /// How long opening a partition again waits for those who still read its former store.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -10,7 +10,6 @@ use finflow_state::store;
 use finflow_topologies::Rules;
 
 use self::lookout::Lookout;
-pub use self::lookout::{HeldBack, Watched};
 use self::retention::Retention;
 pub(crate) use self::snapshots::Schedule;
 use self::sweep::Sweep;

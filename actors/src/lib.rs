@@ -3,22 +3,24 @@
 pub use self::bucket::{Bucket, BucketSettings, Credentials};
 pub use self::clock::{Clock, Reading};
 pub use self::committed::Restoring;
-pub use self::housekeeper::{HeldBack, Watched};
 pub use self::node::{
     Adopted, Awaited, Checked, MoveError, Node, PartitionStatus, Publish, ReadError, Rescaled, STOP_MAX, Source, StartError,
     adopt, bring, discard, rescale,
 };
 pub use self::settings::{Housekeeping, Settings, SnapshotPlace};
 pub use self::snapshots::SnapshotError;
+pub use self::watched::{HeldBack, Watched};
 
 mod bucket;
 mod checking;
 mod clock;
 mod committed;
+mod finding;
 mod housekeeper;
 mod lane;
 pub mod log;
 pub mod metrics;
+mod naming;
 mod node;
 mod partition;
 pub mod readiness;
@@ -27,9 +29,11 @@ mod rota;
 mod settings;
 mod snapshots;
 pub mod socket;
+mod space;
 mod standby;
 mod stepper;
 mod supervisor;
 mod timers;
 mod trimmer;
 mod waiters;
+mod watched;

@@ -374,13 +374,3 @@ impl Node {
         Ok(found?)
     }
 }
-
-fn lane_name(settings: &Settings, lane: u32) -> String {
-    format!("{}-{}-lane-{lane}", settings.prefix, settings.node_id)
-}
-
-/// The node of a lane that is called so.
-pub(crate) fn node_of<'a>(prefix: &str, lane: &'a str) -> Option<&'a str> {
-    let named = lane.strip_prefix(prefix)?.strip_prefix('-')?;
-    named.rsplit_once("-lane-").map(|(node, _)| node)
-}

@@ -2,11 +2,13 @@
 //! What this machine has to offer is looked at here; the cluster tells its part in `log/kafka/readiness.rs`.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+pub use crate::finding::{Finding, State};
 use crate::node::PartitionStatus;
 use crate::settings::{Settings, SnapshotPlace};
+use crate::space::{existing, free_bytes};
 
 /// Free space below which a log, its stores and their snapshots are about to fill the disk.
 const FREE_BYTES_MIN: u64 = 1 << 30;
@@ -14,56 +16,6 @@ const FREE_BYTES_MIN: u64 = 1 << 30;
 const BEHIND_MAX: Duration = Duration::from_secs(5);
 /// Written and removed again, to see whether that is possible.
 const PROBE: &str = ".finflow-check";
-
-/// One thing that has to be right.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// What was looked at.
-    pub what: &'static str,
-    /// How it is.
-    pub state: State,
-}
-
-/// How something is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
-    /// As it should be; with what was seen.
-    Well(String),
-    /// It was not looked at, for this reason.
-    Skipped(String),
-    /// It may be right later: something is down, full or busy.
-    Unavailable {
-        /// What is wrong.
-        cause: String,
-        /// What to do about it.
-        remedy: String,
-    },
-    /// It stays wrong until somebody changes it.
-    Wrong {
-        /// What is wrong.
-        cause: String,
-        /// What to do about it.
-        remedy: String,
-    },
-}
-
-impl Finding {
-    pub(crate) fn well(what: &'static str, seen: impl Into<String>) -> Finding {
-        Finding { what, state: State::Well(seen.into()) }
-    }
-
-    pub(crate) fn skipped(what: &'static str, why: impl Into<String>) -> Finding {
-        Finding { what, state: State::Skipped(why.into()) }
-    }
-
-    pub(crate) fn unavailable(what: &'static str, cause: impl Into<String>, remedy: impl Into<String>) -> Finding {
-        Finding { what, state: State::Unavailable { cause: cause.into(), remedy: remedy.into() } }
-    }
-
-    pub(crate) fn wrong(what: &'static str, cause: impl Into<String>, remedy: impl Into<String>) -> Finding {
-        Finding { what, state: State::Wrong { cause: cause.into(), remedy: remedy.into() } }
-    }
-}
 
 /// What this machine has to offer: directories that can be written, room in them, and, where the log is the node's own, a clock that
 /// has not gone back.
@@ -143,24 +95,12 @@ fn bucket(settings: &Settings) -> Finding {
     }
 }
 
-/// The nearest directory, or whatever else is in the way, that is there.
-fn existing(dir: &Path) -> PathBuf {
-    let named = dir.ancestors().find(|path| !path.as_os_str().is_empty() && std::fs::symlink_metadata(path).is_ok());
-    named.map_or_else(|| PathBuf::from("."), Path::to_owned)
-}
-
 fn room(what: &'static str, dir: &Path) -> Finding {
     let place = existing(dir);
     match free_bytes(&place) {
         Ok(free_bytes) => room_of(what, &place, free_bytes),
         Err(error) => Finding::unavailable(what, format!("{}: {error}", place.display()), "see whether the disk is mounted"),
     }
-}
-
-/// What the disk has room for that holds the directory, or will.
-pub(crate) fn free_bytes(dir: &Path) -> std::io::Result<u64> {
-    let disk = rustix::fs::statvfs(existing(dir))?;
-    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 fn room_of(what: &'static str, place: &Path, free_bytes: u64) -> Finding {
@@ -215,7 +155,6 @@ mod tests {
             assert!(found.contains(expected), "{dir:?}: {found}");
         }
         assert_eq!(std::fs::read_dir(base.path()).expect("a directory").count(), 1, "nothing is left behind");
-        assert_eq!(existing(Path::new("finflow-no-such-directory/x")), PathBuf::from("."));
         for (free, expected) in [
             (FREE_BYTES_MIN, "well: 1024 MiB are free at x"),
             (FREE_BYTES_MIN - 1, "unavailable: 1023 MiB are free at x, 1024 are needed"),

@@ -18,8 +18,8 @@ use tracing::{info, warn};
 use crate::checking::{Checked, check_copy, check_store};
 use crate::clock::Clock;
 use crate::metrics;
-use crate::readiness::free_bytes;
 use crate::restoring::clear;
+use crate::space::free_bytes;
 
 /// A copy that is read back leaves at least so much room to the log and the stores.
 const ROOM_LEFT_MIN: u64 = 64 << 20;

@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 use crate::committed::Committed;
 use crate::log::NodeLog;
 use crate::metrics;
-use crate::node::node_of;
+use crate::naming::node_of;
 use crate::stepper::Job;
 
 /// Between two looks at the journals: how far a store is behind.

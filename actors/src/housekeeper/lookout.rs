@@ -1,5 +1,5 @@
 //! What operators have to see first of the partitions that run here: the oldest leg in transit, the oldest open transaction, and for how
-//! long commands have waited, against the time for which the log keeps them. Told by metrics, `/readyz` and `partitions`.
+//! long commands have waited, against the time for which the log keeps them. What it means is told in `watched.rs`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,13 +8,12 @@ use finflow_ledger::CommandKind;
 use finflow_state::{Holds, Payments, Store, Table, Tag, store};
 use finflow_topologies::Topic;
 use finflow_topologies::log::{Error, Log};
-use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::Args;
 use crate::clock::Reading;
 use crate::committed::Committed;
-use crate::metrics;
+use crate::watched::{HeldBack, Watched};
 
 /// How often each partition is looked at; one a step, so that more than a hundred take longer.
 const EVERY_MS: i64 = 10_000;
@@ -22,92 +21,6 @@ const EVERY_MS: i64 = 10_000;
 const HOLDS_MAX: usize = 4_096;
 /// How often the log is asked for how long it keeps commands.
 const RETENTION_EVERY_MS: i64 = 3_600_000;
-/// A transaction that holds readers back for so long is nobody's ordinary commit: the engine's own end after 10 s.
-const TRANSACTION_MAX: Duration = Duration::from_secs(30);
-/// A leg that takes so long waits for a partition that does not run.
-const LEG_MAX: Duration = Duration::from_secs(60);
-/// Of the time for which commands are kept, how many tenths may pass before somebody must see it.
-const RETENTION_TENTHS_MAX: u64 = 8;
-
-/// What was seen of a partition.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Watched {
-    /// For how long the oldest leg has waited for its answer, in milliseconds.
-    pub leg_oldest_ms: Option<u64>,
-    /// For how long the oldest command that is not consumed has waited, in milliseconds; only where it has for a while.
-    pub command_oldest_ms: Option<u64>,
-    /// For how long the log keeps commands, whether consumed or not, in milliseconds.
-    pub commands_kept_ms: Option<u64>,
-    /// What an open transaction holds back.
-    pub held_back: Option<HeldBack>,
-}
-
-/// Records behind an open transaction: there, and not to be read yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HeldBack {
-    /// Whether they are postings, and not commands.
-    pub are_postings: bool,
-    /// How many offsets they take.
-    pub lag: u64,
-    /// Since it was seen first, in milliseconds.
-    pub for_ms: u64,
-}
-
-impl HeldBack {
-    /// The topic that they are in.
-    pub fn topic(&self) -> Topic {
-        if self.are_postings { Topic::Postings } else { Topic::Commands }
-    }
-}
-
-impl Watched {
-    /// What keeps the partition from its work, or is about to be lost.
-    pub(crate) fn faults(&self, partition: u32) -> Vec<(String, String)> {
-        let mut found = Vec::new();
-        if let Some(held) = self.held_back.filter(|held| is_over(held.for_ms, TRANSACTION_MAX)) {
-            let (topic, lag, seconds) = (held.topic(), held.lag, held.for_ms / 1_000);
-            let cause = format!("an open transaction has held back {lag} offsets of {topic} for {seconds} s");
-            found.push((format!("transaction {partition}"), cause));
-        }
-        if let (Some(waited_ms), Some(kept_ms)) = (self.command_oldest_ms, self.commands_kept_ms)
-            && kept_ms.saturating_mul(RETENTION_TENTHS_MAX) <= waited_ms.saturating_mul(10)
-        {
-            let cause =
-                format!("commands have waited for {} s, and the log keeps them for {} s", waited_ms / 1_000, kept_ms / 1_000);
-            found.push((format!("retention {partition}"), cause));
-        }
-        found
-    }
-
-    /// What somebody should look at, though this partition works.
-    pub(crate) fn warnings(&self, partition: u32) -> Vec<(String, String)> {
-        let late = self.leg_oldest_ms.filter(|oldest_ms| is_over(*oldest_ms, LEG_MAX));
-        let told =
-            late.map(|oldest_ms| (format!("leg {partition}"), format!("has waited for its answer for {} s", oldest_ms / 1_000)));
-        told.into_iter().collect()
-    }
-
-    fn show(&self, partition: u32, is_halted: bool) {
-        let label = partition.to_string();
-        let seconds = |ms: Option<u64>| ms.unwrap_or_default() as f64 / 1_000.0;
-        let held = |topic: Topic| self.held_back.filter(|held| held.topic() == topic);
-        ::metrics::gauge!(metrics::PARTITION_HALTED, "partition" => label.clone()).set(f64::from(u8::from(is_halted)));
-        ::metrics::gauge!(metrics::LEG_OLDEST_SECONDS, "partition" => label.clone()).set(seconds(self.leg_oldest_ms));
-        ::metrics::gauge!(metrics::COMMAND_OLDEST_SECONDS, "partition" => label.clone()).set(seconds(self.command_oldest_ms));
-        let used = self.commands_kept_ms.map_or(0.0, |kept_ms| seconds(self.command_oldest_ms) / seconds(Some(kept_ms.max(1))));
-        ::metrics::gauge!(metrics::RETENTION_USED_RATIO, "partition" => label.clone()).set(used);
-        for topic in [Topic::Commands, Topic::Postings] {
-            let labels = [("topic", topic.word().to_owned()), ("partition", label.clone())];
-            let lag = held(topic).map_or(0, |held| held.lag);
-            ::metrics::gauge!(metrics::STABLE_OFFSET_LAG, &labels).set(lag as f64);
-            ::metrics::gauge!(metrics::TRANSACTION_OLDEST_SECONDS, &labels).set(seconds(held(topic).map(|held| held.for_ms)));
-        }
-    }
-}
-
-fn is_over(found_ms: u64, max: Duration) -> bool {
-    max.as_millis() <= u128::from(found_ms)
-}
 
 /// What is remembered from look to look.
 pub(super) struct Lookout {
@@ -210,37 +123,6 @@ fn oldest_leg_ms(committed: &Committed, now_ms: i64) -> Result<Option<u64>, stor
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn told(watched: &Watched) -> String {
-        let lines = watched.faults(3).into_iter().map(|found| ("-", found));
-        let lines = lines.chain(watched.warnings(3).into_iter().map(|found| ("!", found)));
-        lines.map(|(mark, (what, cause))| format!("{mark}{what} {cause}")).collect::<Vec<_>>().join("; ")
-    }
-
-    #[test]
-    fn what_lasts_too_long_is_told() {
-        let hour_ms = Some(3_600_000);
-        let held = |for_ms| Some(HeldBack { are_postings: true, lag: 7, for_ms });
-        let rows: [(Watched, &str); 8] = [
-            (Watched::default(), ""),
-            (Watched { leg_oldest_ms: Some(59_999), ..Watched::default() }, ""),
-            (Watched { leg_oldest_ms: Some(60_000), ..Watched::default() }, "!leg 3 has waited for its answer for 60 s"),
-            (Watched { held_back: held(29_999), ..Watched::default() }, ""),
-            (
-                Watched { held_back: held(31_000), ..Watched::default() },
-                "-transaction 3 an open transaction has held back 7 offsets of postings for 31 s",
-            ),
-            (Watched { command_oldest_ms: Some(2_879_999), commands_kept_ms: hour_ms, ..Watched::default() }, ""),
-            (
-                Watched { command_oldest_ms: Some(2_880_000), commands_kept_ms: hour_ms, ..Watched::default() },
-                "-retention 3 commands have waited for 2880 s, and the log keeps them for 3600 s",
-            ),
-            (Watched { command_oldest_ms: Some(u64::MAX), ..Watched::default() }, ""),
-        ];
-        for (watched, expected) in rows {
-            assert_eq!(told(&watched), expected);
-        }
-    }
 
     #[test]
     fn an_open_transaction_is_as_old_as_what_it_holds_back_stands_still() {

@@ -24,7 +24,7 @@ pub use self::settings::{SESSION_TIMEOUT, Settings, TRANSACTION_TIMEOUT, refused
 use self::topics::Admin;
 use super::{Assignment, Seat};
 use crate::clock::Clock;
-use crate::readiness::Finding;
+use crate::finding::Finding;
 
 mod addresses;
 mod admission;

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tracing::{error, warn};
 
 use super::departure::{departed, gone};
-use super::{Inner, Settings, StartError, lane_name, root};
+use super::{Inner, Settings, StartError, root};
 use crate::clock::Guard;
 use crate::committed::Committed;
 use crate::housekeeper::{self, Seen};
@@ -22,6 +22,7 @@ use crate::lane::Args;
 use crate::log::NodeLog;
 use crate::log::embedded::{Disk, EmbeddedLog};
 use crate::metrics;
+use crate::naming::lane_name;
 use crate::restoring::{Restorer, clear, directory, move_aside};
 use crate::snapshots::Carrier;
 use crate::socket::Peers;
@@ -176,7 +177,7 @@ fn lanes(inner: &Inner, rules: &Arc<Rules>) -> BTreeMap<u32, Args> {
         // Where other nodes take part, any lane may be given any partition.
         let partitions = inner.partitions.iter().filter(|(id, _)| inner.log.is_shared() || *id % settings.lanes == lane);
         let args = Args {
-            name: lane_name(settings, lane).into(),
+            name: lane_name(&settings.prefix, &settings.node_id, lane).into(),
             incarnation: u64::from_be_bytes(fresh_id().first_chunk().copied().unwrap_or_default()),
             rules: rules.clone(),
             epoch_interval: settings.epoch_interval,

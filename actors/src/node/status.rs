@@ -6,9 +6,10 @@ use finflow_topologies::Topic;
 use finflow_topologies::log::Log;
 use serde::{Deserialize, Serialize};
 
-use super::{Node, lane_name, node_of};
+use super::{Node, Settings};
 use crate::committed::{Condition, Restoring};
-use crate::housekeeper::Watched;
+use crate::naming::{lane_name, node_of};
+use crate::watched::Watched;
 
 /// How a partition is.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -134,6 +135,7 @@ impl Node {
 
     /// Whether a lane is one of this node's.
     pub(super) fn is_own_lane(&self, lane: &str) -> bool {
-        (0..self.0.settings.lanes).any(|number| lane_name(&self.0.settings, number) == lane)
+        let Settings { prefix, node_id, lanes, .. } = &self.0.settings;
+        (0..*lanes).any(|number| lane_name(prefix, node_id, number) == lane)
     }
 }

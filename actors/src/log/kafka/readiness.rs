@@ -22,7 +22,7 @@ use super::settings::Settings;
 use super::topics::Admin;
 use super::{LOOK_WAIT, native};
 use crate::clock::Clock;
-use crate::readiness::Finding;
+use crate::finding::Finding;
 
 /// How long each question may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,7 +55,7 @@ pub(super) fn look(settings: &Settings, partitions: u32, clock: &Clock) -> Vec<F
         return found;
     }
     let engine = engine_rights(settings, &allowed);
-    let is_allowed = matches!(engine.state, crate::readiness::State::Well(_));
+    let is_allowed = matches!(engine.state, crate::finding::State::Well(_));
     found.extend([topics(settings, partitions), engine, trimmer_rights(settings), groups(settings)]);
     if is_allowed {
         found.push(journal(settings, partitions));
@@ -241,7 +241,7 @@ fn broker_clock(strays_ms: i64, within_ms: i64) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::readiness::State;
+    use crate::finding::State;
 
     #[test]
     fn a_clock_may_be_as_far_away_as_the_engine_lets_it() {

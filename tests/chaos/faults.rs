@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::application::{Application, NAMES, News, PARTITIONS};
 use crate::broker::Broker;
 use crate::costs::{Kind, Mark};
+use crate::witness::Witness;
 
 /// Longer than a transaction lasts, and than the session of a member.
 const PAUSED: Duration = Duration::from_secs(15);
@@ -30,18 +31,20 @@ const KINDS: [Kind; 5] = [Kind::Killed, Kind::Lost, Kind::Paused, Kind::Restarte
 /// How many faults come.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Extent {
-    /// One of each kind, one after the other with short rests.
+    /// One of each kind, each once every partition settles again after the one before, with short rests.
     OneOfEach,
     /// Whatever comes in this time.
     For(Duration),
 }
 
 /// Inflicts faults, and waits until all of them are over.
-pub(crate) fn inflict(app: &mut Application<'_>, broker: &Broker, seed: u64, extent: Extent) -> Vec<Mark> {
+pub(crate) fn inflict(app: &mut Application<'_>, (broker, witness): (&Broker, &Witness), seed: u64, extent: Extent) -> Vec<Mark> {
     std::thread::scope(|scope| {
         let random = fastrand::Rng::with_seed(seed);
         let (left, marks, replaced) = (Vec::new(), Vec::new(), BTreeSet::new());
-        let mut driver = Driver { app, broker, scope, random, extent, left, drawn: 0, marks, replaced, broken: None };
+        let (broken, whole_since) = (None, None);
+        let mut driver =
+            Driver { app, broker, witness, scope, random, extent, left, drawn: 0, marks, replaced, broken, whole_since };
         driver.inflict();
         driver.marks
     })
@@ -50,6 +53,7 @@ pub(crate) fn inflict(app: &mut Application<'_>, broker: &Broker, seed: u64, ext
 struct Driver<'d, 'scope, 'env, 'a> {
     app: &'d mut Application<'a>,
     broker: &'env Broker,
+    witness: &'env Witness,
     scope: &'scope Scope<'scope, 'env>,
     random: fastrand::Rng,
     extent: Extent,
@@ -62,6 +66,8 @@ struct Driver<'d, 'scope, 'env, 'a> {
     replaced: BTreeSet<&'static str>,
     /// The broker that is gone.
     broken: Option<ScopedJoinHandle<'scope, ()>>,
+    /// Since when all processes and the broker have been up.
+    whole_since: Option<Instant>,
 }
 
 impl Driver<'_, '_, '_, '_> {
@@ -104,8 +110,21 @@ impl Driver<'_, '_, '_, '_> {
         }
     }
 
+    /// Whether the latest fault is over.
     fn is_well(&self) -> bool {
-        self.app.up().len() == NAMES.len() && self.broken.is_none()
+        match self.extent {
+            Extent::OneOfEach => self.whole_since.is_some_and(|since| self.is_shared() && self.settles_since(since)),
+            Extent::For(_) => self.whole_since.is_some(),
+        }
+    }
+
+    /// Whether every process has its share again.
+    fn is_shared(&self) -> bool {
+        NAMES.iter().all(|name| !self.app.partitions_of(name).is_empty())
+    }
+
+    fn settles_since(&self, since: Instant) -> bool {
+        self.witness.seen().settled_at.iter().all(|at| at.is_some_and(|at| since < at))
     }
 
     fn within(&mut self, range: Range<u64>) -> Duration {
@@ -122,6 +141,7 @@ impl Driver<'_, '_, '_, '_> {
     }
 
     fn strike(&mut self, now: Instant, begun: Instant) {
+        self.whole_since = None;
         let kind = self.draw();
         let told = |whom: &str| println!("    {:>5.1} s  {kind:?} {whom}", (now - begun).as_secs_f64());
         if kind == Kind::Broker {
@@ -183,5 +203,7 @@ impl Driver<'_, '_, '_, '_> {
             };
             self.marks.push(Mark { kind, at: now, partitions });
         }
+        let is_whole = self.app.up().len() == NAMES.len() && self.broken.is_none();
+        self.whole_since = is_whole.then(|| self.whole_since.unwrap_or(now));
     }
 }

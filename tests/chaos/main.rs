@@ -134,7 +134,7 @@ fn processes_and_broker_fail(dir: &Path, seed: u64, extent: Extent, rate: usize)
 
     load.start(rate);
     let begun = Instant::now();
-    let marks = faults::inflict(&mut app, &broker, seed, extent);
+    let marks = faults::inflict(&mut app, (&broker, &witness), seed, extent);
     app.all_run();
     load.finish();
     verdict::all_end(&mut app, &witness, load.published());

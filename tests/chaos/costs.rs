@@ -87,7 +87,8 @@ fn cost((earlier, later): (&[Mark], &[Mark]), mark: &Mark, partition: u32, gaps:
     // The broker's return is no further fault, but the end of its own.
     let is_end = |later: &Mark| mark.kind == Kind::Broker && later.kind == Kind::BrokerBack;
     let next = later.iter().skip(1).find(|later| later.partitions.contains(&partition) && !is_end(later)).map(|later| later.at);
-    let until = next.map_or(mark.at + COSTS_WITHIN, |next| next.min(mark.at + COSTS_WITHIN));
+    // What has settled nothing since the next fault, and not for longer, is that one's.
+    let until = next.map_or(mark.at + COSTS_WITHIN, |next| (mark.at + COSTS_WITHIN).min(next - GAP_MIN));
     let its = gaps.iter().filter(|gap| gap.partition == partition && mark.at < gap.to && gap.from < until);
     its.max_by_key(|gap| gap.to - gap.from).map_or((GAP_MIN, false), |gap| {
         // What came before the return is counted already.

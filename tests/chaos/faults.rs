@@ -15,8 +15,8 @@ const PAUSED: Duration = Duration::from_secs(15);
 /// Between the end of a fault and the next one, in ms.
 const REST: Range<u64> = 2_000..6_000;
 const REST_SHORT: Range<u64> = 1_000..2_500;
-/// How long a process stays away that is to be replaced, in ms: longer than its session.
-const AWAY: Range<u64> = 9_000..14_000;
+/// How long a process stays away that is to be replaced, in ms: longer than others need to take over.
+const AWAY: Range<u64> = 13_000..16_000;
 /// How long a broker is gone, in ms, besides what its start takes; one time in four longer than a transaction and a session last.
 const BROKER_GONE: Range<u64> = 0..3_000;
 const BROKER_GONE_LONG: Range<u64> = 11_000..14_000;

@@ -14,6 +14,7 @@ use tracing::{Level, Span, debug_span, enabled, warn};
 use self::command::Deciding;
 use self::effects::Effects;
 pub use self::effects::Outcome;
+use self::epoch::QUARTERS;
 pub(crate) use self::epoch::held;
 pub use self::epoch::{OpenEpoch, Work};
 use self::hot::Hot;
@@ -95,13 +96,22 @@ impl Partition {
     ///
     /// A command that panics, or would cause more than one input may, is dead-lettered; one that was forwarded, here. A payment over
     /// whose timer it panics is left to a human, with its hold kept. Whatever else goes wrong is a [`Halt`]: the epoch is lost with the
-    /// error, and the lane drops it whole. Once the epoch is full, it takes nothing more that can wait.
+    /// error, and the lane drops it whole. Once the epoch is full, it takes nothing more that can wait. Commands, however
+    /// long they are, leave half of it to the postings behind them, and both leave a quarter to timers.
     pub fn decide(&mut self, work: Work) -> Result<OpenEpoch, Halt> {
         let Work { now_ms, inputs, mut open, layers } = work;
         self.hot.read_ahead(&*self.store)?;
         let now = (now_ms, TimeText::new(now_ms));
+        let wait = |is_meant: fn(&Input) -> bool| inputs.iter().any(is_meant);
+        let has_postings = wait(|input| matches!(input, Input::Posting { offset: Some(_), .. }));
+        let has_timers = wait(|input| matches!(input, Input::Timer { .. }));
         for input in inputs {
-            if open.is_full() && input.may_wait() {
+            let share = match &input {
+                Input::Command(_) if has_postings => QUARTERS / 2,
+                Input::Command(_) | Input::Posting { .. } if has_timers => QUARTERS - 1,
+                _ => QUARTERS,
+            };
+            if open.has_taken(share) && input.may_wait() {
                 open.untaken.push(input);
                 continue;
             }

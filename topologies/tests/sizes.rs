@@ -275,6 +275,45 @@ fn check(row: &Row, lanes: u32, reached: Reaches) {
     assert_eq!(audit(events.iter().map(|event| &event[..])).faults, vec![], "{name}");
 }
 
+/// A credit from another lane, behind commands that fill every epoch and do not end.
+#[test]
+fn commands_leave_room_for_what_others_wait_for() {
+    const EPOCHS_MAX: usize = 8;
+    let (from, to) = (wallet(1), wallet(0));
+    let funded = [
+        open(&from, "o"),
+        open(&to, "o"),
+        format!(
+            r#"{{"type":"top_up","tenant":"acme","idempotency_key":"p","wallet":"{from}","amount":"9","currency":"AED","source":{{"account":"x"}}}}"#
+        ),
+    ];
+    let transfer_to_busy = format!(
+        r#"{{"type":"transfer","tenant":"acme","idempotency_key":"x","wallet":"{from}","to":"{to}","amount":"1","currency":"AED"}}"#
+    );
+    let mut world = World::new(2);
+    funded.iter().for_each(|command| world.send(command, 0));
+    world.run();
+    let told = world.log.range(Topic::Events, 1).expect("a log in memory").end;
+    let (mut keys, mut epochs) = (0.., 0);
+    while world.log.range(Topic::Events, 1).expect("a log in memory").end == told {
+        assert!(epochs < EPOCHS_MAX, "the transfer waits behind {epochs} full epochs of commands");
+        // As many as two epochs hold, and more than are taken before a look at the postings.
+        keys.by_ref().take(400).for_each(|key| world.send(&transfer(key, &metadata()), 0));
+        if epochs == 1 {
+            world.send(&transfer_to_busy, 0);
+        }
+        world.decide();
+        world.close();
+        world.commit();
+        epochs += 1;
+    }
+    world.run();
+    let events = world.log.fetch(Topic::Events, 1, told, usize::MAX).expect("a log in memory").records;
+    let settled =
+        events.iter().any(|record| record.value.as_ref().is_some_and(|value| value.windows(15).any(|w| w == b"payment.settled")));
+    assert!(settled, "{events:?}");
+}
+
 #[test]
 fn what_is_held_and_what_is_committed_at_once_is_bounded() {
     for row in rows() {

@@ -48,6 +48,9 @@ pub struct OpenEpoch {
     pub(crate) untaken: Vec<Input>,
 }
 
+/// Of the room in an epoch.
+pub(crate) const QUARTERS: usize = 4;
+
 impl OpenEpoch {
     /// An epoch in which nothing was decided yet, on top of `base`.
     pub(crate) fn new(base: Arc<Head>) -> OpenEpoch {
@@ -71,7 +74,13 @@ impl OpenEpoch {
 
     /// Whether it takes no more input before it is committed.
     pub(crate) fn is_full(&self) -> bool {
-        BLOCK_BYTES_SOFT <= self.overlay.bytes_estimate() || RECORDS_BYTES_SOFT <= self.record_bytes
+        self.has_taken(QUARTERS)
+    }
+
+    /// Whether so many [`QUARTERS`] of its room are taken.
+    pub(crate) fn has_taken(&self, quarters: usize) -> bool {
+        let share = |soft: usize| soft / QUARTERS * quarters;
+        share(BLOCK_BYTES_SOFT) <= self.overlay.bytes_estimate() || share(RECORDS_BYTES_SOFT) <= self.record_bytes
     }
 
     /// About how many bytes its part of the transaction takes.

@@ -173,7 +173,7 @@ impl Reader {
     pub(super) fn fetch(&self, topic: Topic, partition: u32, from: u64, bytes_max: usize) -> Result<Fetched, Error> {
         let feed = self.feed(topic, partition);
         let mut feed = feed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(fetched) = fetched_ahead(&mut feed, from, bytes_max) {
+        if let Some(fetched) = self.fetched_ahead(&mut feed, topic, partition, (from, bytes_max)) {
             return Ok(fetched);
         }
         let Range { start, end } = self.range(topic, partition)?;
@@ -205,6 +205,26 @@ impl Reader {
             self.close(&mut feed, topic, partition);
         }
         outcome.map(|()| fetched)
+    }
+
+    /// What has been fetched ahead for a reader that goes on where the feed stands.
+    fn fetched_ahead(
+        &self,
+        feed: &mut Option<Feed>,
+        topic: Topic,
+        partition: u32,
+        (from, bytes_max): (u64, usize),
+    ) -> Option<Fetched> {
+        let open = feed.as_mut().filter(|open| open.next == from)?;
+        let mut fetched = Fetched { records: Vec::new(), next: from };
+        if let Err(cause) = take(open, &mut fetched, bytes_max, Duration::ZERO) {
+            // What stood before the error in the queue is out of it: all of it is read again.
+            debug!(%topic, partition, from, %cause, "what was fetched ahead is given up");
+            self.close(feed, topic, partition);
+            return None;
+        }
+        open.next = fetched.next;
+        (!fetched.records.is_empty()).then_some(fetched)
     }
 
     fn feed(&self, topic: Topic, partition: u32) -> Arc<Mutex<Option<Feed>>> {
@@ -319,16 +339,6 @@ impl Drop for Reader {
             let _ = server.join();
         }
     }
-}
-
-/// What has been fetched ahead for a reader that goes on where the feed stands.
-fn fetched_ahead(feed: &mut Option<Feed>, from: u64, bytes_max: usize) -> Option<Fetched> {
-    let open = feed.as_mut().filter(|open| open.next == from)?;
-    let mut fetched = Fetched { records: Vec::new(), next: from };
-    // An error is met again, and explained, where the records are waited for.
-    take(open, &mut fetched, bytes_max, Duration::ZERO).ok()?;
-    open.next = fetched.next;
-    (!fetched.records.is_empty()).then_some(fetched)
 }
 
 /// Moves records from the queue; `true` if a limit ended it, `false` if the queue is empty.

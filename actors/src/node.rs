@@ -367,9 +367,16 @@ impl Node {
             return Err(ReadError::Elsewhere(partition));
         }
         let found = read(committed);
-        if let Err(store::Error::Corrupt(cause)) = &found {
-            committed.mark_damaged(cause);
-            self.tell(partition, Message::Corrupt(partition, cause.clone()));
+        match &found {
+            Err(store::Error::Corrupt(cause)) => {
+                committed.mark_damaged(cause);
+                self.tell(partition, Message::Corrupt(partition, cause.clone()));
+            }
+            // Its lane has let go of it meanwhile.
+            Err(_) if self.is_elsewhere(&committed.condition()) || committed.store().is_none() => {
+                return Err(ReadError::Elsewhere(partition));
+            }
+            Ok(_) | Err(_) => {}
         }
         Ok(found?)
     }

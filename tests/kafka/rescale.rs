@@ -57,7 +57,12 @@ fn ends(broker: &Broker, topic: &str) -> Option<Vec<i64>> {
     found.partitions().iter().map(|partition| end(partition.id())).collect()
 }
 
+/// All wallets, once every partition has found the lane where it stays.
 fn wallets(process: &Process<'_>) -> BTreeMap<String, Value> {
+    eventually(|| match process.finflow(&["wallet", "list"]) {
+        found if found.status.code() == Some(75) => Err(String::from_utf8_lossy(&found.stderr).into_owned()),
+        _ => Ok(()),
+    });
     let listed = process.json(&["wallet", "list"]);
     listed.into_iter().map(|wallet| (wallet["wallet"].as_str().expect("a wallet").to_owned(), wallet)).collect()
 }

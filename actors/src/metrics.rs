@@ -50,6 +50,8 @@ pub const CLOCK_DRIFT_SECONDS: &str = "finflow_clock_drift_seconds";
 pub const SNAPSHOT_BLOCK: &str = "finflow_snapshot_block";
 /// Records that the lanes' producers have sent to Kafka.
 pub const KAFKA_RECORDS: &str = "finflow_kafka_records_sent_total";
+/// Seconds that a step of a transaction on Kafka took (`records` until they are delivered, `offsets`, `end`).
+pub const KAFKA_STEP_SECONDS: &str = "finflow_kafka_transaction_step_seconds";
 /// Bytes of requests that the lanes' producers have sent to Kafka, compressed.
 pub const KAFKA_BYTES: &str = "finflow_kafka_bytes_sent_total";
 /// Whether a partition of this process is halted (1) or not (0), by partition.
@@ -79,7 +81,7 @@ pub const FORMER_RECORDS: &str = "finflow_former_generation_records";
 pub const STANDBY_PARTITIONS: &str = "finflow_standby_partitions";
 
 /// Every metric: name, labels in their order, help.
-pub const CATALOGUE: [(&str, &[&str], &str); 35] = [
+pub const CATALOGUE: [(&str, &[&str], &str); 36] = [
     (INPUTS, &[], "Inputs consumed by committed epochs"),
     (SETTLED, &[], "Payments that settled"),
     (ESCALATED, &[], "Payments that have waited for too long and were left to a human"),
@@ -104,6 +106,7 @@ pub const CATALOGUE: [(&str, &[&str], &str); 35] = [
     (SNAPSHOT_BLOCK, &["partition"], "The block of the newest snapshot"),
     (KAFKA_RECORDS, &[], "Records that the lanes' producers have sent to Kafka"),
     (KAFKA_BYTES, &[], "Bytes of requests that the lanes' producers have sent to Kafka"),
+    (KAFKA_STEP_SECONDS, &["step"], "Seconds that a step of a transaction on Kafka took"),
     (STANDBY_PARTITIONS, &[], "Partitions that other processes run and this one follows"),
     (TRIM_TIMESTAMP, &["partition"], "When a log was trimmed last, or had nothing to trim, in seconds since 1970-01-01 UTC"),
     (TRIM_FAILURES, &[], "Attempts to trim a log that something hindered"),

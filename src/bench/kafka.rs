@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use finflow_actors::Publish;
 use finflow_actors::log::kafka::{KafkaLog, Settings};
-use finflow_actors::metrics::{EPOCHS, KAFKA_BYTES, KAFKA_RECORDS};
+use finflow_actors::metrics::{EPOCHS, KAFKA_BYTES, KAFKA_RECORDS, KAFKA_STEP_SECONDS};
 use finflow_state::EncodedBlock;
 use finflow_topologies::Topic;
 use finflow_topologies::log::{Log, Outgoing};
@@ -31,6 +31,8 @@ use crate::topics;
 const PAUSE: Duration = Duration::from_micros(500);
 /// The client library tells what it has sent once a second.
 const TOLD: Duration = Duration::from_millis(1_200);
+/// The steps of a transaction.
+const STEPS: [&str; 3] = ["offsets", "records", "end"];
 
 pub(super) async fn bench(common: &Common, options: &cli::Bench) -> Result<(), Failure> {
     let config = configuration(common)?;
@@ -161,6 +163,9 @@ impl<'a> Bench<'a> {
             paced.and(late)
         })?;
         let over = self.mark(&engine);
+        let of = |what: &str, step: &str| engine.metric(&format!("{KAFKA_STEP_SECONDS}_{what}"), step);
+        let steps: BTreeMap<&str, f64> =
+            STEPS.into_iter().map(|step| (step, round(of("sum", step) / of("count", step).max(1.0) * 1_000.0))).collect();
         engine.stop()?;
         let at = |quantile: f64| round(late.value_at_quantile(quantile) as f64 / 1_000.0);
         let seconds = (over.at - begun.at).as_secs_f64();
@@ -168,6 +173,7 @@ impl<'a> Bench<'a> {
         let figures = json!({
             "phase": "latency", "log": "kafka", "rate": self.options.rate, "seconds": self.options.seconds, "measured": late.len(),
             "p50_ms": at(0.5), "p95_ms": at(0.95), "p99_ms": at(0.99), "max_ms": round(late.max() as f64 / 1_000.0),
+            "transaction_ms_mean": steps,
             "cpu_percent": percent(over.engine - begun.engine),
             "broker_cpu_percent": over.broker.zip(begun.broker).map(|(over, begun)| percent(over - begun)),
         });

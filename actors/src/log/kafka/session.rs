@@ -365,9 +365,9 @@ impl Keeper {
             Ok(offsets) => offsets,
             Err(error) => return Commit::Aborted(error.to_string()),
         };
-        let (member, fences) = (&self.member, self.fences);
+        let (group, fences) = (self.member.metadata(), self.fences);
         let name = |batch: &finflow_topologies::log::Batch| batch.topic.name(&self.prefix);
-        match self.transactor.commit(&transaction.batches, name, &offsets, || member.metadata()) {
+        match self.transactor.commit(&transaction.batches, name, &offsets, group) {
             Ok(()) => Commit::Committed,
             Err(Failed::Outside(cause)) => self.fenced(&cause),
             Err(Failed::Replaced(cause)) => {

@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use ::metrics::Histogram;
 use finflow_topologies::Topic;
 use finflow_topologies::log::{Batch, Error};
 use rdkafka::TopicPartitionList;
@@ -18,6 +19,7 @@ use super::context::Deliveries;
 use super::native;
 use super::record::{owned_headers, unavailable};
 use super::settings::{Settings, TRANSACTION_TIMEOUT};
+use crate::metrics;
 
 /// How long to wait when the library's queue is full.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(1);
@@ -50,11 +52,39 @@ pub(super) struct Transactor {
     producer: Option<ThreadedProducer<Deliveries>>,
     /// One that is connected already, for the next use.
     connected: Option<ThreadedProducer<Deliveries>>,
+    steps: Steps,
+}
+
+/// How long each step of a transaction takes.
+struct Steps {
+    offsets: Histogram,
+    records: Histogram,
+    end: Histogram,
+}
+
+impl Steps {
+    fn new() -> Steps {
+        let of = |step: &'static str| ::metrics::histogram!(metrics::KAFKA_STEP_SECONDS, "step" => step);
+        Steps { offsets: of("offsets"), records: of("records"), end: of("end") }
+    }
+}
+
+/// A step of a transaction, which ends where the next one begins.
+struct Step(Instant);
+
+impl Step {
+    fn begin() -> Step {
+        Step(Instant::now())
+    }
+
+    fn end(&mut self, taken: &Histogram) {
+        taken.record(std::mem::replace(&mut self.0, Instant::now()).elapsed());
+    }
 }
 
 impl Transactor {
     pub(super) fn new(settings: &Settings, id: &str) -> Transactor {
-        Transactor { settings: settings.clone(), id: id.to_owned(), producer: None, connected: None }
+        Transactor { settings: settings.clone(), id: id.to_owned(), producer: None, connected: None, steps: Steps::new() }
     }
 
     /// Makes a producer that is connected, and does nothing yet that others could see.
@@ -113,13 +143,17 @@ impl Transactor {
         self.producer.take().into_iter().chain(self.connected.take()).for_each(discard);
     }
 
-    /// One transaction: records, then positions, then the commit. `group` is asked when the records are delivered.
+    /// One transaction: positions, then records, then the commit.
+    ///
+    /// The former transaction keeps the coordinator busy until it has written its markers. The client library asks again after
+    /// `retry.backoff.ms` where it has positions to add, and after 20 ms where it has partitions (librdkafka 2.12:
+    /// `rd_kafka_txn_handle_AddPartitionsToTxn`), so that the positions go first and do the waiting.
     pub(super) fn commit(
         &mut self,
         batches: &[Batch],
         topic: impl Fn(&Batch) -> String,
         offsets: &TopicPartitionList,
-        group: impl FnOnce() -> Option<ConsumerGroupMetadata>,
+        group: Option<ConsumerGroupMetadata>,
     ) -> Result<(), Failed> {
         let mut outcome = match self.ready() {
             Ok(()) => {
@@ -147,11 +181,17 @@ impl Transactor {
         batches: &[Batch],
         topic: impl Fn(&Batch) -> String,
         offsets: &TopicPartitionList,
-        group: impl FnOnce() -> Option<ConsumerGroupMetadata>,
+        group: Option<ConsumerGroupMetadata>,
         deadline: Instant,
     ) -> Result<(), Failed> {
         let Some(producer) = &self.producer else { return Err(Failed::before("there is no producer")) };
+        let Some(group) = group else {
+            return Err(Failed::Outside("the lane is no member of its group".to_owned()));
+        };
+        let mut step = Step::begin();
         producer.begin_transaction().map_err(before)?;
+        producer.send_offsets_to_transaction(offsets, &group, left(deadline)).map_err(before)?;
+        step.end(&self.steps.offsets);
         for batch in batches {
             send(producer, batch, &topic(batch), deadline)?;
         }
@@ -162,13 +202,13 @@ impl Transactor {
         if !is_delivered {
             return Err(Failed::before("the records are not delivered in time"));
         }
-        let Some(group) = group() else {
-            return Err(Failed::Outside("the lane is no member of its group".to_owned()));
-        };
-        producer.send_offsets_to_transaction(offsets, &group, left(deadline)).map_err(before)?;
+        step.end(&self.steps.records);
         loop {
             match producer.commit_transaction(left(deadline)) {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    step.end(&self.steps.end);
+                    return Ok(());
+                }
                 Err(KafkaError::Transaction(error)) if error.is_retriable() && Instant::now() < deadline => {
                     warn!(id = self.id, %error, "the commit is not answered yet");
                 }

@@ -118,7 +118,7 @@ pub(crate) fn all() {
         metadata: &[],
         source: payment.source,
     };
-    measure("codec: encode an event", 1, || event.encode());
+    measure("codec: encode an event", 1, || event.encode("finflow"));
     measure("codec: a payment's id", 1, || -> PaymentId { payment_id(&payment.tenant, &payment.wallet, &payment.key) });
     let mut row = Vec::new();
     measure("codec: encode a payment's row", 1, || {

@@ -227,7 +227,7 @@ impl Deciding<'_> {
                 Some(Snapshot { wallet_seq, available: wallet.available(), held: wallet.held(), ledger: wallet.ledger() });
             self.effects.changes.push(Change::Wallet { wallet, born: event.name == EventName::WalletOpened });
         }
-        self.effects.events.push(event.encode());
+        self.effects.events.push(event.encode(&self.rules.prefix));
         Ok(())
     }
 

@@ -134,10 +134,10 @@ pub struct Event<'a> {
 }
 
 impl Event<'_> {
-    /// The record of the event.
-    pub fn encode(&self) -> Outgoing {
+    /// The record of the event, of the application whose topics have this prefix.
+    pub fn encode(&self, prefix: &str) -> Outgoing {
         let payment = IdText::new("pay_", self.payment.as_bytes());
-        let id = IdText::new("evt_", &self.id());
+        let id = IdText::new("evt_", &self.id(prefix));
         let (id, payment) = (id.as_str(), payment.as_str());
         let correlation = self.correlation.unwrap_or(payment);
         let value = self.json(id, payment, correlation);
@@ -157,12 +157,13 @@ impl Event<'_> {
         Outgoing { key: Some(key), value: Some(Bytes::from(value)), headers: headers.build(), timestamp_ms: None }
     }
 
-    /// A function of payment, event name and the command's coordinates: the same at every replay.
-    fn id(&self) -> [u8; 16] {
+    /// A function of payment, event name and the command's topic, partition and offset: the same at every replay, and another one after
+    /// a move to other topics.
+    fn id(&self, prefix: &str) -> [u8; 16] {
         let mut digest = Sha256::new();
         digest.update(self.payment.as_bytes());
         digest.update(self.name.as_str());
-        digest.update(Topic::Commands.word());
+        digest.update(Topic::Commands.name(prefix));
         digest.update(self.source.partition.to_be_bytes());
         digest.update(self.source.offset.to_be_bytes());
         let digest: [u8; 32] = digest.finalize().into();

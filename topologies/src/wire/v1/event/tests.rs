@@ -28,7 +28,7 @@ fn an_event_is_the_contracts_json_with_cloudevents_headers() {
         metadata: &[("a".into(), "b".into())],
         source: Coordinates { partition: 1, offset: 2 },
     };
-    let record = event.encode();
+    let record = event.encode("finflow");
     let value = String::from_utf8(record.value.expect("a value").to_vec()).expect("UTF-8");
     let id = serde_json::from_str::<serde_json::Value>(&value).expect("JSON")["id"].as_str().expect("an id").to_owned();
     let payment = "pay_00000000000000000000000000";
@@ -51,9 +51,11 @@ fn an_event_is_the_contracts_json_with_cloudevents_headers() {
         assert_eq!(header(name).as_deref(), Some(expected), "{name}");
     }
     let other = Event { name: EventName::PaymentRejected, snapshot: None, amount: AmountEcho::None, ..event };
-    let other: serde_json::Value = serde_json::from_slice(&other.encode().value.expect("a value")).expect("JSON");
+    let other: serde_json::Value = serde_json::from_slice(&other.encode("finflow").value.expect("a value")).expect("JSON");
     assert!(other["balance"].is_null() && other["wallet_seq"].is_null() && other["amount"].is_null());
     assert_ne!(other["id"], id.as_str());
+    let moved = event.encode("finflow2");
+    assert!(moved.headers.get("ce_id").is_some_and(|moved| moved != id.as_bytes()), "its topic is another one");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The contract's file on Kafka: published and read with foreign clients, and again with our own, with a service and without.
 
-use std::io::Read;
-use std::process::Stdio;
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -23,13 +24,125 @@ fn told(event: &Value) -> String {
     format!("{} {} {} {}", text("wallet"), text("event"), text("amount"), text("reason"))
 }
 
+fn home(line: &str) -> String {
+    serde_json::from_str::<Value>(line).expect("JSON")["wallet"].as_str().expect("a wallet").to_owned()
+}
+
 /// Publishes commands with the Java tool, keyed by their home wallet.
 fn foreign_producer(broker: &Broker, lines: &[&str]) {
-    let wallet = |line: &str| serde_json::from_str::<Value>(line).expect("JSON")["wallet"].as_str().expect("a wallet").to_owned();
-    let keyed: String = lines.iter().map(|line| format!("{}|{line}\n", wallet(line))).collect();
+    let keyed: String = lines.iter().map(|line| format!("{}|{line}\n", home(line))).collect();
     let address = broker.address();
     let producer = ["org.apache.kafka.tools.ConsoleProducer", "--bootstrap-server", &address, "--topic", "finflow.commands.v1"];
     broker.tool(&[&producer[..], &["--property", "parse.key=true", "--property", "key.separator=|"]].concat(), &keyed);
+}
+
+/// The same with kcat, whose library is not Java's and has to be told how Java partitions.
+fn other_foreign_producer(broker: &Broker, lines: &[&str]) {
+    let keyed: String = lines.iter().map(|line| format!("{}|{line}\n", home(line))).collect();
+    kcat(broker, &["-P", "-t", "finflow.commands.v1", "-K", "|", "-X", "topic.partitioner=murmur2_random"], &keyed);
+}
+
+/// What kcat prints.
+fn kcat(broker: &Broker, arguments: &[&str], input: &str) -> String {
+    let output = run_kcat(broker, arguments, input);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+fn run_kcat(broker: &Broker, arguments: &[&str], input: &str) -> Output {
+    let mut kcat = Command::new("kcat");
+    kcat.args(["-q", "-b", &broker.address()]).args(arguments);
+    let kcat = kcat.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut kcat = kcat.expect("kcat, which `make setup` installs");
+    kcat.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("a reader");
+    kcat.wait_with_output().expect("an end")
+}
+
+/// Everything committed in a topic, as kcat shows it: key, headers, value, partition, and of what kind its time is.
+fn shown(broker: &Broker, topic: &str) -> Vec<Value> {
+    let whole = ["-C", "-t", topic, "-o", "beginning", "-e", "-J", "-X", "isolation.level=read_committed"];
+    kcat(broker, &whole, "").lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+/// Headers by name.
+fn headers(record: &Value) -> BTreeMap<String, String> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let all = record["headers"].as_array().cloned().unwrap_or_default();
+    all.chunks(2).map(|pair| (text(&pair[0]), text(&pair[1]))).collect()
+}
+
+fn value(record: &Value) -> Value {
+    serde_json::from_str(record["payload"].as_str().expect("a value")).expect("JSON")
+}
+
+/// Every event is keyed by its wallet and has the headers of CloudEvents, and a wallet's are numbered without a gap.
+fn events_are_as_the_contract_says(broker: &Broker) {
+    let records = shown(broker, "finflow.events.v1");
+    assert_eq!(records.len(), EVENTS.len(), "{records:?}");
+    let mut last = BTreeMap::new();
+    for record in &records {
+        let (event, headers) = (value(record), headers(record));
+        let text = |name: &str| event[name].as_str().unwrap_or_default();
+        assert_eq!((record["key"].as_str(), &record["tstype"]), (Some(text("wallet")), &"logappend".into()), "{record}");
+        for (name, expected) in [
+            ("ce_specversion", "1.0"),
+            ("ce_id", text("id")),
+            ("ce_source", "finflow"),
+            ("ce_type", &format!("finflow.{}.v1", text("event"))),
+            ("ce_time", text("at")),
+            ("ce_subject", text("wallet")),
+            ("content-type", "application/json"),
+            ("correlation-id", text("correlation_id")),
+        ] {
+            assert_eq!(headers.get(name).map(String::as_str), Some(expected), "{name} of {record}");
+        }
+        assert_eq!((text("tenant"), text("correlation_id")), ("acme", text("payment")), "{event}");
+        let due = last.get(text("wallet")).map_or(0, |before: &Value| before["wallet_seq"].as_u64().expect("a number")) + 1;
+        assert_eq!(event["wallet_seq"], due, "{event}");
+        last.insert(text("wallet").to_owned(), event);
+    }
+    // What is told last of a wallet is what it has, or still holds.
+    let balance = |wallet: &str| last[wallet]["balance"].clone();
+    assert_eq!(balance("bob"), serde_json::json!({ "available": "12.50", "held": "0.00", "ledger": "12.50" }));
+    assert_eq!(balance("alice")["available"], "87.50");
+}
+
+/// What cannot be understood is there as it came, with where it came from and why.
+fn dead_letters_are_as_the_contract_says(broker: &Broker) {
+    let records = shown(broker, "finflow.dlq.v1");
+    let [record] = &records[..] else { panic!("one dead letter: {records:?}") };
+    let line = COMMANDS.lines().last().expect("a line");
+    assert_eq!((record["key"].as_str(), record["payload"].as_str()), (Some("alice"), Some(line)));
+    let origin = shown(broker, "finflow.commands.v1").into_iter().find(|record| record["payload"] == line).expect("a command");
+    let headers = headers(record);
+    for (name, expected) in [
+        ("x-error-code", "field_invalid".to_owned()),
+        ("__streams.errors.topic", "finflow.commands.v1".to_owned()),
+        ("__streams.errors.partition", origin["partition"].to_string()),
+        ("__streams.errors.offset", origin["offset"].to_string()),
+    ] {
+        assert_eq!(headers.get(name), Some(&expected), "{name} of {record}");
+    }
+    for name in ["__streams.errors.exception", "__streams.errors.message"] {
+        assert!(headers.get(name).is_some_and(|text| !text.is_empty()), "{name} of {record}");
+    }
+    assert_eq!((&record["ts"], &record["tstype"]), (&origin["ts"], &"create".into()), "it keeps its time");
+
+    // Longer than a command may be, and longer than the topic takes.
+    let produce = |length: usize| {
+        let long = "x".repeat(length);
+        let output = run_kcat(broker, &["-P", "-t", "finflow.commands.v1", "-K", "|"], &format!("alice|{long}\n"));
+        (long, output)
+    };
+    let (whole, taken) = produce(200 * 1024);
+    assert!(taken.status.success(), "{}", String::from_utf8_lossy(&taken.stderr));
+    let (_, refused) = produce(300 * 1024);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("Message size too large"), "{refused:?}");
+    eventually(|| {
+        let letters = shown(broker, "finflow.dlq.v1");
+        let is_whole = letters.iter().any(|letter| letter["payload"].as_str() == Some(whole.as_str()));
+        if is_whole && letters.len() == 2 { Ok(()) } else { Err(format!("{} dead letters", letters.len())) }
+    });
 }
 
 pub(crate) fn the_contracts_file_gives_the_contracts_events(broker: &Broker) {
@@ -84,7 +197,7 @@ pub(crate) fn the_contracts_file_gives_the_contracts_events(broker: &Broker) {
         true => Ok(()),
         false => Err(format!("bob has no wallet: {:?}", process.json(&["partitions"]))),
     });
-    foreign_producer(broker, second);
+    other_foreign_producer(broker, second);
     let consumer =
         ["org.apache.kafka.tools.consumer.ConsoleConsumer", "--bootstrap-server", &address, "--topic", "finflow.events.v1"];
     let committed = ["--isolation-level", "read_committed", "--from-beginning", "--max-messages", "6", "--timeout-ms", "60000"];
@@ -92,6 +205,8 @@ pub(crate) fn the_contracts_file_gives_the_contracts_events(broker: &Broker) {
     let mut seen: Vec<String> = seen.lines().map(|line| told(&serde_json::from_str(line).expect("JSON"))).collect();
     seen.sort();
     assert_eq!(seen, EVENTS);
+    events_are_as_the_contract_says(broker);
+    dead_letters_are_as_the_contract_says(broker);
 
     // The same commands again, by our own producer, through the running service and then without one.
     let check = |is_frozen: bool| {

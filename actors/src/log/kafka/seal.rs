@@ -12,7 +12,7 @@ use rdkafka::admin::{AlterConfig, ConfigEntry, ConfigSource, ResourceSpecifier};
 use super::KafkaLog;
 use super::record::unavailable;
 use super::settings::Settings;
-use super::topics::{Admin, options, wait};
+use super::topics::{Admin, batch_bytes_max, options, wait};
 
 /// A batch of one mark takes 78 bytes, one of a command at least 61 for its header, and 60 for the names of its fields.
 const SEALED_BYTES: usize = 100;
@@ -60,7 +60,7 @@ impl KafkaLog {
 
     /// Has the topic of commands take nothing any more, or take commands again.
     pub fn seal(settings: &Settings, is_sealed: bool) -> Result<(), Error> {
-        Admin::new(settings)?.seal(if is_sealed { SEALED_BYTES } else { super::settings::RECORD_BYTES_MAX })
+        Admin::new(settings)?.seal(if is_sealed { SEALED_BYTES } else { batch_bytes_max(Topic::Commands) })
     }
 
     /// The partitions on which a transaction is open, in words.

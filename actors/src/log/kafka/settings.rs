@@ -34,8 +34,8 @@ pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 pub const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
 /// How often a member is heard; a member that was replaced learns of it as often.
 pub(super) const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
-/// The longest value that a topic takes, in bytes: a journal block with room to spare.
-pub(super) const RECORD_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// The longest batch that is written or read, in bytes: a journal block with room to spare.
+pub(super) const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// What every client is given, unless the user's properties say otherwise.
 const CHOICES: &[(&str, &str)] = &[
     // A broker that shuts down tells of partitions without a leader, and nothing else would ask again for minutes.
@@ -58,7 +58,8 @@ const FOLLOWING: &[(&str, &str)] = &[("queued.min.messages", "1"), ("fetch.queue
 /// The same for those who write.
 const WRITING: &[(&str, &str)] = &[
     ("linger.ms", "1"),
-    ("batch.size", "1000000"),
+    // What topics take of dead letters, and of commands, is a limit on a batch.
+    ("batch.size", "240000"),
     ("batch.num.messages", "10000"),
     ("compression.codec", "lz4"),
     ("queue.buffering.max.messages", "1000000"),
@@ -73,6 +74,7 @@ const OWNED: &[&str] = &[
     "allow.auto.create.topics",
     "auto.commit",
     "auto.offset.reset",
+    "batch.size",
     "bootstrap.servers",
     "check.crcs",
     "delivery.report",
@@ -176,7 +178,7 @@ impl Settings {
         config
             .set("bootstrap.servers", &self.brokers)
             .set("allow.auto.create.topics", "false")
-            .set("message.max.bytes", RECORD_BYTES_MAX.to_string());
+            .set("message.max.bytes", BATCH_BYTES_MAX.to_string());
         config
     }
 
@@ -216,7 +218,7 @@ impl Settings {
 
     fn reader_with(&self, wait: Duration, choices: &[(&str, &str)]) -> ClientConfig {
         let mut config = self.consumer_with(choices);
-        config.set("fetch.wait.max.ms", ms(wait)).set("fetch.message.max.bytes", RECORD_BYTES_MAX.to_string());
+        config.set("fetch.wait.max.ms", ms(wait)).set("fetch.message.max.bytes", BATCH_BYTES_MAX.to_string());
         config
     }
 

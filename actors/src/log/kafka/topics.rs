@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use finflow_topologies::Topic;
 use finflow_topologies::log::Error;
+use finflow_topologies::topics::{DEAD_LETTER_BYTES_MAX, RECORD_BYTES_MAX};
 use rdkafka::TopicPartitionList;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -18,7 +19,7 @@ use tracing::info;
 use super::admission::{is_unauthorized, unauthorized};
 use super::context::Quiet;
 use super::record::unavailable;
-use super::settings::{RECORD_BYTES_MAX, Settings};
+use super::settings::{BATCH_BYTES_MAX, Settings};
 
 /// How long the cluster may take for an administrative request.
 pub(super) const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -38,6 +39,16 @@ pub(super) struct Admin {
     settings: Settings,
 }
 
+/// The longest batch that a topic takes, in bytes: what is longer than a command may be is refused to its producer, and whatever is
+/// taken as one fits whole into the topic of dead letters.
+pub(super) fn batch_bytes_max(topic: Topic) -> usize {
+    match topic {
+        Topic::Commands => RECORD_BYTES_MAX,
+        Topic::Dlq => DEAD_LETTER_BYTES_MAX,
+        Topic::Postings | Topic::Events | Topic::Journal => BATCH_BYTES_MAX,
+    }
+}
+
 /// The settings of a topic that the engine rests on.
 fn required(topic: Topic, replication: i32, dlq_retention: Option<Duration>) -> BTreeMap<&'static str, String> {
     let retention = match topic {
@@ -51,7 +62,7 @@ fn required(topic: Topic, replication: i32, dlq_retention: Option<Duration>) -> 
         ("cleanup.policy", "delete".to_owned()),
         ("retention.ms", retention),
         ("retention.bytes", FOR_EVER.to_owned()),
-        ("max.message.bytes", RECORD_BYTES_MAX.to_string()),
+        ("max.message.bytes", batch_bytes_max(topic).to_string()),
         // The age of a command is judged by the broker's clock; a dead letter keeps its original's time.
         ("message.timestamp.type", if topic.keeps_time() { "CreateTime" } else { "LogAppendTime" }.to_owned()),
         // An acknowledged record outlives one broker, and an unclean leader would lose it.
@@ -61,11 +72,13 @@ fn required(topic: Topic, replication: i32, dlq_retention: Option<Duration>) -> 
 }
 
 /// What a topic has that it must not have: the setting may be stricter than required, never looser.
-fn is_wrong(name: &str, found: &str, due: &str) -> bool {
+fn is_wrong(topic: Topic, name: &str, found: &str, due: &str) -> bool {
     let number = |text: &str| text.parse::<i64>().unwrap_or_default();
     match name {
         // For ever, or longer than required.
         "retention.ms" | "retention.bytes" => found != FOR_EVER && (due == FOR_EVER || number(found) < number(due)),
+        // A longer command would be cut where it becomes a dead letter.
+        "max.message.bytes" if topic == Topic::Commands => number(found) != number(due),
         "max.message.bytes" | "min.insync.replicas" => number(found) < number(due),
         _ => found != due,
     }
@@ -220,14 +233,14 @@ impl Admin {
                 problems.push(format!("{name}: {count} partitions, {partitions} are configured"));
             }
             let replication = found.partitions().iter().map(|partition| partition.replicas().len()).min().unwrap_or_default();
-            present.push((name, self.required(topic, i32::try_from(replication).unwrap_or(i32::MAX))));
+            present.push((topic, name, self.required(topic, i32::try_from(replication).unwrap_or(i32::MAX))));
         }
         if present.is_empty() {
             return Ok(problems);
         }
-        let specifiers: Vec<ResourceSpecifier<'_>> = present.iter().map(|(name, _)| ResourceSpecifier::Topic(name)).collect();
+        let specifiers: Vec<ResourceSpecifier<'_>> = present.iter().map(|(_, name, _)| ResourceSpecifier::Topic(name)).collect();
         let described = wait(self.client.describe_configs(&specifiers, &options())).map_err(unavailable)?;
-        for ((name, due), described) in present.iter().zip(described) {
+        for ((topic, name, due), described) in present.iter().zip(described) {
             let described = described.map_err(|code| match code {
                 RDKafkaErrorCode::TopicAuthorizationFailed => unauthorized(&format!("DescribeConfigs on topic {name}")),
                 code => Error::Unavailable(format!("cannot describe {name}: {code}")),
@@ -238,7 +251,7 @@ impl Admin {
             }
             for (key, due) in due {
                 let found = described.get(key).and_then(|entry| entry.value.clone()).unwrap_or_default();
-                if is_wrong(key, &found, due) {
+                if is_wrong(*topic, key, &found, due) {
                     problems.push(format!("{name}: {key} is {found:?}, {due} is needed"));
                 }
             }
@@ -348,6 +361,21 @@ mod tests {
     }
 
     #[test]
+    fn a_topic_takes_what_may_be_in_it_and_commands_no_more() {
+        let rows = [
+            (Topic::Commands, 262_144, [true, false, true]),
+            (Topic::Dlq, 327_680, [true, false, false]),
+            (Topic::Journal, 2_097_152, [true, false, false]),
+        ];
+        for (topic, due, are_wrong) in rows {
+            assert_eq!(batch_bytes_max(topic), due, "{topic}");
+            let found = [due - 1, due, due + 1];
+            let are = found.map(|found| is_wrong(topic, "max.message.bytes", &found.to_string(), &due.to_string()));
+            assert_eq!(are, are_wrong, "{topic}");
+        }
+    }
+
+    #[test]
     fn a_setting_may_be_stricter_but_not_looser() {
         let rows = [
             ("retention.ms", "1", "2", true),
@@ -361,7 +389,7 @@ mod tests {
             ("message.timestamp.type", "LogAppendTime", "LogAppendTime", false),
         ];
         for (name, found, due, expected) in rows {
-            assert_eq!(is_wrong(name, found, due), expected, "{name} {found} for {due}");
+            assert_eq!(is_wrong(Topic::Events, name, found, due), expected, "{name} {found} for {due}");
         }
     }
 }

@@ -17,6 +17,7 @@ MISSING := $(strip \
   $(if $(wildcard /usr/include/zlib.h /usr/local/include/zlib.h),,zlib1g-dev) \
   $(if $(shell which ps),,procps) \
   $(if $(shell which mvn),,maven) \
+  $(if $(shell which kcat),,kcat) \
   $(if $(shell java -version 2>&1 | grep -E 'version "(1[7-9]|[2-9][0-9])'),,openjdk-17-jre-headless))
 
 # What the peers need besides.

@@ -81,6 +81,8 @@ fn the_tour_gives_what_it_shows() {
 fn commands() -> Vec<Vec<String>> {
     let mut found: Vec<&str> = README.split('`').skip(1).step_by(2).filter(|code| code.starts_with("finflow ")).collect();
     let consoles = README.split("```console\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let scripts = README.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+    found.extend(scripts.flat_map(str::lines).filter(|line| line.starts_with("finflow ")));
     found.extend(
         consoles.flat_map(str::lines).filter_map(|line| line.strip_prefix("$ ")).filter(|line| line.starts_with("finflow ")),
     );

@@ -325,7 +325,7 @@ fn metrics_are_catalogued_and_used_by_their_constants() {
     assert!(5 < known.len(), "the catalogues are found");
     let mut unused: Vec<&str> = known.iter().map(|metric| metric.constant.as_str()).collect();
     for (path, text) in texts.iter().filter(|(path, _)| path.ends_with(".rs") && path != "tests/tidy.rs") {
-        for (kind, suffix) in [("::counter!(", "_total"), ("::histogram!(", "_seconds"), ("::gauge!(", "")] {
+        for (kind, suffix) in [("::counter!(", "_total"), ("::histogram!(", "_duration_seconds"), ("::gauge!(", "")] {
             for used in text.split(kind).skip(1) {
                 let word = used.trim_start().split([',', ')']).next().unwrap_or_default().trim();
                 let constant = word.rsplit("::").next().unwrap_or_default();

@@ -51,7 +51,7 @@ pub const SNAPSHOT_BLOCK: &str = "finflow_snapshot_block";
 /// Records that the lanes' producers have sent to Kafka.
 pub const KAFKA_RECORDS: &str = "finflow_kafka_records_sent_total";
 /// Seconds that a step of a transaction on Kafka took (`records` until they are delivered, `offsets`, `end`).
-pub const KAFKA_STEP_SECONDS: &str = "finflow_kafka_transaction_step_seconds";
+pub const KAFKA_STEP_SECONDS: &str = "finflow_kafka_transaction_step_duration_seconds";
 /// Bytes of requests that the lanes' producers have sent to Kafka, compressed.
 pub const KAFKA_BYTES: &str = "finflow_kafka_bytes_sent_total";
 /// Whether a partition of this process is halted (1) or not (0), by partition.

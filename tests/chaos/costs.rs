@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use crate::application::PARTITIONS;
 use crate::witness::{GAP_MIN, Gap};
 
+/// So many times what is aimed at is no bad day of a machine any more.
+const FAILED_AIMS: u32 = 3;
 /// A time without a settlement that begins later is not the fault's.
 const COSTS_WITHIN: Duration = Duration::from_secs(10);
 
@@ -102,6 +104,8 @@ fn cost((earlier, later): (&[Mark], &[Mark]), mark: &Mark, partition: u32, gaps:
 fn tell(group: &str, aim: Option<Duration>, mut costs: Vec<Duration>) {
     costs.sort_unstable();
     let at = |hundredth: usize| costs.get((costs.len() * hundredth).div_ceil(100).saturating_sub(1)).copied().unwrap_or_default();
+    let is_failed = aim.is_some_and(|aim| aim * FAILED_AIMS < at(95));
+    assert!(!is_failed, "{group}: p95 {:.1} s, {aim:?} are aimed at", at(95).as_secs_f64());
     let aim = aim.map_or_else(String::new, |aim| format!(" (aim: {} s)", aim.as_secs()));
     println!(
         "    {group}: {} times a partition without a settlement, p50 {:.1} s, p95 {:.1} s{aim}, longest {:.1} s",

@@ -37,6 +37,8 @@ mod witness;
 /// Transfers a second, two thirds of them across processes; fewer in the short form, which is not alone on its machine.
 const RATE: usize = 1_000;
 const RATE_SHORT: usize = 300;
+/// What three processes that share evenly have of such transfers, in per cent, less what they need not share evenly.
+const ACROSS_MIN: usize = 55;
 /// How many of the transfers are looked at for that.
 const SAMPLE: usize = 20_000;
 
@@ -130,7 +132,9 @@ fn processes_and_broker_fail(dir: &Path, seed: u64, extent: Extent, rate: usize)
     load.open_wallets();
     let witness = Witness::start(&app.brokers, app.prefix, PARTITIONS);
     verdict::all_end(&mut app, &witness, load.published());
-    println!("faults at {rate} transfers/s, {} % across processes: {extent:?}", across(&app, seed, load.published()));
+    let across = across(&app, seed, load.published());
+    assert!(ACROSS_MIN <= across, "{across} % of the transfers go to another process");
+    println!("faults at {rate} transfers/s, {across} % across processes: {extent:?}");
 
     load.start(rate);
     let begun = Instant::now();

@@ -6,6 +6,7 @@ use std::time::Instant;
 use self::broker::Broker;
 use self::three::Three;
 
+mod bench;
 #[path = "../../actors/tests/kafka_log/broker.rs"]
 mod broker;
 #[path = "../support/child.rs"]
@@ -35,6 +36,7 @@ fn the_engine_on_a_real_broker() {
     timed("the broker is gone for a while", || three.the_broker_is_gone(&broker));
     timed("every cent is accounted for", || three.check());
     drop(three);
+    timed("the benchmark runs", || bench::it_is_measured(&broker));
     timed("eight partitions become thirty-two", || rescale::eight_partitions_become_thirty_two(&broker));
 }
 

@@ -24,6 +24,8 @@ const PARTITIONS: u32 = 8;
 const HANDED_OVER_WITHIN: Duration = Duration::from_secs(3);
 /// Longer than the session of a member and than an open transaction lasts.
 const STANDSTILL: Duration = Duration::from_secs(14);
+/// How long the brokers are gone: what gives up after a minute, or begins anew too often in it, is not to.
+const OUTAGE: Duration = Duration::from_secs(65);
 /// How long the broker may take for what it is asked by a foreign client.
 const DEADLINE: Duration = Duration::from_secs(30);
 const NAMES: [&str; 3] = ["one", "two", "three"];
@@ -350,8 +352,7 @@ impl<'a> Three<'a> {
             Some(75) => Ok(()),
             other => Err(format!("wallets are told while nobody knows whose they are: {other:?}")),
         });
-        // Long enough for every session and transaction to be over.
-        eventually(|| if STANDSTILL < begun.elapsed() { Ok(()) } else { Err("it is too early".to_owned()) });
+        eventually(|| if OUTAGE < begun.elapsed() { Ok(()) } else { Err("it is too early".to_owned()) });
         broker.go_on();
         becomes(self, 200, "ok");
         self.all_run(&NAMES);

@@ -51,7 +51,7 @@ fn kcat(broker: &Broker, arguments: &[&str], input: &str) -> String {
 
 fn run_kcat(broker: &Broker, arguments: &[&str], input: &str) -> Output {
     let mut kcat = Command::new("kcat");
-    kcat.args(["-q", "-b", &broker.address()]).args(arguments);
+    kcat.args(["-b", &broker.address()]).args(arguments);
     let kcat = kcat.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut kcat = kcat.expect("kcat, which `make setup` installs");
     kcat.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("a reader");

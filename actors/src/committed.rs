@@ -172,7 +172,7 @@ impl Committed {
         progress: Progress<'_>,
     ) -> Result<Head, restore::Error> {
         if let Some(store) = self.store() {
-            match restore::restore_observed(log, &*store, self.id, position, progress) {
+            match self.restorer.bring_on(log, &store, self.id, position, progress) {
                 // Who opens the directory anew finds that too, and another way.
                 Err(restore::Error::Behind { .. } | restore::Error::Store(store::Error::Corrupt(_))) => {}
                 other => return other,

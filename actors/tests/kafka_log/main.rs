@@ -129,6 +129,11 @@ fn a_real_broker_keeps_the_contract() {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         runtime.block_on(held_back::what_an_open_transaction_hides_is_waited_for(&Settings::new(&direct, "held")));
     });
+    timed("what an open transaction hides from who stands by is waited for", || {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let followed = Settings::new(&direct, "held-followed");
+        runtime.block_on(held_back::what_an_open_transaction_hides_from_who_stands_by_is_waited_for(&followed));
+    });
     timed("what is trimmed is had from snapshots", || {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         runtime.block_on(trimming::what_is_trimmed_is_had_from_snapshots(&Settings::new(&direct, "trimming")));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use finflow_ledger::{Payment, PaymentId, Wallet, WalletId};
 use finflow_state::{EncodedBlock, Head, Overlay, Payments, RocksStore, Store, Table, Tag, Wallets, store};
-use finflow_topologies::log::{self, Log, Position};
+use finflow_topologies::log::{self, Position};
 use finflow_topologies::partition::Layers;
 use finflow_topologies::restore::{self, Progress};
 use serde::{Deserialize, Serialize};
@@ -157,22 +157,22 @@ impl Committed {
 
     /// Brings the state to the committed position while nobody else writes it: on from the store that is open, or else exactly as at a
     /// start, from the directory, the newest snapshot or the journal alone.
-    pub(crate) fn restore(&self, log: &dyn Log, position: Option<&Position>) -> Result<Head, restore::Error> {
+    pub(crate) fn restore(&self, log: &NodeLog, position: Option<&Position>) -> Result<Head, restore::Error> {
         let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let restored =
             self.restore_observed(log, position, &|block, target| self.set_restoring(Some(Restoring { block, target })));
         self.set_restoring(None);
-        restored
+        restored.map_err(|cause| self.judged(log, position, cause))
     }
 
     fn restore_observed(
         &self,
-        log: &dyn Log,
+        log: &NodeLog,
         position: Option<&Position>,
         progress: Progress<'_>,
     ) -> Result<Head, restore::Error> {
         if let Some(store) = self.store() {
-            match restore::restore_observed(log, &*store, self.id, position, progress) {
+            match self.restorer.bring_on(log, &store, self.id, position, progress) {
                 // Who opens the directory anew finds that too, and another way.
                 Err(restore::Error::Behind { .. } | restore::Error::Store(store::Error::Corrupt(_))) => {}
                 other => return other,
@@ -202,10 +202,7 @@ impl Committed {
             Ok(restored) => restored.store,
             // The owner has gone on meanwhile.
             Err(restore::Error::Outrun { .. }) => self.restorer.open(self.id)?,
-            Err(cause @ (restore::Error::Contradiction(_) | restore::Error::Short { .. })) => {
-                return Err(self.outrun(log, position, cause.to_string())?);
-            }
-            Err(cause) => return Err(cause),
+            Err(cause) => return Err(self.judged(log, position.as_ref(), cause)),
         };
         let due = store.head().map_or(0, |head| head.number.saturating_add(1));
         let next = restore::offset_of(log, self.id, due)?;
@@ -215,15 +212,20 @@ impl Committed {
         Ok(Some(next))
     }
 
-    /// What a contradiction to a position comes to that nobody has claimed: the owner may have gone on since it was read, and its newest
-    /// snapshot with it.
-    fn outrun(&self, log: &NodeLog, position: Option<Position>, cause: String) -> Result<restore::Error, restore::Error> {
-        let block = |position: &Option<Position>| position.as_ref().map_or(0, |position| position.block);
-        let now = log.position(self.id)?;
-        if now == position {
-            return Ok(restore::Error::Contradiction(cause));
+    /// What it comes to that state and log contradict each other: where the position has moved since it was read, somebody else has the
+    /// partition, or has had it meanwhile, and may have taken a snapshot that is ahead of it.
+    fn judged(&self, log: &NodeLog, position: Option<&Position>, cause: restore::Error) -> restore::Error {
+        let is_contradiction =
+            matches!(cause, restore::Error::Outrun { .. } | restore::Error::Short { .. } | restore::Error::Contradiction(_));
+        if !is_contradiction {
+            return cause;
         }
-        Ok(restore::Error::Outrun { committed: block(&position), found: block(&now) })
+        let block = |position: Option<&Position>| position.map_or(0, |position| position.block);
+        match log.position(self.id) {
+            Ok(now) if now.as_ref() == position => cause,
+            Ok(now) => restore::Error::Overtaken { before: block(position), now: block(now.as_ref()) },
+            Err(error) => error.into(),
+        }
     }
 
     /// Closes what [`Committed::stand_by`] has opened, unless a lane has it by now.
@@ -375,3 +377,6 @@ impl Committed {
         Ok(row.map(|row| T::decode(key, &row)).transpose()?)
     }
 }
+
+#[cfg(test)]
+mod tests;

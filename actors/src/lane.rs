@@ -308,8 +308,11 @@ impl State {
         let is_busy = self.lane.has_input() || self.lane.has_open() || self.lane.has_suspect() || self.lane.is_committing();
         let reached = self.lane.reached(id).unwrap_or(head.positions);
         let (commands_next, postings_next) = (reached.commands, reached.postings);
-        let lane = Some(self.args.name.clone());
-        let condition = Condition { lane, commands_next, postings_next, halted, is_quiet: !is_busy, ..Condition::at(head) };
+        let name = Some(self.args.name.clone());
+        // What the lane should have let go of is not answered for, however long it takes.
+        let (lane, restored_by) = if self.keeps(id) { (name, None) } else { (None, name) };
+        let shown = Condition { lane, restored_by, commands_next, postings_next, ..Condition::at(head) };
+        let condition = Condition { halted, is_quiet: !is_busy, ..shown };
         committed.show(self.lane.committed_layers(id), condition);
     }
 }

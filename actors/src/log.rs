@@ -186,11 +186,11 @@ impl NodeLog {
         }
     }
 
-    /// Whether no other node can have had the partitions of this lane until now.
-    pub fn has_lease(&self, lane: &str) -> bool {
+    /// Whether no other lane can have had this lane's partition until now.
+    pub fn has_lease(&self, lane: &str, partition: u32) -> bool {
         match self {
             NodeLog::Embedded(_) => true,
-            NodeLog::Kafka(log) => log.has_lease(lane),
+            NodeLog::Kafka(log) => log.has_lease(lane, partition),
         }
     }
 

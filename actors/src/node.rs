@@ -330,7 +330,7 @@ impl Node {
         let condition = self.0.partitions.get(&partition).map(|committed| committed.condition());
         // A lane that has let go meanwhile may have lost the partition before.
         let is_its_lanes = |condition: Condition| match &condition.lane {
-            Some(lane) => self.0.log.has_lease(lane),
+            Some(lane) => self.0.log.has_lease(lane, partition),
             None => !self.is_elsewhere(&condition),
         };
         let is_ours = self.0.root.is_none() || condition.is_none_or(is_its_lanes);

@@ -106,6 +106,18 @@ impl Restorer {
         Ok(restored)
     }
 
+    /// Brings a store that is open already on to a position.
+    pub(crate) fn bring_on(
+        &self,
+        log: &dyn Log,
+        store: &RocksStore,
+        id: u32,
+        position: Option<&Position>,
+        progress: Progress<'_>,
+    ) -> Result<Head, Error> {
+        Journal { log, id, position, progress, replay: self.replay }.replay_onto(store)
+    }
+
     /// `None` where there is nothing to go on with; what was in the way is moved aside.
     fn try_directory(&self, journal: &Journal<'_>) -> Result<Option<Restored>, Error> {
         let id = journal.id;
@@ -267,18 +279,23 @@ impl Journal<'_> {
     /// Replays it onto a store, which is closed again where that fails.
     fn replayed(&self, store: RocksStore, source: &'static str) -> Result<Restored, Error> {
         let before = store.head().map_or(0, |head| head.number);
-        let replay = || (self.replay)(self.log, &store, self.id, self.position, self.progress);
-        let head = match replay() {
+        let head = self.replay_onto(&store)?;
+        let replayed = head.number.saturating_sub(before);
+        Ok(Restored { store, head, origin: Origin { source, replayed } })
+    }
+
+    /// Replays it onto a store, as far as the position: whatever an open transaction hides of that is waited for.
+    fn replay_onto(&self, store: &RocksStore) -> Result<Head, Error> {
+        let replay = || (self.replay)(self.log, store, self.id, self.position, self.progress);
+        match replay() {
             Err(Error::Short { .. }) if self.is_held_back()? => {
                 let cause = format!("a transaction that is still open holds back the journal of partition {}", self.id);
-                return Err(log::Error::Unavailable(cause).into());
+                Err(log::Error::Unavailable(cause).into())
             }
             // It may have ended just now.
             Err(Error::Short { .. }) => replay(),
             found => found,
-        }?;
-        let replayed = head.number.saturating_sub(before);
-        Ok(Restored { store, head, origin: Origin { source, replayed } })
+        }
     }
 }
 

@@ -104,7 +104,7 @@ impl Standby {
     }
 
     fn failed(&mut self, id: u32, cause: &restore::Error) {
-        let followed = if cause.may_pass() || matches!(cause, restore::Error::Behind { .. } | restore::Error::Outrun { .. }) {
+        let followed = if cause.may_pass() || matches!(cause, restore::Error::Behind { .. }) {
             debug!(partition = id, %cause, "cannot be followed now");
             Followed::Later(PAUSE_LOOKS)
         } else {

@@ -33,8 +33,8 @@ pub enum Error {
         start: u64,
     },
     /// The journal goes on behind the committed position. Either somebody else has claimed and committed since the position was
-    /// read, or positions were lost, and going on from there would execute again what is in the journal. Whoever is sure of the
-    /// partition (a claim that was made and read again) has to halt.
+    /// read, or positions were lost, and going on from there would execute again what is in the journal. Whoever finds the position as
+    /// it was has to halt.
     #[error("block {committed} is the last one that a position names, the journal goes on to block {found}")]
     Outrun {
         /// The block that the position names; 0 where there is none.
@@ -50,6 +50,14 @@ pub enum Error {
         found: u64,
         /// The block that the position names.
         committed: u64,
+    },
+    /// The position has moved since it was read: what contradicts it says nothing.
+    #[error("the committed position has moved from block {before} to block {now} meanwhile")]
+    Overtaken {
+        /// The block that it named when it was read; 0 where there was none.
+        before: u64,
+        /// The block that it names now.
+        now: u64,
     },
     /// The state is still being brought here from a dump, by somebody who has to come to the end first.
     #[error(
@@ -69,7 +77,7 @@ impl Error {
             // A range that was trimmed meanwhile is looked up again.
             Error::Log(_) | Error::Store(store::Error::Io(_) | store::Error::Busy(_)) => true,
             Error::Store(store::Error::Corrupt(_) | store::Error::Discontinuous(_)) => false,
-            Error::Unfinished => true,
+            Error::Unfinished | Error::Overtaken { .. } => true,
             Error::Behind { .. } | Error::Outrun { .. } | Error::Short { .. } | Error::Contradiction(_) => false,
         }
     }

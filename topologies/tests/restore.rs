@@ -304,6 +304,7 @@ fn what_may_pass_is_told_apart_from_what_contradicts() {
         (restore::Error::Store(store::Error::Corrupt(text())), false),
         (restore::Error::Behind { due: 1, start: 2 }, false),
         (restore::Error::Outrun { committed: 1, found: 2 }, false),
+        (restore::Error::Overtaken { before: 1, now: 2 }, true),
         (restore::Error::Contradiction(text()), false),
     ] {
         assert_eq!(error.may_pass(), may_pass, "{error:?}");

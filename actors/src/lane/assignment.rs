@@ -52,6 +52,11 @@ impl State {
         Ok(())
     }
 
+    /// Whether a partition that the lane has is to stay.
+    pub(super) fn keeps(&self, id: u32) -> bool {
+        self.assignment.borrow().kept().contains(&id)
+    }
+
     /// What an earlier life of this lane had and this one has not been given is elsewhere.
     pub(super) fn forget_former(&self) {
         let kept = self.assignment.borrow().kept();
@@ -107,10 +112,11 @@ impl State {
         Ok(())
     }
 
-    /// Gives a partition back; while a commit that touches it is in flight, or its store is being written, not yet. What is not in
-    /// the store is in the journal.
+    /// Gives a partition back; while a commit that touches it is in flight, or its store is being written, not yet, and it is not read any
+    /// more. What is not in the store is in the journal.
     fn let_go(&mut self, myself: &ActorRef<Message>, id: u32) {
         if self.applying.contains(&id) || !self.lane.release(id) {
+            self.show(id);
             return;
         }
         if let Some((actor, _)) = self.actors.remove(&id) {

@@ -171,6 +171,7 @@ impl KafkaLog {
 
     fn open_lane(&self, lane: &str) -> Result<Seat, Error> {
         let (shown, assignment) = watch::channel(Assignment::default());
+        self.0.group.hold_to(lane, assignment.clone());
         if let Some(earlier) = self.exit(lane) {
             earlier.retire();
         }
@@ -236,9 +237,9 @@ impl KafkaLog {
         self.0.group.owner(partition)
     }
 
-    /// Whether no other process can have had the partitions of this lane until now.
-    pub fn has_lease(&self, lane: &str) -> bool {
-        self.0.group.has_lease(lane)
+    /// Whether no other lane can have had this lane's partition until now.
+    pub fn has_lease(&self, lane: &str, partition: u32) -> bool {
+        self.0.group.has_lease(lane, partition)
     }
 
     /// Why the cluster is not to be worked with; `None` while it is.

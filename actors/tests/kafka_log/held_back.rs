@@ -2,17 +2,40 @@
 
 use std::time::Duration;
 
-use finflow_actors::Node;
 use finflow_actors::log::kafka::Settings as Cluster;
+use finflow_actors::{Node, Settings};
 use finflow_topologies::Topic;
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
-use super::takeover::{DEADLINE, at_rest, created, digests, settings, top_ups, until};
+use super::takeover::{DEADLINE, PARTITIONS, at_rest, created, digests, running, settings, top_ups, until};
 
 const BUDGET: Duration = Duration::from_secs(10);
-/// The partition whose journal is held back.
-const HELD: u32 = 0;
+
+/// A transaction in the journal of a partition, as a lane that has been killed leaves it.
+fn left_open(cluster: &Cluster, partition: u32) -> BaseProducer {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", &cluster.brokers).set("transactional.id", "left-open").set("transaction.timeout.ms", "60000");
+    let killed: BaseProducer = config.create().expect("a producer");
+    killed.init_transactions(BUDGET).expect("an id");
+    killed.begin_transaction().expect("a transaction");
+    let journal = Topic::Journal.name(&cluster.prefix);
+    let record = BaseRecord::<str, str>::to(&journal).partition(partition as i32).key("").payload("nobody sees it");
+    killed.send(record).map_err(|(error, _)| error).expect("queued");
+    killed.flush(BUDGET).expect("written");
+    killed
+}
+
+/// Waits until this node runs all the others, and sees that the partition which is held back is on its way.
+async fn all_but(held: u32, node: &Node) {
+    until("the others run", async || running(node).iter().filter(|of| of.partition != held).count() + 1 == PARTITIONS as usize)
+        .await;
+    let state = || node.status().into_iter().find(|of| of.partition == held).map(|of| of.state);
+    let waits = || node.faults().iter().any(|(_, cause)| cause.contains("holds back the journal"));
+    until("it is tried", async || waits() || state().as_deref() == Some("halted")).await;
+    assert_ne!(state().as_deref(), Some("halted"), "what is hidden is not lost");
+    assert_ne!(state().as_deref(), Some("running"), "what is hidden is not there either");
+}
 
 pub(crate) async fn what_an_open_transaction_hides_is_waited_for(cluster: &Cluster) {
     let dir = tempfile::tempdir().expect("a directory");
@@ -22,17 +45,8 @@ pub(crate) async fn what_an_open_transaction_hides_is_waited_for(cluster: &Clust
     node.publish(top_ups(0)).await.expect("published");
     at_rest(&[&node]).await;
 
-    // As a lane that has been killed leaves it.
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", &cluster.brokers).set("transactional.id", "left-open").set("transaction.timeout.ms", "60000");
-    let killed: BaseProducer = config.create().expect("a producer");
-    killed.init_transactions(BUDGET).expect("an id");
-    killed.begin_transaction().expect("a transaction");
-    let journal = Topic::Journal.name(&cluster.prefix);
-    let record = BaseRecord::<str, str>::to(&journal).partition(HELD as i32).key("").payload("nobody sees it");
-    killed.send(record).map_err(|(error, _)| error).expect("queued");
-    killed.flush(BUDGET).expect("written");
-
+    let held = 0;
+    let killed = left_open(cluster, held);
     for round in 1..4 {
         node.publish(top_ups(round)).await.expect("published");
         at_rest(&[&node]).await;
@@ -45,16 +59,46 @@ pub(crate) async fn what_an_open_transaction_hides_is_waited_for(cluster: &Clust
     std::fs::remove_dir_all(dir.path().join("snapshots")).or_else(missing).expect("a directory");
 
     let node = start().await.expect("a node");
-    let state = || node.status().into_iter().find(|of| of.partition == HELD).map(|of| of.state);
-    until("the others run", async || node.status().iter().filter(|of| of.state == "running").count() + 1 == node.status().len())
-        .await;
-    assert_ne!(state().as_deref(), Some("halted"), "what is hidden is not lost");
-    assert_ne!(state().as_deref(), Some("running"), "what is hidden is not there either");
+    all_but(held, &node).await;
     killed.abort_transaction(BUDGET).expect("aborted");
     at_rest(&[&node]).await;
     assert!(node.stored(DEADLINE).await);
     assert_eq!(digests(&node), expected);
     assert!(node.stop().await);
+}
+
+/// Who takes over from a store that has followed the journal finds it as short as who begins anew.
+pub(crate) async fn what_an_open_transaction_hides_from_who_stands_by_is_waited_for(cluster: &Cluster) {
+    let dir = tempfile::tempdir().expect("a directory");
+    drop(created(cluster));
+    let following = |name: &str| Settings { standby_replicas: 1, ..settings(cluster, dir.path(), name) };
+    let first = Node::start(following("first")).await.expect("a node");
+    first.publish(top_ups(0)).await.expect("published");
+    at_rest(&[&first]).await;
+    let second = Node::start(following("second")).await.expect("a node");
+    until("each has its share", async || running(&second).len() == PARTITIONS as usize / 2).await;
+    let held = running(&first).first().map(|of| of.partition).expect("a share");
+    let followed = || second.status().into_iter().any(|of| of.partition == held && of.state == "standby");
+    until("it is followed", async || followed()).await;
+
+    let killed = left_open(cluster, held);
+    for round in 1..4 {
+        first.publish(top_ups(round)).await.expect("published");
+        at_rest(&[&first, &second]).await;
+    }
+    assert!(first.stored(DEADLINE).await);
+    let expected = digests(&first);
+    assert!(followed(), "its store is open");
+    assert_eq!(first.leave().await, Ok(true), "the group sees it leave");
+    drop(first);
+    all_but(held, &second).await;
+    killed.abort_transaction(BUDGET).expect("aborted");
+    at_rest(&[&second]).await;
+    let from = second.status().into_iter().find(|of| of.partition == held).map(|of| of.restored_from);
+    assert_eq!(from.as_deref(), Some("standby"));
+    let found = digests(&second);
+    assert!(expected.iter().all(|(id, digest)| found.get(id) == Some(digest)), "{expected:?} {found:?}");
+    assert!(second.stop().await);
 }
 
 fn missing(error: std::io::Error) -> std::io::Result<()> {

@@ -113,6 +113,9 @@ fn a_real_broker_keeps_the_contract() {
         let proxied = Settings::new(&format!("127.0.0.1:{proxied}"), "fenced");
         runtime.block_on(fenced::a_lane_whose_name_nobody_has_taken_goes_on(&proxied, &armed));
     });
+    timed("what a lane does not let go of has no lease", || {
+        what_a_lane_does_not_let_go_of_has_no_lease(&mut Cluster::new(&direct, "lease", &armed));
+    });
     timed("java's tools and this log understand each other", || {
         java_understands(&broker, &mut Cluster::new(&direct, "java", &armed));
     });
@@ -128,6 +131,11 @@ fn a_real_broker_keeps_the_contract() {
     timed("what an open transaction hides is waited for", || {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         runtime.block_on(held_back::what_an_open_transaction_hides_is_waited_for(&Settings::new(&direct, "held")));
+    });
+    timed("what an open transaction hides from who stands by is waited for", || {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let followed = Settings::new(&direct, "held-followed");
+        runtime.block_on(held_back::what_an_open_transaction_hides_from_who_stands_by_is_waited_for(&followed));
     });
     timed("what is trimmed is had from snapshots", || {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -209,6 +217,27 @@ fn java_understands(broker: &Broker, cluster: &mut Cluster) {
     let consumer = ["org.apache.kafka.tools.consumer.ConsoleConsumer", "--bootstrap-server", &address, "--topic", &events];
     let committed = ["--isolation-level", "read_committed", "--from-beginning", "--max-messages", "2", "--timeout-ms", "20000"];
     assert_eq!(broker.tool(&[&consumer[..], &committed].concat(), ""), "first\nsecond\n");
+}
+
+/// The group takes from a lane what it does not give back in time, and nothing of that is answered for any more when somebody else has it.
+fn what_a_lane_does_not_let_go_of_has_no_lease(cluster: &mut Cluster) {
+    let (slow, other) = (cluster.log(), cluster.log());
+    let (mut session, _) = slow.lane("lane/0").expect("a lane");
+    let mut tries = 0..LOOKS;
+    while !(0..PARTITIONS).all(|partition| slow.has_lease("lane/0", partition)) {
+        assert!(tries.next().is_some(), "it is alone");
+        std::thread::park_timeout(PAUSE);
+    }
+    claim_all(&mut *session);
+    let (_other, given) = other.lane("lane/1").expect("a lane");
+    let taken = || given.borrow().assigned.clone();
+    while taken().len() < PARTITIONS as usize / 2 {
+        assert!(tries.next().is_some(), "the group deals out what one lane has had");
+        std::thread::park_timeout(PAUSE);
+    }
+    let leased: Vec<bool> = (0..PARTITIONS).map(|partition| slow.has_lease("lane/0", partition)).collect();
+    let kept: Vec<bool> = (0..PARTITIONS).map(|partition| !taken().contains(&partition)).collect();
+    assert_eq!(leased, kept);
 }
 
 /// How long a commit takes: no test of speed, but one that notices the 100 ms which the client library waits by itself.

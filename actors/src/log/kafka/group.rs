@@ -24,6 +24,7 @@ use super::reader::Asker;
 use super::record::unavailable;
 use super::session::{Exit, Exits};
 use super::settings::{HEARTBEAT_INTERVAL, SESSION_TIMEOUT, Settings};
+use crate::log::Assignment;
 
 /// Between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -75,6 +76,8 @@ struct View {
 pub(super) struct Group {
     view: Arc<Mutex<View>>,
     names: Names,
+    /// What the group has given to each lane of this process, as its member tells it.
+    given: Mutex<BTreeMap<String, watch::Receiver<Assignment>>>,
     is_over: Arc<AtomicBool>,
     brokers: String,
 }
@@ -88,8 +91,13 @@ impl Group {
         (ends, exits): (watch::Sender<Option<String>>, Exits),
     ) -> Result<Group, KafkaError> {
         let (view, names, is_over) = (Arc::<Mutex<View>>::default(), Names::default(), Arc::new(AtomicBool::new(false)));
-        let group =
-            Group { view: view.clone(), names: names.clone(), is_over: is_over.clone(), brokers: settings.brokers.clone() };
+        let group = Group {
+            view: view.clone(),
+            names: names.clone(),
+            given: Mutex::default(),
+            is_over: is_over.clone(),
+            brokers: settings.brokers.clone(),
+        };
         let mut addresses = Addresses::new(settings, partitions)?;
         let mut question = question(settings, asker.clone())?;
         let brokers = settings.brokers.clone();
@@ -145,10 +153,20 @@ impl Group {
         lock(&self.view).owner(partition)
     }
 
-    /// Whether no other process can have had the partitions of this lane until now.
-    pub(super) fn has_lease(&self, lane: &str) -> bool {
+    /// Holds a lane to what it is given from now on.
+    pub(super) fn hold_to(&self, lane: &str, given: watch::Receiver<Assignment>) {
+        self.given.lock().unwrap_or_else(PoisonError::into_inner).insert(lane.to_owned(), given);
+    }
+
+    /// Whether no other lane can have had this lane's partition until now.
+    ///
+    /// The group gives a partition away when the member is gone, of which its lease warns in time, or when the member has given it up,
+    /// whether the lane has let go of it or not: that is shown before the group hears of it.
+    pub(super) fn has_lease(&self, lane: &str, partition: u32) -> bool {
+        let given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_given = given.get(lane).is_some_and(|given| given.borrow().assigned.contains(&partition));
         // One that was refused does not know what it still has.
-        self.names.has(lane) && lock(&self.view).leases.get(lane).is_some_and(|proven| proven.elapsed() < LEASE)
+        is_given && self.names.has(lane) && lock(&self.view).leases.get(lane).is_some_and(|proven| proven.elapsed() < LEASE)
     }
 
     /// Why the cluster is not to be worked with; `None` while it is.
@@ -328,26 +346,37 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_needs_to_be_seen_and_not_to_have_stood_still() {
+    fn a_lease_needs_to_be_seen_to_have_the_partition_and_not_to_have_stood_still() {
         let now = Instant::now();
         let old = now.checked_sub(LEASE).expect("a clock that has run for a while");
-        // When the look began, whether the process ran before it, what this process is called, whom it found, and whether it may answer.
-        let rows: [(Instant, bool, &str, Members<'_>, bool); 6] = [
-            (now, true, "own-1", &[("own", &[0])], true),
-            (now, true, "own-2", &[("own", &[0])], false),
-            (now, true, "own-1", &[("other", &[0])], false),
-            (now, true, "own-1", &[], false),
-            (now, false, "own-1", &[("own", &[0])], false),
-            (old, true, "own-1", &[("own", &[0])], false),
+        // When the look began, whether the process ran before it, what this process is called, whom it found, what the member has and
+        // has to give back, and whether it may answer for partition 0.
+        type Row<'a> = (Instant, bool, &'a str, Members<'a>, &'a [u32], &'a [u32], bool);
+        let rows: [Row<'_>; 9] = [
+            (now, true, "own-1", &[("own", &[0])], &[0, 1], &[], true),
+            (now, true, "own-2", &[("own", &[0])], &[0, 1], &[], false),
+            (now, true, "own-1", &[("other", &[0])], &[0, 1], &[], false),
+            (now, true, "own-1", &[], &[0, 1], &[], false),
+            (now, false, "own-1", &[("own", &[0])], &[0, 1], &[], false),
+            (old, true, "own-1", &[("own", &[0])], &[0, 1], &[], false),
+            // The group waits for what it has asked for, and not for what the member has given up, whatever the last look has seen.
+            (now, true, "own-1", &[("own", &[0])], &[0, 1], &[0], true),
+            (now, true, "own-1", &[("own", &[0])], &[1], &[], false),
+            (now, true, "own-1", &[("own", &[0])], &[], &[], false),
         ];
-        for (begun, unbroken, id, members, expected) in rows {
+        for (begun, unbroken, id, members, assigned, revoked, expected) in rows {
             let view = Arc::<Mutex<View>>::default();
             lock(&view).take("b", &own(id), (begun, unbroken), Ok((true, found(members))));
             let names = Names::default();
-            let group = Group { view, names: names.clone(), is_over: Arc::default(), brokers: String::new() };
-            assert!(!group.has_lease("own"), "the lane is no member");
+            let (given, is_over) = (Mutex::default(), Arc::default());
+            let group = Group { view, names: names.clone(), given, is_over, brokers: String::new() };
+            let set = |ids: &[u32]| ids.iter().copied().collect();
+            let (_, given) = watch::channel(Assignment { assigned: set(assigned), revoked: set(revoked) });
+            group.hold_to("own", given);
+            assert!(!group.has_lease("own", 0), "the lane is no member");
             names.note("own", id.to_owned());
-            assert_eq!(group.has_lease("own"), expected, "{unbroken} {id} {members:?}");
+            assert_eq!(group.has_lease("own", 0), expected, "{unbroken} {id} {members:?} {assigned:?}");
+            assert!(!group.has_lease("other", 0), "a lane of another process");
         }
     }
 

@@ -180,7 +180,6 @@ impl Member {
             return;
         }
         self.finish_giving(&partitions);
-        self.show();
     }
 
     fn finish_giving(&mut self, partitions: &TopicPartitionList) {
@@ -190,6 +189,8 @@ impl Member {
             }
             self.assigned.remove(&partition);
         }
+        // Before the group can give it to anybody else: nothing of it is answered from here on.
+        self.show();
         if let Err(cause) = take_away(&self.consumer, partitions) {
             warn!(%cause, "cannot give up what is revoked");
         }

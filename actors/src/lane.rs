@@ -100,6 +100,8 @@ pub(crate) struct State {
     assignment: watch::Receiver<Assignment>,
     /// The partitions that are claimed, also those that could not be restored.
     claimed: BTreeSet<u32>,
+    /// How often each had been lost when it was begun to be claimed.
+    begun: BTreeMap<u32, u64>,
     /// How often in a row a partition could not be adopted.
     refused: u32,
     /// Those that are being claimed and restored, and whether they are still wanted.
@@ -144,6 +146,7 @@ impl Actor for LaneActor {
             session: Arc::new(Mutex::new(session)),
             assignment,
             claimed: BTreeSet::new(),
+            begun: BTreeMap::new(),
             refused: 0,
             adopting: BTreeMap::new(),
             releasing: BTreeSet::new(),

@@ -23,12 +23,19 @@ pub struct Assignment {
     pub assigned: BTreeSet<u32>,
     /// Those among them that it must release soon.
     pub revoked: BTreeSet<u32>,
+    /// How often each partition was lost, if ever: what was claimed before the latest loss is void, also where it is assigned again.
+    pub losses: BTreeMap<u32, u64>,
 }
 
 impl Assignment {
     /// The partitions that the lane should run.
     pub fn kept(&self) -> BTreeSet<u32> {
         self.assigned.difference(&self.revoked).copied().collect()
+    }
+
+    /// How often a partition was lost.
+    pub fn losses(&self, partition: u32) -> u64 {
+        self.losses.get(&partition).copied().unwrap_or_default()
     }
 }
 
@@ -72,7 +79,7 @@ impl NodeLog {
     pub fn lane(&self, lane: &str, share: BTreeSet<u32>) -> Result<Seat, Error> {
         match self {
             NodeLog::Embedded(log) => {
-                let (_, assignment) = watch::channel(Assignment { assigned: share, revoked: BTreeSet::new() });
+                let (_, assignment) = watch::channel(Assignment { assigned: share, ..Assignment::default() });
                 Ok((log.session(lane)?, assignment))
             }
             NodeLog::Kafka(log) => log.lane(lane),

@@ -12,6 +12,8 @@ use finflow_actors::socket::Client;
 use tokio::runtime::Runtime;
 
 use crate::process::{Process, Service, eventually};
+use crate::proxy::Cut;
+use crate::wires::Wires;
 
 pub(crate) const NAMES: [&str; 3] = ["one", "two", "three"];
 pub(crate) const PARTITIONS: u32 = 12;
@@ -33,6 +35,8 @@ enum Life {
     Woken(Instant),
     /// Killed, and started again then.
     Away(Instant),
+    /// Cut off from the broker until then.
+    CutOff(Instant),
     /// Was asked to stop.
     Stopping(Instant),
 }
@@ -48,7 +52,7 @@ struct Member {
 pub(crate) enum News {
     /// It ended after it woke up, as one that was replaced must, and was started again.
     Fenced,
-    /// It was started again, after it had been away.
+    /// It was started again, after it had been away; or it can reach the broker again.
     Returned,
     /// It ended although nobody had asked it to, as a process may that cannot go on, and was started again.
     Fell,
@@ -57,6 +61,9 @@ pub(crate) enum News {
 pub(crate) struct Application<'a> {
     dir: &'a Path,
     pub(crate) brokers: String,
+    /// Where each process asks the brokers instead, if it has a wire of its own.
+    own_brokers: BTreeMap<&'static str, String>,
+    wires: Option<Wires>,
     pub(crate) prefix: &'a str,
     settings: Vec<&'a str>,
     runtime: Runtime,
@@ -68,11 +75,19 @@ pub(crate) struct Application<'a> {
 }
 
 impl<'a> Application<'a> {
-    pub(crate) fn start(dir: &'a Path, brokers: String, prefix: &'a str, more: &[&'a str]) -> Application<'a> {
+    pub(crate) fn start(
+        dir: &'a Path,
+        brokers: String,
+        prefix: &'a str,
+        more: &[&'a str],
+        wires: Option<Wires>,
+    ) -> Application<'a> {
         let settings = more.to_vec();
+        let own_brokers = wires.as_ref().map(Wires::addresses).unwrap_or_default();
         let runtime = Runtime::new().expect("a runtime");
         let (members, owners, faults) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
-        let mut application = Application { dir, brokers, prefix, settings, runtime, members, owners, faults };
+        let mut application =
+            Application { dir, brokers, own_brokers, wires, prefix, settings, runtime, members, owners, faults };
         let made = application.process("one").finflow(&["topics", "create"]);
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         for name in NAMES {
@@ -84,7 +99,8 @@ impl<'a> Application<'a> {
     }
 
     pub(crate) fn process(&self, name: &'a str) -> Process<'_> {
-        let (brokers, partitions, settings) = (&self.brokers, Some(PARTITIONS), &self.settings);
+        let brokers = self.own_brokers.get(name).unwrap_or(&self.brokers);
+        let (partitions, settings) = (Some(PARTITIONS), &self.settings);
         Process { dir: self.dir, name, brokers, prefix: self.prefix, secret: "s", partitions, settings }
     }
 
@@ -166,10 +182,16 @@ impl<'a> Application<'a> {
                 member.life = Life::Woken(now);
                 return None;
             }
+            (Life::CutOff(until), None) if until <= now => {
+                self.wire(name, None);
+                // It comes back by itself.
+                member.life = Life::Up;
+                return Some(News::Returned);
+            }
             (Life::Away(until), _) if until <= now => News::Returned,
             (Life::Woken(_), Some(status)) if status.code() == Some(TEMPORARY) => News::Fenced,
             (Life::Stopping(_), Some(status)) if status.success() => News::Returned,
-            (Life::Up, Some(status)) if status.code() == Some(TEMPORARY) => News::Fell,
+            (Life::Up | Life::CutOff(_), Some(status)) if status.code() == Some(TEMPORARY) => News::Fell,
             (_, Some(status)) => {
                 let how = status.code().map_or_else(|| format!("signal {:?}", status.signal()), |code| format!("code {code}"));
                 self.note(format!("{name} ended with {how} while it was {:?}", member.life));
@@ -185,6 +207,7 @@ impl<'a> Application<'a> {
             let log = self.process(name).logged();
             println!("    {name} fell: {}", log.lines().rev().find(|line| !line.is_empty()).unwrap_or("without a word"));
         }
+        self.wire(name, None);
         // The former one is gone before the next one begins.
         member.service = None;
         *member = Member { service: Some(self.begin(name)), life: Life::Up };
@@ -199,6 +222,18 @@ impl<'a> Application<'a> {
     /// Stops a process short until then.
     pub(crate) fn pause(&mut self, name: &'static str, until: Instant) {
         self.tell(name, "STOP", Life::Paused(until));
+    }
+
+    /// Cuts a process off from the broker until then.
+    pub(crate) fn cut_off(&mut self, name: &'static str, how: Cut, until: Instant) {
+        self.wire(name, Some(how));
+        if let Some(member) = self.members.get_mut(name) {
+            member.life = Life::CutOff(until);
+        }
+    }
+
+    fn wire(&self, name: &str, how: Option<Cut>) {
+        self.wires.iter().for_each(|wires| wires.cut(name, how));
     }
 
     /// Asks a process to stop; it is started again once it has.

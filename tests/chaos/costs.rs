@@ -19,6 +19,8 @@ pub(crate) enum Kind {
     Lost,
     /// SIGSTOP, and SIGCONT when others have taken over.
     Paused,
+    /// It is cut off from the broker until others have taken over.
+    CutOff,
     /// SIGTERM, and a start once it has ended.
     Restarted,
     /// SIGKILL of a broker.
@@ -36,7 +38,7 @@ impl Kind {
     fn group(self) -> (&'static str, Option<Duration>) {
         match self {
             Kind::Killed | Kind::Restarted => ("the same process restarts", Some(Duration::from_secs(5))),
-            Kind::Lost | Kind::Paused => ("another takes over", Some(Duration::from_secs(20))),
+            Kind::Lost | Kind::Paused | Kind::CutOff => ("another takes over", Some(Duration::from_secs(20))),
             Kind::Broker => ("the broker is gone, from its end", None),
             Kind::BrokerBack => ("the broker is back, from then on", None),
             Kind::Returned => ("a process comes back", None),

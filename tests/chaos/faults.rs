@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::application::{Application, NAMES, News, PARTITIONS};
 use crate::broker::Broker;
 use crate::costs::{Kind, Mark};
+use crate::proxy::Cut;
 use crate::witness::Witness;
 
 /// Longer than a transaction lasts, and than the session of a member.
@@ -26,7 +27,9 @@ const CROSSED_EVERY: u32 = 3;
 const LOOK: Duration = Duration::from_millis(20);
 const OWNERS_LOOK: Duration = Duration::from_millis(500);
 
+/// The kinds that come with every run, and the one that comes with a long one only.
 const KINDS: [Kind; 5] = [Kind::Killed, Kind::Lost, Kind::Paused, Kind::Restarted, Kind::Broker];
+const KIND_LONG: Kind = Kind::CutOff;
 
 /// How many faults come.
 #[derive(Debug, Clone, Copy)]
@@ -134,6 +137,9 @@ impl Driver<'_, '_, '_, '_> {
     fn draw(&mut self) -> Kind {
         if self.left.is_empty() {
             self.left = KINDS.to_vec();
+            if matches!(self.extent, Extent::For(_)) {
+                self.left.push(KIND_LONG);
+            }
             self.random.shuffle(&mut self.left);
         }
         self.drawn += 1;
@@ -167,6 +173,11 @@ impl Driver<'_, '_, '_, '_> {
             Kind::Paused => {
                 self.replaced.insert(name);
                 self.app.pause(name, now + PAUSED);
+            }
+            Kind::CutOff => {
+                let (how, away) = (if self.random.bool() { Cut::Silent } else { Cut::Broken }, self.within(AWAY));
+                self.replaced.insert(name);
+                self.app.cut_off(name, how, now + away);
             }
             _ => self.app.stop(name, now),
         }

@@ -1,8 +1,8 @@
 //! Three processes on a real broker, under a load that does not wait for them, while everything that can end is ended.
 //!
 //! `cargo test` lets one fault of each kind come, then restarts the processes one after the other, and checks everything. `cargo test
-//! --test chaos -- --seconds 600 --seed 7` lets faults come for ten minutes, some across each other, and then takes one broker out of
-//! three away. Both print what the faults have cost.
+//! --test chaos -- --seconds 600 --seed 7` lets faults come for ten minutes, some across each other, with processes that are cut off from
+//! the broker among them, and then takes one broker out of three away. Both print what the faults have cost.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use self::application::{Application, PARTITIONS};
 use self::broker::Broker;
 use self::faults::Extent;
 use self::load::Load;
+use self::wires::Wires;
 use self::witness::Witness;
 
 mod application;
@@ -30,8 +31,12 @@ mod lost_broker;
 #[path = "../kafka/process.rs"]
 #[allow(dead_code, reason = "each suite uses its part")]
 mod process;
+#[path = "../../actors/tests/kafka_log/proxy.rs"]
+#[allow(dead_code, reason = "each suite uses its part")]
+mod proxy;
 mod rolling;
 mod verdict;
+mod wires;
 mod witness;
 
 /// Transfers a second, two thirds of them across processes; fewer in the short form, which is not alone on its machine.
@@ -126,8 +131,14 @@ fn main() {
 
 fn processes_and_broker_fail(dir: &Path, seed: u64, extent: Extent, rate: usize) {
     std::fs::create_dir_all(dir).expect("a directory");
-    let broker = Broker::start(|_| vec![]);
-    let mut app = Application::start(dir, broker.address(), "chaos", &[]);
+    let (broker, wires) = match extent {
+        Extent::OneOfEach => (Broker::start(|_| vec![]), None),
+        Extent::For(_) => {
+            let (broker, wires) = Wires::to_a_broker();
+            (broker, Some(wires))
+        }
+    };
+    let mut app = Application::start(dir, broker.address(), "chaos", &[], wires);
     let mut load = Load::new(&app.brokers, app.prefix, seed);
     load.open_wallets();
     let witness = Witness::start(&app.brokers, app.prefix, PARTITIONS);

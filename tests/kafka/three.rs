@@ -354,8 +354,10 @@ impl<'a> Three<'a> {
         });
         eventually(|| if OUTAGE < begun.elapsed() { Ok(()) } else { Err("it is too early".to_owned()) });
         broker.go_on();
+        let back = Instant::now();
         becomes(self, 200, "ok");
         self.all_run(&NAMES);
+        println!("    everything runs again {:.1} s after it is back", back.elapsed().as_secs_f64());
         self.all_end();
         // A member that the coordinator does not know under its name alone has found that nobody else has taken it.
         assert_eq!(self.fallen(), Vec::<String>::new(), "nobody has to be started again");

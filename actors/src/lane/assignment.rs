@@ -2,7 +2,7 @@
 //!
 //! Claiming and restoring go on beside the lane, several partitions at a time: those that it runs already are not held up.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -32,15 +32,17 @@ pub(super) fn watch_assignment(mut assignment: watch::Receiver<Assignment>, myse
 }
 
 impl State {
-    /// Lets go of what is assigned elsewhere, and begins to take what has been assigned to this lane.
+    /// Lets go of what is assigned elsewhere or was lost since it was claimed, and begins to take what is assigned to this lane.
     pub(super) fn follow_assignment(&mut self, myself: &ActorRef<Message>) -> Result<(), ActorProcessingErr> {
-        let kept = self.assignment.borrow().kept();
-        let leaving: Vec<u32> = self.claimed.difference(&kept).copied().collect();
+        let given = self.assignment.borrow().clone();
+        let kept = given.kept();
+        let is_good = |begun: &BTreeMap<u32, u64>, id: &u32| kept.contains(id) && begun.get(id) == Some(&given.losses(*id));
+        let leaving: Vec<u32> = self.claimed.iter().copied().filter(|id| !is_good(&self.begun, id)).collect();
         for id in leaving {
             self.let_go(myself, id);
         }
         for (id, is_wanted) in &mut self.adopting {
-            *is_wanted &= kept.contains(id);
+            *is_wanted &= is_good(&self.begun, id);
         }
         let is_underway = |id: &u32| self.adopting.contains_key(id) || self.releasing.contains(id);
         let coming: Vec<u32> = kept.difference(&self.claimed).copied().filter(|id| !is_underway(id)).collect();
@@ -106,7 +108,11 @@ impl State {
     pub(super) fn recall_assignment(&self, myself: &ActorRef<Message>) -> Result<(), ActorProcessingErr> {
         let wanted = self.adopting.iter().filter(|(_, is_wanted)| **is_wanted).map(|(id, _)| *id);
         let held: BTreeSet<u32> = self.claimed.iter().copied().chain(wanted).collect();
-        if held != self.assignment.borrow().kept() {
+        let is_so = {
+            let given = self.assignment.borrow();
+            held == given.kept() && held.iter().all(|id| self.begun.get(id) == Some(&given.losses(*id)))
+        };
+        if !is_so {
             myself.cast(Message::Assigned)?;
         }
         Ok(())
@@ -173,6 +179,8 @@ impl State {
     /// is halted with its cause already.
     fn adoption(&mut self, id: u32) -> Option<impl Future<Output = Adopted> + Send + 'static> {
         let committed = self.args.partitions.get(&id)?.clone();
+        // Before the claim: one that is lost meanwhile is known for it.
+        self.begun.insert(id, self.assignment.borrow().losses(id));
         if committed.is_broken() {
             self.claimed.insert(id);
             return None;

@@ -159,31 +159,32 @@ impl KafkaLog {
     /// Opens a lane's session, with what the group gives the lane from now on. An earlier session of this process comes to its end
     /// before: its member would take the name back.
     pub fn lane(&self, lane: &str) -> Result<Seat, Error> {
-        if let Some(earlier) = self.exit(lane) {
+        let earlier = self.exit(lane);
+        if let Some(earlier) = &earlier {
             earlier.dismiss(&self.0.ends)?;
         }
-        self.open_lane(lane)
+        self.open_lane(lane, earlier.is_some())
     }
 
     fn exit(&self, lane: &str) -> Option<Exit> {
         self.0.exits.lock().unwrap_or_else(PoisonError::into_inner).get(lane).cloned()
     }
 
-    fn open_lane(&self, lane: &str) -> Result<Seat, Error> {
+    fn open_lane(&self, lane: &str, was_there: bool) -> Result<Seat, Error> {
         let (shown, assignment) = watch::channel(Assignment::default());
         self.0.group.hold_to(lane, assignment.clone());
         if let Some(earlier) = self.exit(lane) {
             earlier.retire();
         }
-        let (session, exit) =
-            session::open(&self.0.settings, lane, self.0.partitions, (shown, self.0.group.names()), self.0.ends.clone())?;
+        let (names, ends) = (self.0.group.names(), self.0.ends.clone());
+        let (session, exit) = session::open(&self.0.settings, (lane, was_there), self.0.partitions, (shown, names), ends)?;
         self.0.exits.lock().unwrap_or_else(PoisonError::into_inner).insert(lane.to_owned(), exit);
         Ok((Box::new(session), assignment))
     }
 
     /// Opens the session of a lane that is to have all partitions, and waits until the group has given it those of members that are gone.
     pub(crate) fn sole_lane(&self, lane: &str) -> Result<Box<dyn Session>, Error> {
-        let (session, assignment) = self.open_lane(lane)?;
+        let (session, assignment) = self.open_lane(lane, false)?;
         let deadline = Instant::now() + GIVEN_TIMEOUT;
         let missing = || {
             let kept = assignment.borrow().kept();
@@ -317,7 +318,7 @@ impl Log for KafkaLog {
     }
 
     fn session(&self, lane: &str) -> Result<Box<dyn Session>, Error> {
-        Ok(self.open_lane(lane)?.0)
+        Ok(self.open_lane(lane, false)?.0)
     }
 
     fn trim(&self, topic: Topic, partition: u32, before: u64) -> Result<(), Error> {

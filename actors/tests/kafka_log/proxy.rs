@@ -1,5 +1,5 @@
 //! A wire between clients and broker that swallows what a test wants swallowed: requests, or the answers to them. And it can tell members
-//! of a group that nobody hears them, although the broker does.
+//! of a group that nobody hears them, although the broker does, or that they are not in it any more; and it can be cut.
 //!
 //! It reads no more of Kafka's protocol than the head of a request, which is length, API key, version and correlation id, and the error in
 //! the answer to a heartbeat.
@@ -8,10 +8,11 @@ use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use finflow_topologies::log::simulated::Fault;
 
+const JOIN_GROUP: i16 = 11;
 const HEARTBEAT: i16 = 12;
 const INIT_PRODUCER_ID: i16 = 22;
 const END_TXN: i16 = 26;
@@ -21,10 +22,21 @@ const TXN_OFFSET_COMMIT: i16 = 28;
 const HEARTBEAT_ERROR: std::ops::Range<usize> = 8..10;
 /// What a broker answers that has just started, and what it answers to a name without the id that belongs to it.
 const COORDINATOR_NOT_AVAILABLE: i16 = 15;
+/// What it answers to a member that has missed a decision of the group.
+const ILLEGAL_GENERATION: i16 = 22;
 const FENCED_INSTANCE_ID: i16 = 82;
 
 /// What the names of lanes have in them.
 const LANE: &[u8] = b"lane";
+
+/// How a wire is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// Nothing gets through, and nobody is told; what was on its way arrives when the wire is mended.
+    Silent,
+    /// Connections break, and new ones are refused.
+    Broken,
+}
 
 /// What the wire does wrong.
 #[derive(Clone, Default)]
@@ -33,8 +45,14 @@ pub(crate) struct Armed {
     fault: Arc<Mutex<Option<Fault>>>,
     /// Members are not told that they were heard.
     is_deaf: Arc<AtomicBool>,
+    /// The next member that is heard is told that it has missed something.
+    expels: Arc<AtomicBool>,
     /// The members that were told that their name was taken.
     fenced: Arc<AtomicU32>,
+    /// How often a member has asked to be let in.
+    joins: Arc<AtomicU32>,
+    /// How the wire is cut, if it is.
+    cut: Arc<(Mutex<Option<Cut>>, Condvar)>,
 }
 
 impl Armed {
@@ -51,10 +69,35 @@ impl Armed {
         self.fenced.load(Ordering::Acquire)
     }
 
+    /// Has the next member that sends a heartbeat lose what it has.
+    pub(crate) fn expel_next(&self) {
+        self.expels.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn joins(&self) -> u32 {
+        self.joins.load(Ordering::Acquire)
+    }
+
+    /// Cuts the wire, or mends it.
+    pub(crate) fn cut(&self, how: Option<Cut>) {
+        let (cut, changed) = &*self.cut;
+        *cut.lock().unwrap_or_else(PoisonError::into_inner) = how;
+        changed.notify_all();
+    }
+
+    /// Waits while nothing gets through; `false` where the connection is to break.
+    fn gets_through(&self) -> bool {
+        let (cut, changed) = &*self.cut;
+        let cut = cut.lock().unwrap_or_else(PoisonError::into_inner);
+        let cut = changed.wait_while(cut, |cut| *cut == Some(Cut::Silent)).unwrap_or_else(PoisonError::into_inner);
+        cut.is_none()
+    }
+
     /// Looks into the answer to a heartbeat.
     fn answer(&self, frame: &mut [u8]) {
         let Some(error) = frame.get_mut(HEARTBEAT_ERROR) else { return };
         match i16::from_be_bytes([error[0], error[1]]) {
+            0 if self.expels.swap(false, Ordering::AcqRel) => error.copy_from_slice(&ILLEGAL_GENERATION.to_be_bytes()),
             0 if self.is_deaf.load(Ordering::Acquire) => error.copy_from_slice(&COORDINATOR_NOT_AVAILABLE.to_be_bytes()),
             FENCED_INSTANCE_ID => {
                 self.fenced.fetch_add(1, Ordering::AcqRel);
@@ -69,11 +112,14 @@ pub(crate) fn serve(listener: TcpListener, broker: u16, armed: &Armed) {
     let armed = armed.clone();
     std::thread::spawn(move || {
         for client in listener.incoming().flatten() {
-            let Ok(broker) = TcpStream::connect((Ipv4Addr::LOCALHOST, broker)) else {
-                let _ = client.shutdown(Shutdown::Both);
-                continue;
-            };
-            carry(client, broker, &armed);
+            let armed = armed.clone();
+            std::thread::spawn(move || {
+                let connected = armed.gets_through().then(|| TcpStream::connect((Ipv4Addr::LOCALHOST, broker)));
+                match connected {
+                    Some(Ok(broker)) => carry(client, broker, &armed),
+                    None | Some(Err(_)) => drop(client.shutdown(Shutdown::Both)),
+                }
+            });
         }
     });
 }
@@ -84,7 +130,7 @@ fn carry(client: TcpStream, broker: TcpStream, armed: &Armed) {
     let (asking, asked, heard) = (armed.clone(), swallowed.clone(), heartbeats.clone());
     let _ = (client.set_nodelay(true), broker.set_nodelay(true));
     std::thread::spawn(move || {
-        pump(from_client, to_broker, |frame| {
+        pump(from_client, to_broker, &asking, |frame| {
             let (Some(key), Some(id)) = (frame.first_chunk(), frame.get(4..8)) else { return true };
             let id = id.try_into().expect("four bytes");
             let mut fault = asking.fault.lock().unwrap_or_else(PoisonError::into_inner);
@@ -94,6 +140,7 @@ fn carry(client: TcpStream, broker: TcpStream, armed: &Armed) {
                 (TXN_OFFSET_COMMIT, Some(Fault::Abort)) | (END_TXN, Some(Fault::DoubtAborted)) => return false,
                 (END_TXN, Some(Fault::DoubtCommitted)) => note(&asked, id),
                 (HEARTBEAT, _) => note(&heard, id),
+                (JOIN_GROUP, _) => drop(asking.joins.fetch_add(1, Ordering::AcqRel)),
                 _ => {}
             }
             true
@@ -101,7 +148,7 @@ fn carry(client: TcpStream, broker: TcpStream, armed: &Armed) {
     });
     let armed = armed.clone();
     std::thread::spawn(move || {
-        pump(broker, client, |frame| {
+        pump(broker, client, &armed, |frame| {
             let Some(id) = frame.first_chunk().copied() else { return true };
             if take(&heartbeats, id) {
                 armed.answer(frame);
@@ -127,8 +174,8 @@ fn names_a_lane(frame: &[u8]) -> bool {
     frame.windows(LANE.len()).any(|bytes| bytes == LANE)
 }
 
-/// Passes frames on that `may_pass`, until either side ends.
-fn pump(mut from: TcpStream, mut to: TcpStream, mut may_pass: impl FnMut(&mut [u8]) -> bool) {
+/// Passes frames on that `may_pass`, until either side ends or the wire breaks.
+fn pump(mut from: TcpStream, mut to: TcpStream, wire: &Armed, mut may_pass: impl FnMut(&mut [u8]) -> bool) {
     let mut frame = Vec::new();
     loop {
         let mut length = [0; 4];
@@ -136,7 +183,7 @@ fn pump(mut from: TcpStream, mut to: TcpStream, mut may_pass: impl FnMut(&mut [u
             break;
         }
         frame.resize(u32::from_be_bytes(length) as usize, 0);
-        if from.read_exact(&mut frame).is_err() {
+        if from.read_exact(&mut frame).is_err() || !wire.gets_through() {
             break;
         }
         if may_pass(&mut frame) && (to.write_all(&length).is_err() || to.write_all(&frame).is_err()) {

@@ -127,9 +127,14 @@ impl Group {
                     let exits = exits.lock().unwrap_or_else(PoisonError::into_inner);
                     exits.get(&lane).into_iter().for_each(Exit::rejoin);
                 }
+                // What was asked before an outage tells nobody who waits for it what is so now: it is asked again at once.
+                let is_outdated = found.is_ok() && LOOK_TIMEOUT < asked_at.elapsed();
                 let outage = lock(&view).take(&brokers, &own, (asked_at, since <= LEASE), found);
                 if OUTAGE_MAX < outage {
                     ends.send_replace(Some(format!("the brokers have been gone for {} s", outage.as_secs())));
+                }
+                if is_outdated {
+                    continue;
                 }
                 let wanted = lock(&view).unaddressed(&own);
                 if let Some(found) = addresses.look(&wanted, LOOK_TIMEOUT) {

@@ -1,7 +1,8 @@
 //! A lane as a member of the consumer group: which partitions of `commands` the group gives it, and how far they are committed.
 //!
 //! It reads no records: what is assigned is paused at its end, and the lane reads through a [`Reader`](super::reader::Reader) from
-//! wherever its state stands. A revocation waits, within a limit, until the lane has let go of what it claimed.
+//! wherever its state stands. A revocation waits, within a limit, until the lane has let go of what it claimed. What is lost is given up
+//! by nobody until it is known that no other process has the name: carried out, it makes the client library join again by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -33,6 +34,12 @@ pub(super) struct Member {
     /// The epoch of the latest claim of each claimed partition.
     claims: BTreeMap<u32, u64>,
     claims_made: u64,
+    /// Claims that a loss has made void, until they are let go of.
+    void: BTreeMap<u32, u64>,
+    /// How often each partition was lost.
+    losses: BTreeMap<u32, u64>,
+    /// The membership was lost, and with it everything: nothing is given up or asked for until [`Member::come_back`].
+    is_lost: bool,
     /// What is to be given up once it is released, or at the deadline.
     revoking: Option<(TopicPartitionList, Instant)>,
     /// The group has assigned something, if only nothing, since the last subscription.
@@ -50,11 +57,13 @@ pub(super) struct Member {
 }
 
 impl Member {
+    /// A member that has not joined yet; where `is_lost` says that one of this process has had the name, only once nobody else has it.
     pub(super) fn new(
         settings: &Settings,
         lane: &str,
         partitions: u32,
         (shown, names): (watch::Sender<Assignment>, Names),
+        is_lost: bool,
     ) -> Result<Member, KafkaError> {
         Ok(Member {
             consumer: settings.member(lane).create_with_context(Rebalances::default())?,
@@ -63,6 +72,9 @@ impl Member {
             assigned: BTreeSet::new(),
             claims: BTreeMap::new(),
             claims_made: 0,
+            void: BTreeMap::new(),
+            losses: BTreeMap::new(),
+            is_lost,
             revoking: None,
             has_joined: false,
             is_subscribed: false,
@@ -90,6 +102,10 @@ impl Member {
         self.is_subscribed = false;
         self.has_joined = false;
         self.claims.clear();
+        // Who asks for nothing does not join again either.
+        if std::mem::take(&mut self.is_lost) {
+            self.give_up();
+        }
     }
 
     /// Leaves and comes back: what it has goes and returns as with any other member.
@@ -128,7 +144,33 @@ impl Member {
                 Change::Revoked(partitions) => self.begin_giving(partitions),
             }
         }
+        self.notice();
         self.give_up();
+    }
+
+    /// Notices a loss of which the client library does not tell, because it has nothing to revoke or the lane still has to let go of what
+    /// is. With nothing to revoke it joins again at once, under a name that another process may have by then; and what it asks for on a
+    /// wire that is cut arrives when nobody waits for it any more. So who has nothing leaves while it is still a member.
+    fn notice(&mut self) {
+        if !self.has_joined || self.is_lost || self.is_fenced() {
+            return;
+        }
+        let is_out = native::member_id(&self.consumer).is_none();
+        let may_be_empty = self.assigned.is_empty() && self.revoking.is_none();
+        let is_unheard = may_be_empty && self.names.is_unheard(Instant::now());
+        let is_empty = || self.consumer.assignment().is_ok_and(|given| given.count() == 0);
+        if may_be_empty && (is_out || is_unheard) && is_empty() {
+            self.consumer.unsubscribe();
+            self.lose();
+        } else if is_out {
+            self.lose();
+        }
+    }
+
+    fn lose(&mut self) {
+        info!("lost everything; the group is asked who has the name");
+        self.is_lost = true;
+        self.lose_all();
     }
 
     fn take(&mut self, partitions: &TopicPartitionList) {
@@ -145,7 +187,7 @@ impl Member {
         if let Err(cause) = self.consumer.pause(&at_end) {
             warn!(%cause, "cannot pause the assignment");
         }
-        if self.is_fenced() {
+        if self.is_fenced() || self.is_lost {
             // Nobody knows whose they are.
             return;
         }
@@ -157,22 +199,24 @@ impl Member {
     }
 
     fn begin_giving(&mut self, partitions: TopicPartitionList) {
-        if self.consumer.assignment_lost() {
-            // Somebody else may have them already: the claims are void at once.
-            for partition in ids(&partitions) {
-                self.claims.remove(&partition);
-            }
-        }
         if let Some((earlier, _)) = self.revoking.take() {
             self.finish_giving(&earlier);
         }
-        info!(partitions = ?ids(&partitions), lost = self.consumer.assignment_lost(), "revoked");
+        let is_lost = self.consumer.assignment_lost();
+        info!(partitions = ?ids(&partitions), lost = is_lost, "revoked");
         self.revoking = Some((partitions, Instant::now() + RELEASE_TIMEOUT));
+        if is_lost && !self.is_lost {
+            // Somebody else may have them already: the claims are void at once.
+            self.lose();
+        }
         self.show();
     }
 
-    /// Carries the revocation out, once nothing of it is claimed any more or the time is over.
+    /// Carries the revocation out, once nothing of it is claimed any more or the time is over; what is lost stays as it is.
     fn give_up(&mut self) {
+        if self.is_lost {
+            return;
+        }
         let Some((partitions, deadline)) = self.revoking.take() else { return };
         let is_claimed = ids(&partitions).iter().any(|partition| self.claims.contains_key(partition));
         if is_claimed && Instant::now() < deadline {
@@ -184,8 +228,9 @@ impl Member {
 
     fn finish_giving(&mut self, partitions: &TopicPartitionList) {
         for partition in ids(partitions) {
-            if self.claims.remove(&partition).is_some() {
+            if let Some(epoch) = self.claims.remove(&partition) {
                 warn!(partition, "not released in time");
+                self.void(partition, epoch);
             }
             self.assigned.remove(&partition);
         }
@@ -196,12 +241,19 @@ impl Member {
         }
     }
 
+    /// A claim is no good any more, and its lane does not know yet.
+    fn void(&mut self, partition: u32, epoch: u64) {
+        self.void.insert(partition, epoch);
+        let losses = self.losses.entry(partition).or_default();
+        *losses = losses.saturating_add(1);
+    }
+
     fn show(&self) {
         if let Some(id) = native::member_id(&self.consumer).filter(|_| !self.is_fenced()) {
             self.names.note(&self.lane, id);
         }
         let revoked = self.revoking.iter().flat_map(|(partitions, _)| ids(partitions)).collect();
-        self.shown.send_replace(Assignment { assigned: self.assigned.clone(), revoked });
+        self.shown.send_replace(Assignment { assigned: self.assigned.clone(), revoked, losses: self.losses.clone() });
     }
 
     /// Whether the group has given the partition to this lane and not asked for it back.
@@ -217,11 +269,13 @@ impl Member {
     /// The epoch of a new claim, which voids the one before.
     pub(super) fn claim(&mut self, partition: u32) -> u64 {
         self.claims_made = self.claims_made.saturating_add(1);
+        self.void.remove(&partition);
         self.claims.insert(partition, self.claims_made);
         self.claims_made
     }
 
     pub(super) fn release(&mut self, partition: u32) {
+        self.void.remove(&partition);
         self.claims.remove(&partition);
     }
 
@@ -233,6 +287,16 @@ impl Member {
         self.claims.get(&partition) == Some(&epoch)
     }
 
+    /// Whether the claim was good until it was lost, and the lane has not let go of it since.
+    pub(super) fn is_void(&self, partition: u32, epoch: u64) -> bool {
+        self.void.get(&partition) == Some(&epoch)
+    }
+
+    /// Whether the membership was lost, so that another process may have the name.
+    pub(super) fn is_lost(&self) -> bool {
+        self.is_lost
+    }
+
     /// Whether the coordinator has refused this member's name for good: another process has taken it, or the client library has
     /// forgotten what the coordinator calls the member.
     pub(super) fn is_fenced(&self) -> bool {
@@ -240,18 +304,30 @@ impl Member {
         fatal.is_some_and(|(code, _)| code == RDKafkaErrorCode::FencedInstanceId)
     }
 
-    /// Who has this member's name, by a look at the group after it was fenced; `None` while there was none.
-    pub(super) fn holder(&self, fenced_at: Instant) -> Option<Holder> {
-        self.names.holder(&self.lane, fenced_at, Instant::now())
+    /// Who has this member's name, by a look at the group that was asked for after it was fenced or lost; `None` while there was none.
+    pub(super) fn holder(&self, since: Instant) -> Option<Holder> {
+        self.names.holder(&self.lane, since, Instant::now())
     }
 
     /// Takes everything for lost, as a member has to that was fenced.
     pub(super) fn lose_all(&mut self) {
-        self.claims.clear();
+        for (partition, epoch) in std::mem::take(&mut self.claims) {
+            self.void(partition, epoch);
+        }
         self.assigned.clear();
         self.has_joined = false;
         self.names.forget(&self.lane);
         self.show();
+    }
+
+    /// Goes on after a loss, when no other process has the name: what was lost is given up, by which the client library joins again.
+    pub(super) fn come_back(&mut self) -> Result<(), KafkaError> {
+        if self.is_fenced() || (self.revoking.is_none() && self.is_subscribed) {
+            return self.renew();
+        }
+        self.is_lost = false;
+        self.give_up();
+        Ok(())
     }
 
     /// Takes its place in the group anew, as a process does that comes back: with nothing, until the group has given it something.
@@ -260,6 +336,7 @@ impl Member {
         self.close();
         // The former one is closed with this; a static member does not leave by that.
         self.consumer = renewed;
+        self.is_lost = false;
         self.lose_all();
         if std::mem::take(&mut self.is_subscribed) { self.join() } else { Ok(()) }
     }
@@ -292,6 +369,10 @@ impl Member {
 
     /// Gives up what is revoked, before the consumer is dropped.
     fn close(&mut self) {
+        if self.revoking.is_some() && (self.is_lost || self.is_fenced()) {
+            // The name may be another's: it must not join again in the moment between giving up and being closed.
+            self.consumer.unsubscribe();
+        }
         // Closing polls the consumer: from here on a revocation is carried out where it is told.
         self.consumer.context().close();
         while let Some(change) = self.consumer.context().next() {

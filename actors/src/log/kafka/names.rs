@@ -1,17 +1,21 @@
 //! Names in the group: what the group calls the lanes of this process, and who has which name by the latest look.
 //!
 //! A lane keeps its name for life; what the group calls its member changes with every life of it. After an outage the client library
-//! forgets that, and the coordinator refuses who speaks under the name alone as if another process had taken it. Whether one has is
-//! found here: it would be in the group under the name, and called as no member of this process ever was.
+//! forgets that, and the coordinator refuses who speaks under the name alone as if another process had taken it; who joins under it takes
+//! it from another process, if one has it. Whether one has is found here: it would be in the group under the name, and called as no
+//! member of this process ever was.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::native::Described;
+use super::settings::{HEARTBEAT_INTERVAL, SESSION_TIMEOUT};
 
 /// How old a look may be that is believed: a process may have stood still since, and another one have come.
 const FRESH: Duration = Duration::from_secs(3);
+// Who is not heard knows it while it is still a member.
+const _: () = assert!(FRESH.as_millis() + HEARTBEAT_INTERVAL.as_millis() < SESSION_TIMEOUT.as_millis());
 
 /// Who has a lane's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +84,12 @@ impl Names {
         })
     }
 
+    /// Whether the group has answered, but not for so long that nobody knows who is in it.
+    pub(super) fn is_unheard(&self, now: Instant) -> bool {
+        let table = self.lock();
+        table.seen.as_ref().is_some_and(|(asked_at, _)| FRESH <= now.saturating_duration_since(*asked_at))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -120,6 +130,7 @@ mod tests {
             names.see(begun + asked, &found.iter().map(|(name, id)| member(name, id)).collect::<Vec<_>>());
             assert_eq!(names.holder("lane", begun + before, begun + after), expected, "{called:?} {asked:?} {found:?}");
             let later = begun + asked + FRESH;
+            assert!(!names.is_unheard(begun + after) && names.is_unheard(later), "the group has been silent for too long");
             assert_eq!(names.holder("lane", begun + before, later), None, "who has it since is not known");
         }
     }

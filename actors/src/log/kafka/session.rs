@@ -101,10 +101,11 @@ impl Exit {
     }
 }
 
-/// Opens a session: joins the group, then fences every earlier session of this name.
+/// Opens a session: joins the group, then fences every earlier session of this name. A lane that `was_there` in this process joins only
+/// where no other process has its name by now.
 pub(super) fn open(
     settings: &Settings,
-    lane: &str,
+    (lane, was_there): (&str, bool),
     partitions: u32,
     shown: (watch::Sender<Assignment>, Names),
     ends: watch::Sender<Option<String>>,
@@ -112,14 +113,14 @@ pub(super) fn open(
     let (asks, asked) = channel();
     let is_retired = Arc::new(AtomicBool::new(false));
     let keeper = Keeper {
-        member: Member::new(settings, lane, partitions, shown).map_err(unavailable)?,
+        member: Member::new(settings, lane, partitions, shown, was_there).map_err(unavailable)?,
         transactor: Transactor::new(settings, lane),
         prefix: settings.prefix.clone(),
         partitions,
         doubt: None,
         is_over: false,
         is_refused: false,
-        fenced_at: None,
+        unsure_since: None,
         fences: 0,
         ends: ends.clone(),
         is_retired: is_retired.clone(),
@@ -191,9 +192,9 @@ struct Keeper {
     is_over: bool,
     /// The group has refused a commit of this name, whatever the member has been told.
     is_refused: bool,
-    /// Since when the group fences the member, while nobody knows who has its name.
-    fenced_at: Option<Instant>,
-    /// How often it has done so.
+    /// Since when the group fences the member, or it has lost its place, while nobody knows who has its name.
+    unsure_since: Option<Instant>,
+    /// How often that was so.
     fences: u32,
     ends: watch::Sender<Option<String>>,
     /// The place was given to another session of this same process.
@@ -242,12 +243,22 @@ impl Keeper {
 
     /// Becomes a member, and only then fences earlier sessions: a process that was replaced must not fence its successor.
     fn join(&mut self) -> Result<(), Error> {
+        self.wait(JOIN_TIMEOUT, |_| true, "the group has not told who has this lane's name")?;
         self.member.join().map_err(unavailable)?;
         // While the group answers.
         self.transactor.connect()?;
         self.wait(JOIN_TIMEOUT, Member::has_joined, "the group does not answer")?;
         self.member.stays()?;
-        self.transactor.ready()
+        self.ready()
+    }
+
+    /// Makes the producer, if there is none, for as long as the lane has its place.
+    fn ready(&mut self) -> Result<(), Error> {
+        let member = &mut self.member;
+        self.transactor.ready(|| {
+            member.serve(Duration::ZERO);
+            !member.is_lost() && !member.is_fenced()
+        })
     }
 
     fn claim(&mut self, partition: u32) -> Result<Claim, Error> {
@@ -265,7 +276,7 @@ impl Keeper {
         if !self.member.may_claim(partition) {
             return Err(Error::Unavailable("the group has not given the partition to this lane".to_owned()));
         }
-        self.transactor.ready()?;
+        self.ready()?;
         let epoch = self.member.claim(partition);
         match self.member.committed(&[partition]) {
             Ok(mut found) => Ok(Claim { epoch, position: found.remove(&partition) }),
@@ -300,12 +311,16 @@ impl Keeper {
     /// Whether the session has its place in the group: [`Error::Fenced`] where another one has it, [`Error::Unavailable`] while that is
     /// not known.
     ///
-    /// A member that was fenced has lost everything. If no other process has its name, it takes its place anew.
+    /// A member that was fenced, or was not heard for longer than its session, has lost everything. If no other process has its name, it
+    /// takes its place again.
     fn place(&mut self) -> Result<(), Error> {
         if self.is_over {
             return Err(Error::Fenced);
         }
-        if !self.member.is_fenced() && !self.is_refused {
+        let is_fenced = self.member.is_fenced() || self.is_refused;
+        if !is_fenced && !self.member.is_lost() {
+            // It may have left meanwhile.
+            self.unsure_since = None;
             return Ok(());
         }
         if self.is_retired.load(Ordering::Acquire) {
@@ -313,19 +328,20 @@ impl Keeper {
             self.is_over = true;
             return Err(Error::Fenced);
         }
-        let fenced_at = *self.fenced_at.get_or_insert_with(|| {
-            warn!("fenced by the group, which is asked who has the name");
+        let since = *self.unsure_since.get_or_insert_with(|| {
+            warn!(is_fenced, "out of the group, which is asked who has the name");
             self.fences = self.fences.saturating_add(1);
             self.member.lose_all();
             Instant::now()
         });
-        match self.member.holder(fenced_at) {
+        match self.member.holder(since) {
             None => Err(Error::Unavailable("the group has not told yet who has this lane's name".to_owned())),
             Some(Holder::Another) => Err(self.end("another process has taken this one's node.id".to_owned())),
             Some(holder) => {
                 info!(?holder, "no other process has the name, joining anew");
-                (self.fenced_at, self.is_refused) = (None, false);
-                self.member.renew().map_err(|cause| self.end(format!("cannot join the group anew: {cause}")))
+                (self.unsure_since, self.is_refused) = (None, false);
+                let back = if is_fenced { self.member.renew() } else { self.member.come_back() };
+                back.map_err(|cause| self.end(format!("cannot join the group anew: {cause}")))
             }
         }
     }
@@ -351,12 +367,15 @@ impl Keeper {
             return Commit::Aborted(format!("{} has no partition {}", batch.topic, batch.partition));
         }
         self.member.serve(Duration::ZERO);
-        match self.place() {
+        match self.place().and_then(|()| self.ready()).and_then(|()| self.place()) {
             Ok(()) => {}
             Err(Error::Fenced) => return self.fenced("another session has this one's place"),
             Err(cause) => return Commit::Aborted(cause.to_string()),
         }
         let claims: Vec<(u32, u64)> = transaction.positions.iter().map(|to| (to.position.partition, to.claim)).collect();
+        if claims.iter().any(|(partition, epoch)| self.member.is_void(*partition, *epoch)) {
+            return Commit::Aborted("a partition was lost, and the lane has not let go of it yet".to_owned());
+        }
         if !claims.iter().all(|(partition, epoch)| self.member.is_claimed(*partition, *epoch)) {
             return self.fenced("a claim is not good any more");
         }
@@ -369,7 +388,14 @@ impl Keeper {
         let name = |batch: &finflow_topologies::log::Batch| batch.topic.name(&self.prefix);
         match self.transactor.commit(&transaction.batches, name, &offsets, group) {
             Ok(()) => Commit::Committed,
-            Err(Failed::Outside(cause)) => self.fenced(&cause),
+            Err(Failed::Outside(cause)) => {
+                self.member.serve(Duration::ZERO);
+                match self.place() {
+                    // It has been lost meanwhile, which the lane is told by its assignment.
+                    Err(Error::Unavailable(_)) => Commit::Aborted(cause),
+                    _ => self.fenced(&cause),
+                }
+            }
             Err(Failed::Replaced(cause)) => {
                 self.is_refused = true;
                 // Where another process has the name, this one ends, and does not take it back with another lane.
@@ -431,7 +457,7 @@ impl Keeper {
         // Who has nothing left of it need not know, and must not fence who may have it now.
         if !still(&self.member).is_empty() {
             self.transactor.discard();
-            self.transactor.ready()?;
+            self.ready()?;
             self.member.serve(Duration::ZERO);
             self.place()?;
         }

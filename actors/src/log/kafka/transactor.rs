@@ -25,8 +25,10 @@ use crate::metrics;
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(1);
 /// How long a new producer waits for its first connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a new producer may take to end what an old one has left open.
+/// How long a new producer may take to end what an old one has left open, and how often whoever waits for it is asked whether it still
+/// may: what it asks for while nobody answers would fence who has taken its place by then.
 const INIT_TIMEOUT: Duration = Duration::from_secs(20);
+const INIT_LOOK: Duration = Duration::from_millis(200);
 
 /// How a transaction ended that was not committed for certain.
 pub(super) enum Failed {
@@ -109,8 +111,9 @@ impl Transactor {
         Ok(producer)
     }
 
-    /// Makes the producer, if there is none: earlier ones of this id are fenced and their open transaction is ended.
-    pub(super) fn ready(&mut self) -> Result<(), Error> {
+    /// Makes the producer, if there is none and for as long as it may: earlier ones of this id are fenced and their open transaction is
+    /// ended.
+    pub(super) fn ready(&mut self, mut may_fence: impl FnMut() -> bool) -> Result<(), Error> {
         if self.producer.is_some() {
             return Ok(());
         }
@@ -120,9 +123,13 @@ impl Transactor {
         };
         let deadline = Instant::now() + INIT_TIMEOUT;
         loop {
-            match producer.init_transactions(left(deadline)) {
+            match producer.init_transactions(left(deadline).min(INIT_LOOK)) {
                 Ok(()) => break,
                 Err(KafkaError::Transaction(error)) if error.is_retriable() && Instant::now() < deadline => {
+                    if !may_fence() {
+                        discard(producer);
+                        return Err(Error::Unavailable("the lane has lost its place in the group".to_owned()));
+                    }
                     debug!(id = self.id, %error, "the transactional producer is not ready yet");
                 }
                 Err(error) => {
@@ -143,7 +150,7 @@ impl Transactor {
         self.producer.take().into_iter().chain(self.connected.take()).for_each(discard);
     }
 
-    /// One transaction: positions, then records, then the commit.
+    /// One transaction of a producer that is ready: positions, then records, then the commit.
     ///
     /// The former transaction keeps the coordinator busy until it has written its markers. The client library asks again after
     /// `retry.backoff.ms` where it has positions to add, and after 20 ms where it has partitions (librdkafka 2.12:
@@ -155,13 +162,8 @@ impl Transactor {
         offsets: &TopicPartitionList,
         group: Option<ConsumerGroupMetadata>,
     ) -> Result<(), Failed> {
-        let mut outcome = match self.ready() {
-            Ok(()) => {
-                let deadline = Instant::now() + self.settings.commit_deadline.min(TRANSACTION_TIMEOUT);
-                self.attempt(batches, topic, offsets, group, deadline)
-            }
-            Err(error) => Err(Failed::before(error)),
-        };
+        let deadline = Instant::now() + self.settings.commit_deadline.min(TRANSACTION_TIMEOUT);
+        let mut outcome = self.attempt(batches, topic, offsets, group, deadline);
         if let Err(failed) = &mut outcome {
             if let Failed::Before { is_fenced, .. } = failed {
                 *is_fenced = self.is_fenced();

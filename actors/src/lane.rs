@@ -19,6 +19,7 @@ use tracing::{error, warn};
 
 use self::assignment::Adopted;
 use self::counts::Counts;
+use self::rest::Rest;
 use crate::clock::Guard;
 use crate::committed::{Committed, Condition};
 use crate::log::{Assignment, NodeLog};
@@ -32,6 +33,7 @@ mod assignment;
 mod beside;
 mod commit;
 mod counts;
+mod rest;
 mod standstill;
 mod turn;
 
@@ -41,6 +43,8 @@ const APPLY_AFTER: Duration = Duration::from_millis(50);
 const RESTORES_MAX: usize = 8;
 /// How long the lane waits before it asks again how a doubtful commit ended, or commits after a refusal.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
+/// How often the time between two attempts at what goes on failing is doubled, so that they end up some seconds apart.
+const DOUBLINGS_MAX: u32 = 5;
 
 pub(crate) struct LaneActor;
 
@@ -109,6 +113,8 @@ pub(crate) struct State {
     /// So many are restored at a time.
     restores: Arc<Semaphore>,
     actors: BTreeMap<u32, (ActorRef<partition::Message>, Restarts)>,
+    /// Those whose stores could not be read, until they could again.
+    resting: BTreeMap<u32, Rest>,
     /// Those that have not answered in this turn.
     hung: Vec<u32>,
     /// How often those have been replaced that did not answer.
@@ -149,6 +155,7 @@ impl Actor for LaneActor {
             releasing: BTreeSet::new(),
             restores: Arc::new(Semaphore::new(RESTORES_MAX)),
             actors: BTreeMap::new(),
+            resting: BTreeMap::new(),
             hung: Vec::new(),
             hangs: BTreeMap::new(),
             is_scheduled: Arc::new(AtomicBool::new(false)),

@@ -16,7 +16,7 @@ use finflow_state::{EncodedBlock, Head, Overlay, Positions, Stamp};
 
 use self::hosted::{Flight, Hosted};
 pub use self::hosted::{Status, Suspicion, Wants};
-use crate::halt::Halt;
+pub use crate::failure::Failure;
 use crate::log::{Commit, Fetched, Resolution, Transaction};
 use crate::partition::{Layers, OpenEpoch, Outcome, Verdicts, Work, add};
 use crate::sizes::EPOCH_BYTES_SOFT;
@@ -70,15 +70,6 @@ pub enum Next {
     Quiet,
     /// The open epoch was dropped; its inputs will be fetched again.
     Dropped,
-}
-
-/// Why a partition gave nothing back for its work.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Failure {
-    /// It met what looks like a broken invariant.
-    Halted(Halt),
-    /// Its actor died; a new one can decide the same inputs again.
-    Lost,
 }
 
 /// What a settled commit leads to.
@@ -148,6 +139,13 @@ impl Lane {
         self.drop_open();
         if let Some(hosted) = self.hosted.get_mut(&partition) {
             hosted.status = Status::Running;
+        }
+    }
+
+    /// Lets a partition go on that rests because its store could not be read, see [`Failure::Unread`].
+    pub fn read_again(&mut self, partition: u32) {
+        if let Some(hosted) = self.hosted.get_mut(&partition) {
+            hosted.is_resting = false;
         }
     }
 

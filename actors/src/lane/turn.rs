@@ -33,6 +33,7 @@ impl State {
             return self.stand_still(myself, strayed);
         }
         self.stands_still_since = None;
+        self.end_rests();
         if self.draining.is_none() && !self.fetch() {
             myself.send_after(RETRY_DELAY, || Message::Turn);
         }
@@ -64,7 +65,7 @@ impl State {
     /// left is withheld: commands of a pair whose postings must become level first.
     async fn decide_rounds(&mut self, myself: &ActorRef<Message>) -> Result<bool, Strayed> {
         loop {
-            let next = self.decide_round().await;
+            let next = self.decide_round(myself).await;
             self.note_opened();
             match next? {
                 None => return Ok(self.lane.has_input()),
@@ -80,13 +81,14 @@ impl State {
     }
 
     /// Lets the partitions decide one round; `None` when none is due. Nothing is decided by a clock that is wrong.
-    async fn decide_round(&mut self) -> Result<Option<Next>, Strayed> {
+    async fn decide_round(&mut self, myself: &ActorRef<Message>) -> Result<Option<Next>, Strayed> {
         let work = self.lane.round(self.args.clock.now()?);
         if work.is_empty() {
             return Ok(None);
         }
         let (answers, hung) = self.decide(work).await;
         self.hung = hung;
+        self.note_reads(myself, &answers);
         Ok(Some(self.lane.merge(answers)))
     }
 
@@ -150,7 +152,7 @@ impl State {
             let decided = match answer {
                 None => Err(Failure::Lost),
                 Some(answer) => match tokio::time::timeout_at(deadline, answer).await {
-                    Ok(Ok(decided)) => decided.map_err(Failure::Halted),
+                    Ok(Ok(decided)) => decided,
                     Ok(Err(_)) => Err(Failure::Lost),
                     Err(_) => {
                         hung.push(id);

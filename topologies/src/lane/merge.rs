@@ -16,23 +16,27 @@ use crate::wire::v1::Posting;
 impl Lane {
     /// Takes the answers to the work of a round.
     ///
-    /// One failure drops the open epoch whole; a partition that met what looks like a broken invariant is suspect from then on
-    /// and the rest goes on without it.
+    /// One failure drops the open epoch whole. A partition that met what looks like a broken invariant is suspect from then on, one that
+    /// could not read its store rests until [`Lane::read_again`], and the others go on without it.
     pub fn merge(&mut self, mut answers: Vec<Decided>) -> Next {
         if !matches!(self.rounds, Rounds::Deciding) {
             return Next::Dropped;
         }
         answers.sort_by_key(|(partition, _)| *partition);
         let mut suspects: Vec<(u32, Halt)> = Vec::new();
-        let mut lost = false;
+        let mut is_lost = false;
         for (partition, answer) in answers {
             match (answer, self.hosted.get_mut(&partition)) {
                 (Ok(open), Some(hosted)) => hosted.take_answer(open),
                 (Err(Failure::Halted(cause)), _) => suspects.push((partition, cause)),
-                (Err(Failure::Lost), _) | (Ok(_), None) => lost = true,
+                (Err(Failure::Unread(_)), Some(hosted)) => {
+                    hosted.is_resting = true;
+                    is_lost = true;
+                }
+                (Err(Failure::Lost | Failure::Unread(_)), _) | (Ok(_), None) => is_lost = true,
             }
         }
-        if !suspects.is_empty() || lost {
+        if !suspects.is_empty() || is_lost {
             self.drop_open();
             suspects.into_iter().for_each(|(partition, cause)| self.suspect(partition, cause));
             return Next::Dropped;

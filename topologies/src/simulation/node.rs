@@ -104,11 +104,14 @@ impl Node {
     /// Proposes what is due in a partition, as far as its store knows.
     pub fn remind(&mut self, partition: u32, now_ms: i64) -> Result<(), Halt> {
         let Some((_, held)) = self.partitions.get(&partition) else { return Ok(()) };
-        let due = store::due(&**held, i64::MIN, now_ms, DUE_MAX)?;
-        if !due.is_empty() {
-            self.lane.offer_timers(partition, due);
+        match store::due(&**held, i64::MIN, now_ms, DUE_MAX) {
+            Ok(due) if due.is_empty() => Ok(()),
+            Ok(due) => {
+                self.lane.offer_timers(partition, due);
+                Ok(())
+            }
+            Err(error) => Halt::of(&error).map_or(Ok(()), Err),
         }
-        Ok(())
     }
 
     /// Decides one round of the open epoch. `lost` names a partition whose actor dies over its work.
@@ -129,7 +132,7 @@ impl Node {
             *partition = Partition::new(id, self.rules.clone(), store.clone());
             return Err(Failure::Lost);
         }
-        partition.decide(work).map_err(Failure::Halted)
+        partition.decide(work)
     }
 
     /// Closes the epoch, if there is anything to close; the commit is in flight from then on.
@@ -178,7 +181,9 @@ impl Node {
         let Some((logic, store)) = self.partitions.get_mut(&partition) else { return Ok(()) };
         let mut blocks = self.lane.unapplied(partition);
         blocks.truncate(count);
-        store.apply(&blocks)?;
+        if let Err(error) = store.apply(&blocks) {
+            return Halt::of(&error).map_or(Ok(()), Err);
+        }
         for overlay in self.lane.applied(partition, blocks.len()) {
             logic.retire(&overlay);
         }
@@ -203,9 +208,10 @@ impl Node {
         !busy && applied && self.lane.is_level()
     }
 
-    /// Does everything there is to do, in order, until nothing is left.
+    /// Does everything there is to do, in order, until nothing is left. A store that could not be read before is read once more.
     pub fn run(&mut self, now_ms: i64) -> Result<(), Halt> {
         let ids: Vec<u32> = self.partitions.keys().copied().collect();
+        ids.iter().for_each(|id| self.lane.read_again(*id));
         let mut quiet = 0;
         while quiet < 2 {
             ids.iter().for_each(|id| self.fetch(*id));

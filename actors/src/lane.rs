@@ -121,6 +121,8 @@ pub(crate) struct State {
     hangs: BTreeMap<u32, Restarts>,
     /// A `Turn` is in the mailbox already.
     is_scheduled: Arc<AtomicBool>,
+    /// What time is counted from that no wrong clock may stretch.
+    begun: Instant,
     /// When the open epoch took its first input.
     opened_at: Option<Instant>,
     /// When the last epoch was closed.
@@ -159,6 +161,7 @@ impl Actor for LaneActor {
             hung: Vec::new(),
             hangs: BTreeMap::new(),
             is_scheduled: Arc::new(AtomicBool::new(false)),
+            begun: Instant::now(),
             opened_at: None,
             closed_at: Instant::now(),
             counts: Counts::new(),

@@ -11,6 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use finflow_state::{EncodedBlock, Head, Overlay, Positions, Stamp};
 
@@ -31,17 +32,17 @@ mod queue;
 mod suspicion;
 
 /// How long commands may be withheld where postings must become level again.
-pub const WITHHELD_MS_MAX: i64 = 1_000;
+pub const WITHHELD_MAX: Duration = Duration::from_secs(1);
 /// How long after its beginning that may begin anew: commands wait for a fifth of the time at most.
-pub const WITHHELD_EVERY_MS: i64 = 5_000;
+pub const WITHHELD_EVERY: Duration = Duration::from_secs(5);
 
 /// One lane.
 pub struct Lane {
     stamp: Stamp,
     hosted: BTreeMap<u32, Hosted>,
     rounds: Rounds,
-    /// When commands began to be withheld.
-    withheld_since_ms: Option<i64>,
+    /// When commands began to be withheld, on the clock that never jumps.
+    withheld_since: Option<Duration>,
     /// Commands were withheld from the last wave.
     is_withholding: bool,
     /// A confirmation is in flight, see [`Lane::suspect`].
@@ -95,7 +96,7 @@ impl Lane {
             stamp,
             hosted: BTreeMap::new(),
             rounds: Rounds::Idle,
-            withheld_since_ms: None,
+            withheld_since: None,
             is_withholding: false,
             is_confirming: false,
             now_ms: 0,
@@ -152,7 +153,6 @@ impl Lane {
     /// Drops the open epoch: its inputs are fetched again from where the last epoch, committed or committing, left them.
     pub fn drop_open(&mut self) {
         self.rounds = Rounds::Idle;
-        self.withheld_since_ms = None;
         for hosted in self.hosted.values_mut() {
             hosted.drop_open();
         }
@@ -247,14 +247,17 @@ impl Lane {
 
     /// The work of the next round: round 0 takes input, round k the hand-overs of round k-1. Empty when nothing is due.
     ///
+    /// `clock_ms` is what decisions are dated with; `steady` is the time since some moment, on a clock that never jumps and never stands
+    /// still, as the first one does for the lane while it is behind the newest block.
+    ///
     /// Until [`Lane::merge`] has had an answer to each piece, no other round can begin.
-    pub fn round(&mut self, clock_ms: i64) -> Vec<(u32, Work)> {
+    pub fn round(&mut self, clock_ms: i64, steady: Duration) -> Vec<(u32, Work)> {
         self.now_ms = self.now_ms.max(clock_ms);
         let work: Vec<(u32, Work)> = match std::mem::take(&mut self.rounds) {
             Rounds::Idle if self.is_epoch_full() => Vec::new(),
             Rounds::Idle => {
                 let now_ms = self.now_ms;
-                let withheld = self.withheld(now_ms);
+                let withheld = self.withheld(steady);
                 self.is_withholding = !withheld.is_empty();
                 let hosted = self.hosted.iter_mut();
                 hosted.filter_map(|(id, hosted)| Some((*id, hosted.wave(now_ms, withheld.contains(id))?))).collect()

@@ -82,7 +82,7 @@ impl State {
 
     /// Lets the partitions decide one round; `None` when none is due. Nothing is decided by a clock that is wrong.
     async fn decide_round(&mut self, myself: &ActorRef<Message>) -> Result<Option<Next>, Strayed> {
-        let work = self.lane.round(self.args.clock.now()?);
+        let work = self.lane.round(self.args.clock.now()?, self.begun.elapsed());
         if work.is_empty() {
             return Ok(None);
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use finflow_state::{MemoryStore, Store, store};
 
@@ -114,9 +115,14 @@ impl Node {
         }
     }
 
-    /// Decides one round of the open epoch. `lost` names a partition whose actor dies over its work.
+    /// Decides one round of the open epoch. `lost` names a partition whose actor dies over its work. The clock is one that never jumps.
     pub fn round(&mut self, now_ms: i64, lost: Option<u32>) -> Option<Next> {
-        let work = self.lane.round(now_ms);
+        self.round_at(now_ms, Duration::from_millis(now_ms.unsigned_abs()), lost)
+    }
+
+    /// The same by a clock that may be wrong, beside one that is not.
+    pub fn round_at(&mut self, now_ms: i64, steady: Duration, lost: Option<u32>) -> Option<Next> {
+        let work = self.lane.round(now_ms, steady);
         if work.is_empty() {
             return None;
         }

@@ -31,6 +31,7 @@ use crate::waiters::Waiters;
 mod apply;
 mod assignment;
 mod beside;
+mod carry;
 mod commit;
 mod counts;
 mod rest;
@@ -127,6 +128,8 @@ pub(crate) struct State {
     opened_at: Option<Instant>,
     /// When the last epoch was closed.
     closed_at: Instant,
+    /// When positions were carried on last.
+    carried_at: Option<Instant>,
     counts: Counts,
     /// A `Turn` at the time when something is due.
     alarm: Option<Alarm>,
@@ -164,6 +167,7 @@ impl Actor for LaneActor {
             begun: Instant::now(),
             opened_at: None,
             closed_at: Instant::now(),
+            carried_at: None,
             counts: Counts::new(),
             alarm: None,
             applying: BTreeSet::new(),

@@ -199,6 +199,26 @@ impl Lane {
         }
     }
 
+    /// Whether a partition is past offsets of `commands` that hold nothing to decide, and its committed position is not.
+    pub fn has_gap(&self) -> bool {
+        self.hosted.values().any(Hosted::has_gap)
+    }
+
+    /// Opens an epoch without input in every partition with such a gap, so that the next commit carries its position on; `false` where
+    /// there is none. Once that is committed there is no gap, until something comes that leaves another.
+    pub fn carry(&mut self) -> bool {
+        if matches!(self.rounds, Rounds::Deciding) {
+            return false;
+        }
+        let mut is_any = false;
+        for hosted in self.hosted.values_mut().filter(|hosted| hosted.has_gap()) {
+            let open = hosted.take_open();
+            hosted.open = Some(OpenEpoch { carries: true, ..open });
+            is_any = true;
+        }
+        is_any
+    }
+
     /// Proposes records whose retention may have passed; lost with the epoch, they are proposed again.
     pub fn offer_sweep(&mut self, partition: u32, payments: Vec<finflow_ledger::PaymentId>) {
         if let Some(hosted) = self.hosted.get_mut(&partition) {
@@ -226,7 +246,7 @@ impl Lane {
 
     /// Whether the open epoch holds anything to commit.
     pub fn has_open(&self) -> bool {
-        self.hosted.values().any(|hosted| hosted.open.as_ref().is_some_and(|open| 0 < open.inputs))
+        self.hosted.values().any(|hosted| hosted.open.as_ref().is_some_and(OpenEpoch::is_worth_committing))
     }
 
     /// Whether a commit is in flight.

@@ -139,12 +139,18 @@ fn check_withheld(what: &str, clock_ms: impl Fn(i64) -> i64) {
             world.node.commit().expect("a log in memory");
             world.node.apply(SOURCE, usize::MAX).expect("a store in memory");
             let waits = Duration::from_millis((steady_ms - since_ms).unsigned_abs());
-            assert!(waits <= WITHHELD_MAX + Duration::from_millis(2 * EPOCH_MS.unsigned_abs()), "{what}: {n} waits for {waits:?}");
+            assert!(
+                waits <= WITHHELD_MAX + Duration::from_millis(2 * EPOCH_MS.unsigned_abs()),
+                "{what}: {n} waits for {waits:?}"
+            );
         }
         waited_ms += steady_ms - since_ms - EPOCH_MS;
     }
     let all = WITHHELD_EVERY.as_millis() as i64 / WITHHELD_MAX.as_millis() as i64;
-    assert!(0 < waited_ms && waited_ms <= steady_ms / all + WITHHELD_MAX.as_millis() as i64, "{what}: {waited_ms} of {steady_ms} ms");
+    assert!(
+        0 < waited_ms && waited_ms <= steady_ms / all + WITHHELD_MAX.as_millis() as i64,
+        "{what}: {waited_ms} of {steady_ms} ms"
+    );
 }
 
 #[test]

@@ -37,6 +37,7 @@ impl State {
         if self.draining.is_none() && !self.fetch() {
             myself.send_after(RETRY_DELAY, || Message::Turn);
         }
+        self.carry();
         let decided = self.decide_rounds(myself).await;
         for id in std::mem::take(&mut self.hung) {
             self.replace(myself, id).await?;
@@ -181,13 +182,17 @@ impl State {
             }
             return;
         }
+        let since_closed = self.closed_at.elapsed();
         let delay = match self.opened_at {
             _ if self.lane.is_committing() => return,
-            Some(_) => self.args.epoch_interval,
-            None if self.lane.partitions().any(|id| self.may_apply(id)) => APPLY_AFTER,
-            None => return,
+            Some(_) => self.args.epoch_interval.saturating_sub(since_closed),
+            None if self.lane.partitions().any(|id| self.may_apply(id)) => APPLY_AFTER.saturating_sub(since_closed),
+            None => match self.until_carry() {
+                Some(pause) => pause,
+                None => return,
+            },
         };
-        self.alarm = Some(myself.send_after(delay.saturating_sub(self.closed_at.elapsed()), || Message::Turn));
+        self.alarm = Some(myself.send_after(delay, || Message::Turn));
     }
 }
 

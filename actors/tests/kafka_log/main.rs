@@ -17,6 +17,7 @@ use self::proxy::Armed;
 
 mod broker;
 mod fenced;
+mod gaps;
 mod held_back;
 mod proxy;
 mod takeover;
@@ -128,6 +129,10 @@ fn a_real_broker_keeps_the_contract() {
     timed("what an open transaction hides is waited for", || {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         runtime.block_on(held_back::what_an_open_transaction_hides_is_waited_for(&Settings::new(&direct, "held")));
+    });
+    timed("what producers have aborted is passed for good", || {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(gaps::what_producers_have_aborted_is_passed_for_good(&Settings::new(&direct, "gaps")));
     });
     timed("what is trimmed is had from snapshots", || {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");

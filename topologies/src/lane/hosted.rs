@@ -179,6 +179,15 @@ impl Hosted {
         }
     }
 
+    /// Whether nothing but an epoch without input would commit that it has read on. Only `commands` are asked about: their topic lets go
+    /// of what is old, whoever has read it.
+    pub(super) fn has_gap(&self) -> bool {
+        let is_idle = self.flight.is_none() && !self.open.as_ref().is_some_and(OpenEpoch::is_worth_committing);
+        let committed = self.base.positions;
+        let is_behind = committed.commands < self.consumed(committed).commands;
+        self.is_running() && is_idle && is_behind && self.unapplied.len() < UNAPPLIED_EPOCHS_MAX
+    }
+
     pub(super) fn has_input(&self) -> bool {
         let proposed = !self.sweep.is_empty() || !self.due.is_empty();
         let queued = proposed || !self.commands.is_empty() || !self.postings.is_empty();

@@ -141,11 +141,12 @@ impl Node {
         partition.decide(work)
     }
 
-    /// Closes the epoch, if there is anything to close; the commit is in flight from then on.
+    /// Closes the epoch, if there is anything to close, or a position to be carried on; the commit is in flight from then on.
     pub fn close(&mut self, now_ms: i64) -> bool {
         if self.in_flight.is_some() || self.in_doubt {
             return false;
         }
+        self.lane.carry();
         self.in_flight = self.lane.close(now_ms);
         self.in_flight.is_some()
     }

@@ -112,7 +112,7 @@ pub(crate) enum Command {
     State(StateCommand),
     /// Move a stopped application to another number of partitions, under another prefix
     Rescale(Rescale),
-    /// Look whether everything is ready: directories, disk, clock, listeners, and on Kafka brokers, topics, rights and transactions
+    /// Look whether everything is ready: directories, disk, open files, clock, listeners; on Kafka brokers, topics, rights, transactions
     Check,
     /// Run simulated worlds in which everything goes wrong; exit 3 where one has a fault
     Simulate(Simulate),

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use finflow_actors::socket::{self, Client, Door};
-use finflow_actors::{Node, STOP_MAX, Settings};
+use finflow_actors::{Node, STOP_MAX, Settings, descriptors};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
@@ -24,6 +24,7 @@ pub(crate) async fn run(common: &Common, options: &cli::Run) -> Result<(), Failu
     let config = configuration(common)?;
     let metrics = admin::recorder()?;
     let mut settings = settings(common)?;
+    descriptors::raise(&settings);
     // Nobody else is disturbed by a process that cannot be asked anything.
     let listener = listener(common, &config).await?;
     let door = door(&mut settings, &config.internal).await?;

@@ -1,7 +1,7 @@
 //! The command line as a user types it: publish, tail, show, verify, demo, mistakes.
 
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 
 use bytes::Bytes;
 use finflow_actors::Clock;
@@ -14,7 +14,7 @@ use finflow_topologies::wire::v1::{Code, Malformed, dead_letter};
 use serde_json::{Value, json};
 
 use self::contract::COMMANDS;
-use self::program::{Service, command, finflow, json};
+use self::program::{Service, command, command_with_files, finflow, json};
 
 #[path = "support/contract.rs"]
 mod contract;
@@ -310,9 +310,12 @@ fn dead_letters_are_sent_again_once() {
 
 /// The lines of a check that ends with this code: status, what was looked at, and what was seen or is wrong.
 fn checked(dir: &Path, arguments: &[&str], code: i32) -> Vec<String> {
-    let output = finflow(dir, &[&["check", "--format", "json"], arguments].concat());
+    checked_of(&finflow(dir, &[&["check", "--format", "json"], arguments].concat()), code)
+}
+
+fn checked_of(output: &Output, code: i32) -> Vec<String> {
     let errors = String::from_utf8_lossy(&output.stderr);
-    let told = program::lines(&output);
+    let told = program::lines(output);
     assert_eq!(output.status.code(), Some(code), "{told:?} {errors}");
     assert!(told.iter().all(|line| (line["status"] == "failed") == line["remedy"].is_string()), "{told:?}");
     let text = |line: &Value, name: &str| line[name].as_str().unwrap_or_default().to_owned();
@@ -329,7 +332,14 @@ fn check_says_what_is_not_ready_and_what_to_do() {
     has(&told, "ok data directory");
     has(&told, "is not there yet, and can be made");
     has(&told, "ok disk");
+    has(&told, "ok open files");
     assert!(!dir.join("data").exists(), "it makes nothing");
+
+    for (limit, code, told) in [(2_815, 78, "failed open files  2815 are allowed"), (2_816, 0, "ok open files 2816 are allowed")]
+    {
+        let mut few = command_with_files(limit, dir, &["check", "--format", "json", "--admin", "127.0.0.1:0"]);
+        has(&checked_of(&few.output().expect("a shell"), code), told);
+    }
 
     std::fs::write(dir.join("data"), "x").expect("a file");
     has(&checked(dir, &free, 78), "is no directory");

@@ -14,7 +14,7 @@ use finflow_topologies::simulation::audit;
 
 use self::commands::{opened, transfers};
 use self::http::get;
-use self::service::{DEADLINE, Service, finflow, json, on_a_small_disk, set_room};
+use self::service::{DEADLINE, Service, finflow, json, on_a_small_disk, set_room, with_few_files};
 
 #[path = "../actors/tests/support/commands.rs"]
 mod commands;
@@ -136,6 +136,17 @@ async fn stores_that_cannot_be_written_are_never_served_wrong() {
     let client = service.expect_client().await;
     assert_eq!(client.idle(DEADLINE).await, Ok(true), "{}", service.logs());
     check(dir.path(), end);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_allows_itself_as_many_open_files_as_it_may_have() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut service = Service::start_by(with_few_files("128"), dir.path(), &[]);
+    service.expect_client().await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", service.pid())).expect("the limits of a process");
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("the limit of open files");
+    let [soft, hard] = [0, 1].map(|place| line.split_whitespace().nth(place));
+    assert!(soft == hard && soft != Some("128"), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

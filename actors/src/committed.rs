@@ -301,7 +301,7 @@ impl Committed {
         self.condition.lock().unwrap_or_else(PoisonError::into_inner).halted = Some(cause.to_owned());
     }
 
-    /// Why the store cannot be written now; `None` while it can.
+    /// Why the store cannot be written or read now; `None` while it can.
     pub(crate) fn fault(&self) -> Option<String> {
         self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -19,6 +19,7 @@ use tracing::{error, warn};
 
 use self::assignment::Adopted;
 use self::counts::Counts;
+use self::rest::Rest;
 use crate::clock::Guard;
 use crate::committed::{Committed, Condition};
 use crate::log::{Assignment, NodeLog};
@@ -30,8 +31,10 @@ use crate::waiters::Waiters;
 mod apply;
 mod assignment;
 mod beside;
+mod carry;
 mod commit;
 mod counts;
+mod rest;
 mod standstill;
 mod turn;
 
@@ -41,6 +44,8 @@ const APPLY_AFTER: Duration = Duration::from_millis(50);
 const RESTORES_MAX: usize = 8;
 /// How long the lane waits before it asks again how a doubtful commit ended, or commits after a refusal.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
+/// How often the time between two attempts at what goes on failing is doubled, so that they end up some seconds apart.
+const DOUBLINGS_MAX: u32 = 5;
 
 pub(crate) struct LaneActor;
 
@@ -111,16 +116,22 @@ pub(crate) struct State {
     /// So many are restored at a time.
     restores: Arc<Semaphore>,
     actors: BTreeMap<u32, (ActorRef<partition::Message>, Restarts)>,
+    /// Those whose stores could not be read, until they could again.
+    resting: BTreeMap<u32, Rest>,
     /// Those that have not answered in this turn.
     hung: Vec<u32>,
     /// How often those have been replaced that did not answer.
     hangs: BTreeMap<u32, Restarts>,
     /// A `Turn` is in the mailbox already.
     is_scheduled: Arc<AtomicBool>,
+    /// What time is counted from that no wrong clock may stretch.
+    begun: Instant,
     /// When the open epoch took its first input.
     opened_at: Option<Instant>,
     /// When the last epoch was closed.
     closed_at: Instant,
+    /// When positions were carried on last.
+    carried_at: Option<Instant>,
     counts: Counts,
     /// A `Turn` at the time when something is due.
     alarm: Option<Alarm>,
@@ -152,11 +163,14 @@ impl Actor for LaneActor {
             releasing: BTreeSet::new(),
             restores: Arc::new(Semaphore::new(RESTORES_MAX)),
             actors: BTreeMap::new(),
+            resting: BTreeMap::new(),
             hung: Vec::new(),
             hangs: BTreeMap::new(),
             is_scheduled: Arc::new(AtomicBool::new(false)),
+            begun: Instant::now(),
             opened_at: None,
             closed_at: Instant::now(),
+            carried_at: None,
             counts: Counts::new(),
             alarm: None,
             applying: BTreeSet::new(),

@@ -15,6 +15,7 @@ mod bucket;
 mod checking;
 mod clock;
 mod committed;
+pub mod descriptors;
 mod finding;
 mod housekeeper;
 mod lane;

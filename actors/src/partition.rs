@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use finflow_state::{Overlay, Store};
-use finflow_topologies::{Halt, OpenEpoch, Partition, Rules, Work};
+use finflow_topologies::lane::Failure;
+use finflow_topologies::{OpenEpoch, Partition, Rules, Work};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
 pub(crate) struct PartitionActor;
@@ -17,7 +18,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) enum Message {
-    Decide(Box<Work>, RpcReplyPort<Result<OpenEpoch, Halt>>),
+    Decide(Box<Work>, RpcReplyPort<Result<OpenEpoch, Failure>>),
     Retire(Vec<Arc<Overlay>>),
     /// Stands still, as a disk that does not answer makes it do.
     Hang(Hang),

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use crate::descriptors;
 pub use crate::finding::{Finding, State};
 use crate::node::PartitionStatus;
 use crate::settings::{Settings, SnapshotPlace};
@@ -17,8 +18,8 @@ const BEHIND_MAX: Duration = Duration::from_secs(5);
 /// Written and removed again, to see whether that is possible.
 const PROBE: &str = ".finflow-check";
 
-/// What this machine has to offer: directories that can be written, room in them, and, where the log is the node's own, a clock that
-/// has not gone back.
+/// What this machine has to offer: directories that can be written, room in them, enough open files, and, where the log is the node's
+/// own, a clock that has not gone back.
 pub fn machine(settings: &Settings) -> Vec<Finding> {
     let data_dir = &settings.data_dir;
     let mut found = vec![directory("data directory", data_dir, "--data-dir"), room("disk", data_dir)];
@@ -30,6 +31,7 @@ pub fn machine(settings: &Settings) -> Vec<Finding> {
         }
         SnapshotPlace::Bucket(_) => found.push(bucket(settings)),
     }
+    found.push(descriptors::finding(settings));
     if settings.kafka.is_none() {
         found.push(own_clock(&data_dir.join("log")));
     }

@@ -135,6 +135,13 @@ pub(crate) fn on_a_small_disk(limit: &str) -> Command {
     shell
 }
 
+/// The program, begun with so many open files allowed, which it may raise to the most that its user may have.
+pub(crate) fn with_few_files(limit: &str) -> Command {
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(format!(r#"ulimit -S -n {limit}; exec "$0" "$@""#)).arg(env!("CARGO_BIN_EXE_finflow"));
+    shell
+}
+
 /// Sets the size that no file of a process may pass, in bytes; `unlimited` makes room again.
 pub(crate) fn set_room(service: &Service, bytes: &str) {
     let set = Command::new("prlimit").args(["--pid", &service.pid().to_string(), &format!("--fsize={bytes}:")]).status();

@@ -25,7 +25,17 @@ pub(crate) fn fed(mut command: Command, input: &[u8]) -> Output {
 }
 
 pub(crate) fn command(dir: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_finflow"));
+    command_by(Command::new(env!("CARGO_BIN_EXE_finflow")), dir, arguments)
+}
+
+/// The program where no more than so many files may be open.
+pub(crate) fn command_with_files(limit: u32, dir: &Path, arguments: &[&str]) -> Command {
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(format!(r#"ulimit -n {limit}; exec "$0" "$@""#)).arg(env!("CARGO_BIN_EXE_finflow"));
+    command_by(shell, dir, arguments)
+}
+
+fn command_by(mut command: Command, dir: &Path, arguments: &[&str]) -> Command {
     command.args(arguments).arg("--data-dir").arg(dir.join("data")).current_dir(dir).stdin(Stdio::null()).env_remove("RUST_LOG");
     command
 }

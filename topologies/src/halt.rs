@@ -77,11 +77,13 @@ pub enum Halt {
     Corrupt(String),
 }
 
-impl From<store::Error> for Halt {
-    fn from(error: store::Error) -> Halt {
+impl Halt {
+    /// What an error of the store halts its partition with; `None` where it says nothing about the rows and may pass.
+    pub fn of(error: &store::Error) -> Option<Halt> {
         match error {
-            store::Error::Corrupt(cause) => Halt::Corrupt(cause),
-            other => Halt::State(other.to_string()),
+            store::Error::Corrupt(cause) => Some(Halt::Corrupt(cause.clone())),
+            store::Error::Discontinuous(_) => Some(Halt::State(error.to_string())),
+            store::Error::Busy(_) | store::Error::Io(_) => None,
         }
     }
 }

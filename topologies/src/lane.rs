@@ -11,12 +11,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use finflow_state::{EncodedBlock, Head, Overlay, Positions, Stamp};
 
 use self::hosted::{Flight, Hosted};
 pub use self::hosted::{Status, Suspicion, Wants};
-use crate::halt::Halt;
+pub use crate::failure::Failure;
 use crate::log::{Commit, Fetched, Resolution, Transaction};
 use crate::partition::{Layers, OpenEpoch, Outcome, Verdicts, Work, add};
 use crate::sizes::EPOCH_BYTES_SOFT;
@@ -31,17 +32,17 @@ mod queue;
 mod suspicion;
 
 /// How long commands may be withheld where postings must become level again.
-pub const WITHHELD_MS_MAX: i64 = 1_000;
+pub const WITHHELD_MAX: Duration = Duration::from_secs(1);
 /// How long after its beginning that may begin anew: commands wait for a fifth of the time at most.
-pub const WITHHELD_EVERY_MS: i64 = 5_000;
+pub const WITHHELD_EVERY: Duration = Duration::from_secs(5);
 
 /// One lane.
 pub struct Lane {
     stamp: Stamp,
     hosted: BTreeMap<u32, Hosted>,
     rounds: Rounds,
-    /// When commands began to be withheld.
-    withheld_since_ms: Option<i64>,
+    /// When commands began to be withheld, on the clock that never jumps.
+    withheld_since: Option<Duration>,
     /// Commands were withheld from the last wave.
     is_withholding: bool,
     /// A confirmation is in flight, see [`Lane::suspect`].
@@ -72,15 +73,6 @@ pub enum Next {
     Dropped,
 }
 
-/// Why a partition gave nothing back for its work.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Failure {
-    /// It met what looks like a broken invariant.
-    Halted(Halt),
-    /// Its actor died; a new one can decide the same inputs again.
-    Lost,
-}
-
 /// What a settled commit leads to.
 #[derive(Debug, Default)]
 pub struct Settled {
@@ -104,7 +96,7 @@ impl Lane {
             stamp,
             hosted: BTreeMap::new(),
             rounds: Rounds::Idle,
-            withheld_since_ms: None,
+            withheld_since: None,
             is_withholding: false,
             is_confirming: false,
             now_ms: 0,
@@ -151,10 +143,16 @@ impl Lane {
         }
     }
 
+    /// Lets a partition go on that rests because its store could not be read, see [`Failure::Unread`].
+    pub fn read_again(&mut self, partition: u32) {
+        if let Some(hosted) = self.hosted.get_mut(&partition) {
+            hosted.is_resting = false;
+        }
+    }
+
     /// Drops the open epoch: its inputs are fetched again from where the last epoch, committed or committing, left them.
     pub fn drop_open(&mut self) {
         self.rounds = Rounds::Idle;
-        self.withheld_since_ms = None;
         for hosted in self.hosted.values_mut() {
             hosted.drop_open();
         }
@@ -201,6 +199,26 @@ impl Lane {
         }
     }
 
+    /// Whether a partition is past offsets of `commands` that hold nothing to decide, and its committed position is not.
+    pub fn has_gap(&self) -> bool {
+        self.hosted.values().any(Hosted::has_gap)
+    }
+
+    /// Opens an epoch without input in every partition with such a gap, so that the next commit carries its position on; `false` where
+    /// there is none. Once that is committed there is no gap, until something comes that leaves another.
+    pub fn carry(&mut self) -> bool {
+        if matches!(self.rounds, Rounds::Deciding) {
+            return false;
+        }
+        let mut is_any = false;
+        for hosted in self.hosted.values_mut().filter(|hosted| hosted.has_gap()) {
+            let open = hosted.take_open();
+            hosted.open = Some(OpenEpoch { carries: true, ..open });
+            is_any = true;
+        }
+        is_any
+    }
+
     /// Proposes records whose retention may have passed; lost with the epoch, they are proposed again.
     pub fn offer_sweep(&mut self, partition: u32, payments: Vec<finflow_ledger::PaymentId>) {
         if let Some(hosted) = self.hosted.get_mut(&partition) {
@@ -228,7 +246,7 @@ impl Lane {
 
     /// Whether the open epoch holds anything to commit.
     pub fn has_open(&self) -> bool {
-        self.hosted.values().any(|hosted| hosted.open.as_ref().is_some_and(|open| 0 < open.inputs))
+        self.hosted.values().any(|hosted| hosted.open.as_ref().is_some_and(OpenEpoch::is_worth_committing))
     }
 
     /// Whether a commit is in flight.
@@ -249,14 +267,17 @@ impl Lane {
 
     /// The work of the next round: round 0 takes input, round k the hand-overs of round k-1. Empty when nothing is due.
     ///
+    /// `clock_ms` is what decisions are dated with; `steady` is the time since some moment, on a clock that never jumps and never stands
+    /// still, as the first one does for the lane while it is behind the newest block.
+    ///
     /// Until [`Lane::merge`] has had an answer to each piece, no other round can begin.
-    pub fn round(&mut self, clock_ms: i64) -> Vec<(u32, Work)> {
+    pub fn round(&mut self, clock_ms: i64, steady: Duration) -> Vec<(u32, Work)> {
         self.now_ms = self.now_ms.max(clock_ms);
         let work: Vec<(u32, Work)> = match std::mem::take(&mut self.rounds) {
             Rounds::Idle if self.is_epoch_full() => Vec::new(),
             Rounds::Idle => {
                 let now_ms = self.now_ms;
-                let withheld = self.withheld(now_ms);
+                let withheld = self.withheld(steady);
                 self.is_withholding = !withheld.is_empty();
                 let hosted = self.hosted.iter_mut();
                 hosted.filter_map(|(id, hosted)| Some((*id, hosted.wave(now_ms, withheld.contains(id))?))).collect()

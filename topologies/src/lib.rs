@@ -10,6 +10,7 @@ pub use self::partition::{Input, OpenEpoch, Outcome, Partition, Rules, Verdict, 
 pub use self::topics::Topic;
 
 pub mod driver;
+mod failure;
 pub mod graph;
 mod halt;
 pub mod lane;

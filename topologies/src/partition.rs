@@ -24,6 +24,7 @@ use self::sight::Sight;
 use self::timer::TIMER_FAILED;
 pub(crate) use self::verdict::add;
 pub use self::verdict::{Verdict, Verdicts};
+use crate::failure::Failure;
 use crate::halt::Halt;
 use crate::log::Record;
 use crate::wire::v1::{Code, Malformed, Posting, PostingBody, TimeText, dead_letter};
@@ -95,10 +96,10 @@ impl Partition {
     /// Decides a batch in order and merges the effects of each input into the epoch that came with it.
     ///
     /// A command that panics, or would cause more than one input may, is dead-lettered; one that was forwarded, here. A payment over
-    /// whose timer it panics is left to a human, with its hold kept. Whatever else goes wrong is a [`Halt`]: the epoch is lost with the
-    /// error, and the lane drops it whole. Once the epoch is full, it takes nothing more that can wait. Commands, however
+    /// whose timer it panics is left to a human, with its hold kept. Whatever else goes wrong is a [`Failure`]: the epoch is lost with
+    /// it, and the lane drops it whole. Once the epoch is full, it takes nothing more that can wait. Commands, however
     /// long they are, leave half of it to the postings behind them, and both leave a quarter to timers.
-    pub fn decide(&mut self, work: Work) -> Result<OpenEpoch, Halt> {
+    pub fn decide(&mut self, work: Work) -> Result<OpenEpoch, Failure> {
         let Work { now_ms, inputs, mut open, layers } = work;
         self.hot.read_ahead(&*self.store)?;
         let now = (now_ms, TimeText::new(now_ms));
@@ -117,8 +118,10 @@ impl Partition {
             }
             match self.attempt(&open, &layers, now, |deciding| deciding.input(&input, &open)) {
                 Ok(()) => {}
-                Err(cause @ (Halt::Panic(_) | Halt::TooLarge(_))) => self.poisoned(&input, &open, &layers, now, cause)?,
-                Err(halt) => return Err(halt),
+                Err(Failure::Halted(cause @ (Halt::Panic(_) | Halt::TooLarge(_)))) => {
+                    self.poisoned(&input, &open, &layers, now, cause)?;
+                }
+                Err(failure) => return Err(failure),
             }
             open.merge(&input, &mut self.effects);
         }
@@ -136,14 +139,14 @@ impl Partition {
         open: &OpenEpoch,
         layers: &Layers,
         (now_ms, at): (i64, TimeText),
-        decide: impl FnOnce(&mut Deciding<'_>) -> Result<(), Halt>,
-    ) -> Result<(), Halt> {
+        decide: impl FnOnce(&mut Deciding<'_>) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         self.effects.clear();
         let sight = Sight { open: &open.overlay, layers, hot: &mut self.hot, store: &*self.store, key: &mut self.key };
         let mut deciding = Deciding { partition: self.id, rules: &self.rules, now_ms, at, sight, effects: &mut self.effects };
         let decided = catch_unwind(AssertUnwindSafe(|| decide(&mut deciding)));
-        decided.unwrap_or_else(|panic| Err(Halt::Panic(panic_text(&*panic))))?;
-        self.effects.check()
+        decided.unwrap_or_else(|panic| Err(Halt::Panic(panic_text(&*panic)).into()))?;
+        Ok(self.effects.check()?)
     }
 
     /// Dead-letters a command under the coordinates at which it was read first, and leaves the payment of a timer to a human;
@@ -155,7 +158,7 @@ impl Partition {
         layers: &Layers,
         now: (i64, TimeText),
         cause: Halt,
-    ) -> Result<(), Halt> {
+    ) -> Result<(), Failure> {
         let command = match input {
             Input::Command(record) => Some((record.clone(), Coordinates { partition: self.id, offset: record.offset })),
             Input::Posting { posting, .. } => posting.body.forwarded(),
@@ -165,7 +168,7 @@ impl Partition {
             }
             Input::Sweep(_) => None,
         };
-        let Some((record, source)) = command else { return Err(cause) };
+        let Some((record, source)) = command else { return Err(cause.into()) };
         let code = if matches!(cause, Halt::TooLarge(_)) { Code::TooLarge } else { Code::Panicked };
         let malformed = Malformed { code, message: cause.to_string() };
         self.effects.clear();
@@ -175,7 +178,7 @@ impl Partition {
 }
 
 impl Deciding<'_> {
-    fn input(&mut self, input: &Input, open: &OpenEpoch) -> Result<(), Halt> {
+    fn input(&mut self, input: &Input, open: &OpenEpoch) -> Result<(), Failure> {
         match input {
             Input::Command(record) => {
                 let source = Coordinates { partition: self.partition, offset: record.offset };
@@ -195,7 +198,7 @@ impl Deciding<'_> {
     }
 
     /// Decides a posting, which was read at `offset` if it came through the log.
-    fn posting(&mut self, posting: &Posting, offset: Option<u64>) -> Result<(), Halt> {
+    fn posting(&mut self, posting: &Posting, offset: Option<u64>) -> Result<(), Failure> {
         let Posting { source, destination, sequence, body } = posting;
         let (payment, wallet, correlation) = match body {
             PostingBody::Credit(credit) => (Some(credit.payment), Some(&credit.to), credit.correlation.as_deref()),
@@ -225,7 +228,7 @@ impl Deciding<'_> {
     }
 
     /// Forgets records that are terminal and older than the retention.
-    fn sweep(&mut self, payments: &[PaymentId]) -> Result<(), Halt> {
+    fn sweep(&mut self, payments: &[PaymentId]) -> Result<(), Failure> {
         for id in payments {
             let Some(payment) = self.sight.payment(*id)? else { continue };
             if self.rules.may_forget(&payment, self.now_ms) {

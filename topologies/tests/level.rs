@@ -1,11 +1,12 @@
 //! Postings go through the log while partitions come to a lane one after the other; under a backlog they have to become level again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use finflow_ledger::WalletId;
 use finflow_state::{Generation, MemoryStore};
-use finflow_topologies::lane::Next;
+use finflow_topologies::lane::{Next, WITHHELD_EVERY, WITHHELD_MAX};
 use finflow_topologies::log::simulated::SimulatedLog;
 use finflow_topologies::log::{Log, Outgoing};
 use finflow_topologies::simulation::Node;
@@ -101,4 +102,61 @@ fn pairs_become_level_again_under_a_backlog() {
         assert!(epochs < 10_000, "{} of {all} after {epochs} epochs", world.consumed());
     }
     assert_eq!(world.ends(Topic::Postings), sent, "nothing goes through the log once all is level");
+}
+
+/// A posting is on its way that nobody fetches, so that its pair cannot become level, and the wall clock shows `clock_ms(steady)`: each
+/// command for its source, sent when the one before is decided, waits no longer than it may.
+fn check_withheld(what: &str, clock_ms: impl Fn(i64) -> i64) {
+    const SOURCE: u32 = 0;
+    const DESTINATION: u32 = 1;
+    let mut world = World::new();
+    let of = |partition: u32| {
+        let home = |name: &String| partition_of_wallet(&WalletId::parse(name).expect("an id"), PARTITIONS);
+        (0..).map(|n| format!("w{n}")).find(|name| home(name) == partition).expect("a name")
+    };
+    let (from, to) = (of(SOURCE), of(DESTINATION));
+    let open = r#""type":"open_wallet","idempotency_key":"o","currency":"AED","country":"AE","kind":"personal","holder":"H""#;
+    world.send(&from, open);
+    world.send(&from, r#""type":"top_up","idempotency_key":"t","amount":"1","currency":"AED","source":{"account":"till"}"#);
+    world.send(&from, &format!(r#""type":"transfer","idempotency_key":"p","to":"{to}","amount":"0.01","currency":"AED""#));
+    world.now_ms = 10_000;
+    world.node.adopt_empty(SOURCE).expect("an empty store");
+    world.epoch();
+    assert_eq!((world.ends(Topic::Postings), world.consumed()), (1, 3));
+    world.node.adopt_empty(DESTINATION).expect("an empty store");
+
+    let (begun_ms, mut steady_ms, mut waited_ms) = (world.now_ms, 0, 0);
+    for n in 0..400 {
+        world.send(&from, &format!(r#""type":"freeze_wallet","idempotency_key":"f{n}","reason":"r""#));
+        let (consumed, since_ms) = (world.consumed(), steady_ms);
+        while world.consumed() == consumed {
+            steady_ms += EPOCH_MS;
+            let now_ms = begun_ms + clock_ms(steady_ms);
+            world.node.fetch(SOURCE);
+            let steady = Duration::from_millis(steady_ms.unsigned_abs());
+            while matches!(world.node.round_at(now_ms, steady, None), Some(Next::Round)) {}
+            world.node.close(now_ms);
+            world.node.commit().expect("a log in memory");
+            world.node.apply(SOURCE, usize::MAX).expect("a store in memory");
+            let waits = Duration::from_millis((steady_ms - since_ms).unsigned_abs());
+            assert!(
+                waits <= WITHHELD_MAX + Duration::from_millis(2 * EPOCH_MS.unsigned_abs()),
+                "{what}: {n} waits for {waits:?}"
+            );
+        }
+        waited_ms += steady_ms - since_ms - EPOCH_MS;
+    }
+    let all = WITHHELD_EVERY.as_millis() as i64 / WITHHELD_MAX.as_millis() as i64;
+    assert!(
+        0 < waited_ms && waited_ms <= steady_ms / all + WITHHELD_MAX.as_millis() as i64,
+        "{what}: {waited_ms} of {steady_ms} ms"
+    );
+}
+
+#[test]
+fn commands_are_withheld_for_a_part_of_the_time_whatever_the_clock_shows() {
+    check_withheld("a clock that is right", |steady_ms| steady_ms);
+    check_withheld("one that stands still", |_| 0);
+    check_withheld("one that is behind", |steady_ms| steady_ms - 60_000);
+    check_withheld("one that goes back again and again", |steady_ms| steady_ms % 500);
 }

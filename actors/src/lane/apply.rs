@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use finflow_state::{EncodedBlock, store};
+use finflow_topologies::Halt;
 use finflow_topologies::lane::Status;
 use ractor::{ActorProcessingErr, ActorRef};
 use tracing::{debug, debug_span, error};
@@ -60,18 +61,20 @@ impl State {
         result: Result<(), store::Error>,
     ) -> Result<(), ActorProcessingErr> {
         self.applying.remove(&id);
-        match result {
-            Err(store::Error::Io(cause)) => {
-                self.apply_later(myself, id, cause);
+        match result.map_err(|error| (Halt::of(&error), error)) {
+            Err((None, error)) => {
+                self.apply_later(myself, id, error.to_string());
                 if !self.lane.is_committing() && !self.lane.has_open() {
                     self.finish_drain();
                 }
                 // What it was to be given back for does not wait for the disk.
                 return self.recall_assignment(myself);
             }
-            Err(cause) => self.halt(id, cause.into()),
+            Err((Some(halt), _)) => self.halt(id, halt),
             Ok(()) => {
-                self.args.partitions.get(&id).into_iter().for_each(|committed| committed.set_fault(None));
+                if !self.resting.contains_key(&id) {
+                    self.set_fault(id, None);
+                }
                 let retired = self.lane.applied(id, epochs);
                 if let Some((actor, _)) = self.actors.get(&id) {
                     // A dead actor has no hot rows to correct.
@@ -95,12 +98,19 @@ impl State {
         if !self.has_fault(id) {
             error!(partition = id, cause, "the store cannot be written, trying again");
         }
-        self.args.partitions.get(&id).into_iter().for_each(|committed| committed.set_fault(Some(cause.clone())));
+        self.set_fault(id, Some(cause));
         myself.send_after(RETRY_DELAY, || Message::Turn);
     }
 
-    /// Whether the store of a partition could not be written the last time.
+    /// Whether the store of a partition could not be written or read the last time.
     pub(super) fn has_fault(&self, id: u32) -> bool {
         self.args.partitions.get(&id).is_some_and(|committed| committed.fault().is_some())
+    }
+
+    /// Shows what is wrong with the store of a partition, or that nothing is.
+    pub(super) fn set_fault(&self, id: u32, fault: Option<String>) {
+        if let Some(committed) = self.args.partitions.get(&id) {
+            committed.set_fault(fault);
+        }
     }
 }

@@ -13,14 +13,11 @@ use ractor::{ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::{Message, RETRY_DELAY, State};
+use super::{DOUBLINGS_MAX, Message, RETRY_DELAY, State};
 use crate::committed::{Committed, Condition};
 use crate::log::Assignment;
 use crate::metrics;
 use crate::supervisor::Restarts;
-
-/// How often the time between two attempts to adopt is doubled, so that they end up some seconds apart.
-const DOUBLINGS_MAX: u32 = 5;
 
 /// What came of a partition that was assigned: the claim, and the head that it was restored to.
 pub(crate) type Adopted = Result<(Claim, Result<Head, restore::Error>), log::Error>;
@@ -129,6 +126,7 @@ impl State {
             actor.stop(None);
         }
         self.claimed.remove(&id);
+        self.resting.remove(&id);
         self.give_back(myself, id);
     }
 

@@ -33,9 +33,11 @@ impl State {
             return self.stand_still(myself, strayed);
         }
         self.stands_still_since = None;
+        self.end_rests();
         if self.draining.is_none() && !self.fetch() {
             myself.send_after(RETRY_DELAY, || Message::Turn);
         }
+        self.carry();
         let decided = self.decide_rounds(myself).await;
         for id in std::mem::take(&mut self.hung) {
             self.replace(myself, id).await?;
@@ -64,7 +66,7 @@ impl State {
     /// left is withheld: commands of a pair whose postings must become level first.
     async fn decide_rounds(&mut self, myself: &ActorRef<Message>) -> Result<bool, Strayed> {
         loop {
-            let next = self.decide_round().await;
+            let next = self.decide_round(myself).await;
             self.note_opened();
             match next? {
                 None => return Ok(self.lane.has_input()),
@@ -80,13 +82,14 @@ impl State {
     }
 
     /// Lets the partitions decide one round; `None` when none is due. Nothing is decided by a clock that is wrong.
-    async fn decide_round(&mut self) -> Result<Option<Next>, Strayed> {
-        let work = self.lane.round(self.args.clock.now()?);
+    async fn decide_round(&mut self, myself: &ActorRef<Message>) -> Result<Option<Next>, Strayed> {
+        let work = self.lane.round(self.args.clock.now()?, self.begun.elapsed());
         if work.is_empty() {
             return Ok(None);
         }
         let (answers, hung) = self.decide(work).await;
         self.hung = hung;
+        self.note_reads(myself, &answers);
         Ok(Some(self.lane.merge(answers)))
     }
 
@@ -150,7 +153,7 @@ impl State {
             let decided = match answer {
                 None => Err(Failure::Lost),
                 Some(answer) => match tokio::time::timeout_at(deadline, answer).await {
-                    Ok(Ok(decided)) => decided.map_err(Failure::Halted),
+                    Ok(Ok(decided)) => decided,
                     Ok(Err(_)) => Err(Failure::Lost),
                     Err(_) => {
                         hung.push(id);
@@ -179,13 +182,17 @@ impl State {
             }
             return;
         }
+        let since_closed = self.closed_at.elapsed();
         let delay = match self.opened_at {
             _ if self.lane.is_committing() => return,
-            Some(_) => self.args.epoch_interval,
-            None if self.lane.partitions().any(|id| self.may_apply(id)) => APPLY_AFTER,
-            None => return,
+            Some(_) => self.args.epoch_interval.saturating_sub(since_closed),
+            None if self.lane.partitions().any(|id| self.may_apply(id)) => APPLY_AFTER.saturating_sub(since_closed),
+            None => match self.until_carry() {
+                Some(pause) => pause,
+                None => return,
+            },
         };
-        self.alarm = Some(myself.send_after(delay.saturating_sub(self.closed_at.elapsed()), || Message::Turn));
+        self.alarm = Some(myself.send_after(delay, || Message::Turn));
     }
 }
 

@@ -17,8 +17,8 @@ use tokio::sync::watch;
 
 use self::database::{Database, died};
 pub use self::disk::Disk;
-pub(crate) use self::disk::LocalDisk;
 use self::disk::Rows;
+pub(crate) use self::disk::{LocalDisk, OPEN_FILES_MAX};
 use self::line::Line;
 use self::session::{EmbeddedSession, Owners};
 use self::view::{Place, TAIL_BYTES_MAX, View};

@@ -18,6 +18,7 @@ use self::proxy::Armed;
 mod broker;
 mod cut_off;
 mod fenced;
+mod gaps;
 mod held_back;
 mod proxy;
 mod takeover;
@@ -151,6 +152,10 @@ fn a_real_broker_keeps_the_contract() {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         let followed = Settings::new(&direct, "held-followed");
         runtime.block_on(held_back::what_an_open_transaction_hides_from_who_stands_by_is_waited_for(&followed));
+    });
+    timed("what producers have aborted is passed for good", || {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(gaps::what_producers_have_aborted_is_passed_for_good(&Settings::new(&direct, "gaps")));
     });
     timed("what is trimmed is had from snapshots", || {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");

@@ -29,7 +29,6 @@ const COMPRESSION: [DBCompressionType; 7] = {
     use DBCompressionType::{Lz4, None};
     [None, None, Lz4, Lz4, Lz4, Lz4, Lz4]
 };
-const OPEN_FILES_MAX: i32 = 256;
 
 /// What all stores of a process share, so that their memory is bounded together.
 #[derive(Clone)]
@@ -59,6 +58,9 @@ pub struct RocksStore {
 }
 
 impl RocksStore {
+    /// How many files one store has open at most.
+    pub const OPEN_FILES_MAX: u16 = 256;
+
     /// Opens the store in `dir`, or begins an empty one where there is nothing.
     pub fn open(dir: &Path, shared: &Shared) -> Result<RocksStore, Error> {
         if is_headless(dir) {
@@ -199,7 +201,7 @@ fn options(shared: &Shared) -> Options {
     options.set_memtable_whole_key_filtering(true);
     // Young files are soon merged away; what rests below them is worth compressing.
     options.set_compression_per_level(&COMPRESSION);
-    options.set_max_open_files(OPEN_FILES_MAX);
+    options.set_max_open_files(i32::from(RocksStore::OPEN_FILES_MAX));
     options.set_max_background_jobs(2);
     options.set_keep_log_file_num(2);
     options

@@ -10,12 +10,12 @@ use crate::log::{Batch, Claimed, Outgoing, Position, Transaction};
 use crate::partition::OpenEpoch;
 use crate::topics::Topic;
 
-/// Turns every open epoch that consumed input into its part of one transaction, and puts it in flight.
+/// Turns every open epoch that consumed input, or carries its positions on, into its part of one transaction, and puts it in flight.
 pub(super) fn transaction(hosted: &mut BTreeMap<u32, Hosted>, stamp: &Stamp, now_ms: i64) -> Transaction {
     let mut batches: BTreeMap<(Topic, u32), Vec<Outgoing>> = BTreeMap::new();
     let mut positions = Vec::new();
     for (partition, hosted) in hosted.iter_mut() {
-        let Some(mut open) = hosted.open.take().filter(|open| 0 < open.inputs) else { continue };
+        let Some(mut open) = hosted.open.take().filter(OpenEpoch::is_worth_committing) else { continue };
         open.positions = hosted.consumed(open.positions);
         let events = std::mem::take(&mut open.events);
         let dead_letters = std::mem::take(&mut open.dead_letters);

@@ -58,6 +58,8 @@ pub(super) struct Flight {
 
 pub(super) struct Hosted {
     pub(super) status: Status,
+    /// Its store could not be read: it takes no input until somebody has it read again.
+    pub(super) is_resting: bool,
     /// The epoch of the claim under which it was restored.
     pub(super) claim: u64,
     /// The head of the last committed block.
@@ -79,6 +81,7 @@ impl Hosted {
     pub(super) fn new(claim: u64, head: Head) -> Hosted {
         Hosted {
             status: Status::Running,
+            is_resting: false,
             claim,
             read: head.positions,
             base: Arc::new(head),
@@ -92,8 +95,9 @@ impl Hosted {
         }
     }
 
+    /// Whether it takes input.
     pub(super) fn is_running(&self) -> bool {
-        self.status == Status::Running
+        self.status == Status::Running && !self.is_resting
     }
 
     /// How far the inputs are committed, or past what is read and holds nothing to decide.
@@ -113,7 +117,7 @@ impl Hosted {
 
     /// Notes what a decision has found; an earlier finding stands.
     pub(super) fn suspect(&mut self, cause: Halt) {
-        if self.is_running() {
+        if self.status == Status::Running {
             self.status = Status::Suspect(Suspicion { cause, is_asked: false });
         }
     }
@@ -173,6 +177,15 @@ impl Hosted {
             commands: past(self.commands.is_empty(), self.read.commands, decided.commands),
             postings: past(self.postings.is_empty(), self.read.postings, decided.postings),
         }
+    }
+
+    /// Whether nothing but an epoch without input would commit that it has read on. Only `commands` are asked about: their topic lets go
+    /// of what is old, whoever has read it.
+    pub(super) fn has_gap(&self) -> bool {
+        let is_idle = self.flight.is_none() && !self.open.as_ref().is_some_and(OpenEpoch::is_worth_committing);
+        let committed = self.base.positions;
+        let is_behind = committed.commands < self.consumed(committed).commands;
+        self.is_running() && is_idle && is_behind && self.unapplied.len() < UNAPPLIED_EPOCHS_MAX
     }
 
     pub(super) fn has_input(&self) -> bool {

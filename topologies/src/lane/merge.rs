@@ -4,10 +4,11 @@
 //! pair; the decision is made anew at each merge and at each replay. Whatever goes through the log goes behind the others.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::growth::Growth;
 use super::hosted::Hosted;
-use super::{Decided, Failure, Lane, Next, Rounds, WITHHELD_EVERY_MS, WITHHELD_MS_MAX};
+use super::{Decided, Failure, Lane, Next, Rounds, WITHHELD_EVERY, WITHHELD_MAX};
 use crate::halt::Halt;
 use crate::partition::{Input, Work, held};
 use crate::sizes::{BLOCK_BYTES_MAX, RECORDS_BYTES_MAX, UNAPPLIED_EPOCHS_MAX};
@@ -16,23 +17,27 @@ use crate::wire::v1::Posting;
 impl Lane {
     /// Takes the answers to the work of a round.
     ///
-    /// One failure drops the open epoch whole; a partition that met what looks like a broken invariant is suspect from then on
-    /// and the rest goes on without it.
+    /// One failure drops the open epoch whole. A partition that met what looks like a broken invariant is suspect from then on, one that
+    /// could not read its store rests until [`Lane::read_again`], and the others go on without it.
     pub fn merge(&mut self, mut answers: Vec<Decided>) -> Next {
         if !matches!(self.rounds, Rounds::Deciding) {
             return Next::Dropped;
         }
         answers.sort_by_key(|(partition, _)| *partition);
         let mut suspects: Vec<(u32, Halt)> = Vec::new();
-        let mut lost = false;
+        let mut is_lost = false;
         for (partition, answer) in answers {
             match (answer, self.hosted.get_mut(&partition)) {
                 (Ok(open), Some(hosted)) => hosted.take_answer(open),
                 (Err(Failure::Halted(cause)), _) => suspects.push((partition, cause)),
-                (Err(Failure::Lost), _) | (Ok(_), None) => lost = true,
+                (Err(Failure::Unread(_)), Some(hosted)) => {
+                    hosted.is_resting = true;
+                    is_lost = true;
+                }
+                (Err(Failure::Lost | Failure::Unread(_)), _) | (Ok(_), None) => is_lost = true,
             }
         }
-        if !suspects.is_empty() || lost {
+        if !suspects.is_empty() || is_lost {
             self.drop_open();
             suspects.into_iter().for_each(|(partition, cause)| self.suspect(partition, cause));
             return Next::Dropped;
@@ -91,20 +96,20 @@ impl Lane {
         work
     }
 
-    /// The partitions whose commands wait until their pairs on this lane are level again, for [`WITHHELD_MS_MAX`] out of
-    /// [`WITHHELD_EVERY_MS`] at most.
+    /// The partitions whose commands wait until their pairs on this lane are level again, for [`WITHHELD_MAX`] out of
+    /// [`WITHHELD_EVERY`] at most.
     ///
     /// Both ends of such a pair wait: a command of its destination leads to answers that would have to go behind the others.
-    pub(super) fn withheld(&mut self, now_ms: i64) -> BTreeSet<u32> {
+    pub(super) fn withheld(&mut self, steady: Duration) -> BTreeSet<u32> {
         let unlevel: BTreeSet<u32> = self.unlevel_pairs().flat_map(|(source, destination)| [source, destination]).collect();
         if unlevel.is_empty() {
-            self.withheld_since_ms = None;
+            self.withheld_since = None;
             return unlevel;
         }
-        let is_recent = |since_ms: &i64| now_ms.saturating_sub(*since_ms) < WITHHELD_EVERY_MS;
-        let since_ms = self.withheld_since_ms.filter(is_recent).unwrap_or(now_ms);
-        self.withheld_since_ms = Some(since_ms);
-        if now_ms.saturating_sub(since_ms) < WITHHELD_MS_MAX { unlevel } else { BTreeSet::new() }
+        let is_recent = |since: &Duration| steady.saturating_sub(*since) < WITHHELD_EVERY;
+        let since = self.withheld_since.filter(is_recent).unwrap_or(steady);
+        self.withheld_since = Some(since);
+        if steady.saturating_sub(since) < WITHHELD_MAX { unlevel } else { BTreeSet::new() }
     }
 
     /// Pairs with a posting on its way through the log from a partition of this lane to a running one of this very lane.

@@ -71,6 +71,12 @@ impl SimulatedLog {
         self
     }
 
+    /// Leaves so many offsets without a record at the end of a partition, as a producer's transaction does that was aborted.
+    pub fn skip(&self, topic: Topic, partition: u32, count: u64) -> Result<(), Error> {
+        self.lock().partition(topic, partition)?.end += count;
+        Ok(())
+    }
+
     /// Sets the time that records get.
     pub fn set_time(&self, now_ms: i64) {
         self.lock().now_ms = now_ms;

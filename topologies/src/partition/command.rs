@@ -14,6 +14,7 @@ use super::effects::{Change, Effects, Outcome};
 use super::rules::Rules;
 use super::sight::Sight;
 use super::verdict::{EXPIRED, KEY_REUSED, Verdict};
+use crate::failure::Failure;
 use crate::halt::Halt;
 use crate::log::Record;
 use crate::topics::{RECORD_BYTES_MAX, partition_of_wallet, payment_id};
@@ -43,7 +44,7 @@ pub(crate) struct Request<'a> {
 
 impl Deciding<'_> {
     /// Decides a command. `forwarded` says that it came as a posting and is at home here or nowhere.
-    pub(crate) fn command(&mut self, record: &Record, source: Coordinates, forwarded: bool) -> Result<(), Halt> {
+    pub(crate) fn command(&mut self, record: &Record, source: Coordinates, forwarded: bool) -> Result<(), Failure> {
         let command = match decode(record.value.as_deref(), &record.headers) {
             Ok(command) => command,
             Err(malformed) => {
@@ -66,7 +67,7 @@ impl Deciding<'_> {
             return Ok(());
         }
         if home != self.partition {
-            return Err(Halt::Misdelivered { here: self.partition, found: home });
+            return Err(Halt::Misdelivered { here: self.partition, found: home }.into());
         }
         let id = payment_id(&command.tenant, &command.wallet, &command.key);
         let span = tracing::debug_span!(
@@ -95,7 +96,7 @@ impl Deciding<'_> {
         }
     }
 
-    fn execute(&mut self, request: &Request) -> Result<(), Halt> {
+    fn execute(&mut self, request: &Request) -> Result<(), Failure> {
         match &request.command.body {
             Body::OpenWallet { currency, country, kind, holder } => self.open_wallet(request, currency, country, *kind, holder),
             Body::FreezeWallet { reason } => self.change_wallet(request, reason, EventName::WalletFrozen, Wallet::freeze),
@@ -123,13 +124,13 @@ impl Deciding<'_> {
     }
 
     /// The home wallet, if it exists and belongs to the tenant who asks.
-    pub(crate) fn own_wallet(&mut self, request: &Request) -> Result<Option<Wallet>, Halt> {
+    pub(crate) fn own_wallet(&mut self, request: &Request) -> Result<Option<Wallet>, Failure> {
         let wallet = self.sight.wallet(&request.command.wallet)?;
         Ok(wallet.filter(|wallet| *wallet.tenant() == request.command.tenant))
     }
 
     /// Answers without leaving a record: the key stands for another request, or the command is too old to be safe.
-    fn refuse(&mut self, request: &Request, reason: &'static str) -> Result<(), Halt> {
+    fn refuse(&mut self, request: &Request, reason: &'static str) -> Result<(), Failure> {
         self.effects.verdict = Some(Verdict::Rejected(reason));
         let wallet = self.own_wallet(request)?;
         let event = Event { reason: Some(reason), ..self.event(request, EventName::CommandRejected) };
@@ -137,7 +138,7 @@ impl Deciding<'_> {
     }
 
     /// Rejects a command for good: a record, and one event on the home wallet if the tenant owns it, else beside it.
-    pub(crate) fn reject(&mut self, request: &Request, wallet: Option<Wallet>, reason: Rejection) -> Result<(), Halt> {
+    pub(crate) fn reject(&mut self, request: &Request, wallet: Option<Wallet>, reason: Rejection) -> Result<(), Failure> {
         let kind = request.command.kind();
         let name = if kind.is_payment() { EventName::PaymentRejected } else { EventName::CommandRejected };
         let mut payment = self.new_payment(request);
@@ -177,16 +178,16 @@ impl Deciding<'_> {
     }
 
     /// Takes a new record's only step and writes it.
-    pub(crate) fn finish(&mut self, payment: Payment, step: Step) -> Result<(), Halt> {
+    pub(crate) fn finish(&mut self, payment: Payment, step: Step) -> Result<(), Failure> {
         self.step(payment, step, true)
     }
 
     /// Takes a further step of a record that exists.
-    pub(crate) fn advance(&mut self, payment: Payment, step: Step) -> Result<(), Halt> {
+    pub(crate) fn advance(&mut self, payment: Payment, step: Step) -> Result<(), Failure> {
         self.step(payment, step, false)
     }
 
-    fn step(&mut self, mut payment: Payment, step: Step, born: bool) -> Result<(), Halt> {
+    fn step(&mut self, mut payment: Payment, step: Step, born: bool) -> Result<(), Failure> {
         payment.advance(step, self.now_ms).map_err(|error| Halt::Transition(payment.id, error))?;
         debug!(state = payment.state.as_str(), reason = payment.reason.map(Rejection::code), "decided");
         self.effects.outcomes.push(Outcome { payment: payment.id, state: payment.state });
@@ -220,7 +221,7 @@ impl Deciding<'_> {
     }
 
     /// Emits an event, as the next one of `wallet` if there is one, and writes the wallet.
-    pub(crate) fn tell(&mut self, mut event: Event, wallet: Option<Wallet>) -> Result<(), Halt> {
+    pub(crate) fn tell(&mut self, mut event: Event, wallet: Option<Wallet>) -> Result<(), Failure> {
         if let Some(mut wallet) = wallet {
             let wallet_seq = wallet.next_seq();
             event.snapshot =
@@ -232,7 +233,7 @@ impl Deciding<'_> {
     }
 
     /// Moves the balance of a system account of this partition.
-    pub(crate) fn book(&mut self, kind: SystemAccount, by: Money) -> Result<(), Halt> {
+    pub(crate) fn book(&mut self, kind: SystemAccount, by: Money) -> Result<(), Failure> {
         let mut account: Account = self.sight.account(kind, by.currency())?;
         let before = account.balance();
         account.post(by)?;

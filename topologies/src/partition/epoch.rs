@@ -42,6 +42,8 @@ pub struct OpenEpoch {
     pub(crate) received: BTreeMap<u32, u64>,
     pub(crate) positions: Positions,
     pub(crate) inputs: u64,
+    /// It is committed whatever it holds: its positions are past what holds nothing to decide.
+    pub(crate) carries: bool,
     /// What it holds besides its changed rows: events, postings, dead letters and answers, in bytes.
     pub(crate) record_bytes: usize,
     /// Inputs for which there was no room any more and which come again, in order.
@@ -67,9 +69,15 @@ impl OpenEpoch {
             sent: BTreeMap::new(),
             received: BTreeMap::new(),
             inputs: 0,
+            carries: false,
             record_bytes: 0,
             untaken: Vec::new(),
         }
+    }
+
+    /// Whether there is anything to commit.
+    pub(crate) fn is_worth_committing(&self) -> bool {
+        0 < self.inputs || self.carries
     }
 
     /// Whether it takes no more input before it is committed.

@@ -6,7 +6,7 @@
 use std::hash::BuildHasher;
 
 use finflow_ledger::{Currency, SystemAccount, Wallet, WalletId};
-use finflow_state::{Overlay, Store, Table, Tag, Wallets, store};
+use finflow_state::{Overlay, Store, Table, Tag, Wallets};
 use foldhash::HashMap;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
@@ -89,10 +89,14 @@ impl Hot {
         }
     }
 
-    /// Reads some more of the store's wallets ahead, so that an engine that was started again is soon as fast as before.
-    pub(crate) fn read_ahead(&mut self, store: &dyn Store) -> Result<(), store::Error> {
+    /// Reads some more of the store's wallets ahead, so that an engine that was started again is soon as fast as before. What cannot be
+    /// read just now is left for the next time: nobody has asked for it.
+    pub(crate) fn read_ahead(&mut self, store: &dyn Store) -> Result<(), Halt> {
         let Ahead::Behind(after) = &self.ahead else { return Ok(()) };
-        let rows = store.scan(Tag::Wallets, after.as_deref(), AHEAD_ROWS)?;
+        let rows = match store.scan(Tag::Wallets, after.as_deref(), AHEAD_ROWS) {
+            Ok(rows) => rows,
+            Err(error) => return Halt::of(&error).map_or(Ok(()), Err),
+        };
         let has_room = self.wallets.len().saturating_add(rows.len()) <= self.wallets_max;
         let is_over = rows.len() < AHEAD_ROWS || !has_room;
         for (key, value) in rows.iter().filter(|_| has_room) {

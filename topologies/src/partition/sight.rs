@@ -6,6 +6,7 @@ use finflow_ledger::{Account, Currency, Hold, Payment, PaymentId, SystemAccount,
 use finflow_state::{Accounts, Holds, Overlay, Payments, Store, Table, TimerKind, Timers, Wallets};
 
 use super::hot::Hot;
+use crate::failure::Failure;
 use crate::halt::Halt;
 
 /// The overlays below the open one, newest first: committing, then committed but not yet in the store.
@@ -20,7 +21,7 @@ pub(crate) struct Sight<'a> {
 }
 
 impl Sight<'_> {
-    pub(crate) fn wallet(&mut self, id: &WalletId) -> Result<Option<Wallet>, Halt> {
+    pub(crate) fn wallet(&mut self, id: &WalletId) -> Result<Option<Wallet>, Failure> {
         let layered = std::iter::once(self.open).chain(self.layers.iter().map(Arc::as_ref));
         if let Some(row) = layered.map(|overlay| overlay.wallets.get(id)).find_map(|row| row) {
             return Ok(row.cloned());
@@ -31,10 +32,10 @@ impl Sight<'_> {
             return Ok(Some(wallet));
         }
         let Some(value) = self.store.get(self.key)? else { return Ok(None) };
-        self.hot.keep_stored(id, self.key, &value).map(Some)
+        Ok(Some(self.hot.keep_stored(id, self.key, &value)?))
     }
 
-    pub(crate) fn payment(&mut self, id: PaymentId) -> Result<Option<Payment>, Halt> {
+    pub(crate) fn payment(&mut self, id: PaymentId) -> Result<Option<Payment>, Failure> {
         let layered = std::iter::once(self.open).chain(self.layers.iter().map(Arc::as_ref));
         if let Some(row) = layered.map(|overlay| overlay.payments.get(&id)).find_map(|row| row) {
             return Ok(row.cloned());
@@ -42,7 +43,7 @@ impl Sight<'_> {
         stored::<Payments>(self.store, self.key, &id)
     }
 
-    pub(crate) fn hold(&mut self, id: PaymentId) -> Result<Option<Hold>, Halt> {
+    pub(crate) fn hold(&mut self, id: PaymentId) -> Result<Option<Hold>, Failure> {
         let layered = std::iter::once(self.open).chain(self.layers.iter().map(Arc::as_ref));
         if let Some(row) = layered.map(|overlay| overlay.holds.get(&id)).find_map(|row| row) {
             return Ok(row.cloned());
@@ -51,7 +52,7 @@ impl Sight<'_> {
     }
 
     /// What is due then for a payment; `None` where nothing is any more.
-    pub(crate) fn timer(&mut self, due_ms: i64, payment: PaymentId) -> Result<Option<TimerKind>, Halt> {
+    pub(crate) fn timer(&mut self, due_ms: i64, payment: PaymentId) -> Result<Option<TimerKind>, Failure> {
         let key = (due_ms, payment);
         let layered = std::iter::once(self.open).chain(self.layers.iter().map(Arc::as_ref));
         if let Some(row) = layered.map(|overlay| overlay.timers.get(&key)).find_map(|row| row) {
@@ -61,7 +62,7 @@ impl Sight<'_> {
     }
 
     /// A system account; one that was never posted to is empty.
-    pub(crate) fn account(&mut self, kind: SystemAccount, currency: Currency) -> Result<Account, Halt> {
+    pub(crate) fn account(&mut self, kind: SystemAccount, currency: Currency) -> Result<Account, Failure> {
         let key = (kind, currency);
         let layered = std::iter::once(self.open).chain(self.layers.iter().map(Arc::as_ref));
         if let Some(row) = layered.map(|overlay| overlay.accounts.get(&key)).find_map(|row| row) {
@@ -76,7 +77,7 @@ impl Sight<'_> {
     }
 }
 
-fn stored<T: Table>(store: &dyn Store, buffer: &mut Vec<u8>, key: &T::Key) -> Result<Option<T::Value>, Halt> {
+fn stored<T: Table>(store: &dyn Store, buffer: &mut Vec<u8>, key: &T::Key) -> Result<Option<T::Value>, Failure> {
     buffer.clear();
     T::encode_key(key, buffer);
     let Some(bytes) = store.get(buffer)? else { return Ok(None) };

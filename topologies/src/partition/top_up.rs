@@ -5,14 +5,14 @@
 use finflow_ledger::{Rejection, Step, SystemAccount};
 
 use super::command::{Deciding, Request, amount_of};
-use crate::halt::Halt;
+use crate::failure::Failure;
 use crate::wire::v1::{AmountEcho, Event, EventName, Source};
 
 /// The name of the built-in partner; a source without a partner means it too.
 const TREASURY: &str = "treasury";
 
 impl Deciding<'_> {
-    pub(crate) fn top_up(&mut self, request: &Request, amount: &str, currency: &str, source: &Source) -> Result<(), Halt> {
+    pub(crate) fn top_up(&mut self, request: &Request, amount: &str, currency: &str, source: &Source) -> Result<(), Failure> {
         let own = self.own_wallet(request)?;
         let amount = match amount_of(amount, currency) {
             Ok(amount) => amount,

@@ -11,12 +11,13 @@ use tracing::debug;
 use super::command::{Deciding, Request, amount_of};
 use super::effects::Change;
 use super::identify;
+use crate::failure::Failure;
 use crate::halt::Halt;
 use crate::topics::partition_of_wallet;
 use crate::wire::v1::{AmountEcho, Credit, Event, EventName, PostingBody, TimeText};
 
 impl Deciding<'_> {
-    pub(crate) fn transfer(&mut self, request: &Request, to: &WalletId, amount: &str, currency: &str) -> Result<(), Halt> {
+    pub(crate) fn transfer(&mut self, request: &Request, to: &WalletId, amount: &str, currency: &str) -> Result<(), Failure> {
         let own = self.own_wallet(request)?;
         let amount = match amount_of(amount, currency) {
             Ok(amount) => amount,
@@ -34,7 +35,7 @@ impl Deciding<'_> {
         }
     }
 
-    fn settle_here(&mut self, request: &Request, mut payer: Wallet, to: &WalletId, amount: Money) -> Result<(), Halt> {
+    fn settle_here(&mut self, request: &Request, mut payer: Wallet, to: &WalletId, amount: Money) -> Result<(), Failure> {
         let Some(mut receiver) = self.sight.wallet(to)? else {
             return self.reject(request, Some(payer), Rejection::CounterpartyUnknown);
         };
@@ -69,7 +70,7 @@ impl Deciding<'_> {
         destination: u32,
         to: &WalletId,
         amount: Money,
-    ) -> Result<(), Halt> {
+    ) -> Result<(), Failure> {
         let before = payer.ledger();
         let hold = match payer.hold(amount) {
             Ok(hold) => hold,
@@ -102,7 +103,7 @@ impl Deciding<'_> {
     }
 
     /// The receiver's side: credits the wallet or says why not, and answers either way.
-    pub(crate) fn credit(&mut self, home: u32, credit: &Credit) -> Result<(), Halt> {
+    pub(crate) fn credit(&mut self, home: u32, credit: &Credit) -> Result<(), Failure> {
         let outcome = match self.sight.wallet(&credit.to)? {
             None => Err(Rejection::CounterpartyUnknown),
             Some(mut receiver) => {
@@ -147,12 +148,12 @@ impl Deciding<'_> {
     }
 
     /// The home's side: captures or releases the hold. An answer for which nothing is held is a broken invariant.
-    pub(crate) fn acknowledged(&mut self, receiver: u32, id: PaymentId, outcome: Result<(), Rejection>) -> Result<(), Halt> {
+    pub(crate) fn acknowledged(&mut self, receiver: u32, id: PaymentId, outcome: Result<(), Rejection>) -> Result<(), Failure> {
         let is_open = |payment: &Payment| matches!(payment.state, PaymentState::Reserved | PaymentState::RequiresAttention);
         let payment = self.sight.payment(id)?.filter(is_open);
-        let (Some(mut payment), Some(hold)) = (payment, self.sight.hold(id)?) else { return Err(Halt::NoHold(id)) };
+        let (Some(mut payment), Some(hold)) = (payment, self.sight.hold(id)?) else { return Err(Halt::NoHold(id).into()) };
         identify(&payment);
-        let Some(mut payer) = self.sight.wallet(&hold.wallet)? else { return Err(Halt::NoHold(id)) };
+        let Some(mut payer) = self.sight.wallet(&hold.wallet)? else { return Err(Halt::NoHold(id).into()) };
         let before = payer.ledger();
         self.effects.changes.push(Change::HoldRemoved(id));
         if payment.state == PaymentState::Reserved {

@@ -3,7 +3,7 @@
 use finflow_ledger::{Country, Currency, Opening, Private, Rejection, Step, Wallet, WalletKind};
 
 use super::command::{Deciding, Request};
-use crate::halt::Halt;
+use crate::failure::Failure;
 use crate::wire::v1::{AmountEcho, Event, EventName};
 
 impl Deciding<'_> {
@@ -14,7 +14,7 @@ impl Deciding<'_> {
         country: &str,
         kind: WalletKind,
         holder: &Private,
-    ) -> Result<(), Halt> {
+    ) -> Result<(), Failure> {
         let existing = self.sight.wallet(&request.command.wallet)?;
         let own = existing.clone().filter(|wallet| *wallet.tenant() == request.command.tenant);
         let Some(currency) = Currency::parse(currency) else { return self.reject(request, own, Rejection::CurrencyUnknown) };
@@ -41,7 +41,7 @@ impl Deciding<'_> {
         reason: &str,
         name: EventName,
         change: fn(&mut Wallet) -> Result<(), Rejection>,
-    ) -> Result<(), Halt> {
+    ) -> Result<(), Failure> {
         let Some(mut wallet) = self.own_wallet(request)? else {
             return self.reject(request, None, Rejection::WalletUnknown);
         };
@@ -51,7 +51,7 @@ impl Deciding<'_> {
         }
     }
 
-    fn applied(&mut self, request: &Request, wallet: Wallet, name: EventName, reason: Option<&str>) -> Result<(), Halt> {
+    fn applied(&mut self, request: &Request, wallet: Wallet, name: EventName, reason: Option<&str>) -> Result<(), Failure> {
         self.finish(self.new_payment(request), Step::Apply)?;
         let amount = AmountEcho::Currency(wallet.currency());
         let event = Event { reason, amount, ..self.event(request, name) };

@@ -143,6 +143,11 @@ impl AtRest<'_> {
         let fresh = MemoryStore::default();
         let head = restore(self.log, &fresh, partition, claim.position.as_ref()).map_err(|error| failed(&error))?;
         let digest = |store: &dyn Store| store::digest(store).map_err(|error| failed(&error));
+        let end = self.log.range(Topic::Commands, partition).map_err(|error| failed(&error))?.end;
+        if head.positions.commands != end {
+            let text = format!("partition {partition}: commands end at {end}, {} is committed", head.positions.commands);
+            return Err(Fault::new(Kind::PositionBehind, text));
+        }
         if held.head() != Some(head) || digest(&fresh)? != digest(held)? {
             return Err(Fault::new(Kind::StoreDiffers, format!("partition {partition}: the store is not what the journal says")));
         }

@@ -66,6 +66,8 @@ pub enum Kind {
     FenceWrong,
     /// A doubt was settled against the truth.
     DoubtWrong,
+    /// A partition at rest has not committed how far it has read: what it would ask for may be gone by then.
+    PositionBehind,
     /// The world does not come to rest.
     Restless,
     /// A step panicked.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use finflow_state::{MemoryStore, Store, store};
 
@@ -104,16 +105,24 @@ impl Node {
     /// Proposes what is due in a partition, as far as its store knows.
     pub fn remind(&mut self, partition: u32, now_ms: i64) -> Result<(), Halt> {
         let Some((_, held)) = self.partitions.get(&partition) else { return Ok(()) };
-        let due = store::due(&**held, i64::MIN, now_ms, DUE_MAX)?;
-        if !due.is_empty() {
-            self.lane.offer_timers(partition, due);
+        match store::due(&**held, i64::MIN, now_ms, DUE_MAX) {
+            Ok(due) if due.is_empty() => Ok(()),
+            Ok(due) => {
+                self.lane.offer_timers(partition, due);
+                Ok(())
+            }
+            Err(error) => Halt::of(&error).map_or(Ok(()), Err),
         }
-        Ok(())
     }
 
-    /// Decides one round of the open epoch. `lost` names a partition whose actor dies over its work.
+    /// Decides one round of the open epoch. `lost` names a partition whose actor dies over its work. The clock is one that never jumps.
     pub fn round(&mut self, now_ms: i64, lost: Option<u32>) -> Option<Next> {
-        let work = self.lane.round(now_ms);
+        self.round_at(now_ms, Duration::from_millis(now_ms.unsigned_abs()), lost)
+    }
+
+    /// The same by a clock that may be wrong, beside one that is not.
+    pub fn round_at(&mut self, now_ms: i64, steady: Duration, lost: Option<u32>) -> Option<Next> {
+        let work = self.lane.round(now_ms, steady);
         if work.is_empty() {
             return None;
         }
@@ -129,14 +138,15 @@ impl Node {
             *partition = Partition::new(id, self.rules.clone(), store.clone());
             return Err(Failure::Lost);
         }
-        partition.decide(work).map_err(Failure::Halted)
+        partition.decide(work)
     }
 
-    /// Closes the epoch, if there is anything to close; the commit is in flight from then on.
+    /// Closes the epoch, if there is anything to close, or a position to be carried on; the commit is in flight from then on.
     pub fn close(&mut self, now_ms: i64) -> bool {
         if self.in_flight.is_some() || self.in_doubt {
             return false;
         }
+        self.lane.carry();
         self.in_flight = self.lane.close(now_ms);
         self.in_flight.is_some()
     }
@@ -178,7 +188,9 @@ impl Node {
         let Some((logic, store)) = self.partitions.get_mut(&partition) else { return Ok(()) };
         let mut blocks = self.lane.unapplied(partition);
         blocks.truncate(count);
-        store.apply(&blocks)?;
+        if let Err(error) = store.apply(&blocks) {
+            return Halt::of(&error).map_or(Ok(()), Err);
+        }
         for overlay in self.lane.applied(partition, blocks.len()) {
             logic.retire(&overlay);
         }
@@ -203,9 +215,10 @@ impl Node {
         !busy && applied && self.lane.is_level()
     }
 
-    /// Does everything there is to do, in order, until nothing is left.
+    /// Does everything there is to do, in order, until nothing is left. A store that could not be read before is read once more.
     pub fn run(&mut self, now_ms: i64) -> Result<(), Halt> {
         let ids: Vec<u32> = self.partitions.keys().copied().collect();
+        ids.iter().for_each(|id| self.lane.read_again(*id));
         let mut quiet = 0;
         while quiet < 2 {
             ids.iter().for_each(|id| self.fetch(*id));

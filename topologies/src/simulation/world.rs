@@ -87,6 +87,8 @@ pub(super) struct World {
     pub(super) rng: Rng,
     pub(super) odds: Odds,
     pub(super) log: SimulatedLog,
+    /// Transactions leave offsets without records, those of producers as well.
+    has_gaps: bool,
     pub(super) rules: Arc<Rules>,
     pub(super) nodes: Vec<Node>,
     /// Nodes that another of the same name has replaced and which do not know it yet.
@@ -122,9 +124,12 @@ impl World {
         let mut workload = workload(&mut rng, partitions);
         let plant = Plant::new(planted, partitions, &workload.records);
         plant.misread(&mut workload.records);
+        let odds = Odds::draw(&mut rng);
+        let has_gaps = rng.bool();
         World {
-            odds: Odds::draw(&mut rng),
-            log: if rng.bool() { log.with_gaps() } else { log },
+            odds,
+            log: if has_gaps { log.with_gaps() } else { log },
+            has_gaps,
             rules: Arc::new(rules),
             nodes: vec![],
             ghosts: vec![],
@@ -203,6 +208,7 @@ impl World {
             let Some((partition, record)) = self.workload.records.get(self.sent).cloned() else { return };
             self.sent += 1;
             let appended = self.log.append(Topic::Commands, partition, vec![record]);
+            let appended = appended.and_then(|_| self.log.skip(Topic::Commands, partition, self.has_gaps.into()));
             self.outcome.faults.extend(appended.err().map(|error| Fault::new(Kind::Failed, error)));
         }
     }

@@ -31,7 +31,7 @@ const WAL_BYTES_MAX: u64 = 48 << 20;
 /// Chunks from this size on, in bytes, lie in blob files.
 const BLOB_BYTES_MIN: u64 = 512;
 /// Open at once; a log of any size starts without opening all its files.
-const OPEN_FILES_MAX: i32 = 256;
+pub(crate) const OPEN_FILES_MAX: u16 = 256;
 
 const COUNT_KEY: &[u8] = b"i";
 const POSITION: u8 = b'p';
@@ -70,7 +70,7 @@ fn open(dir: &Path) -> Result<DB, Error> {
     options.set_db_write_buffer_size(MEMTABLES_BYTES);
     options.set_max_total_wal_size(WAL_BYTES_MAX);
     options.set_max_background_jobs(2);
-    options.set_max_open_files(OPEN_FILES_MAX);
+    options.set_max_open_files(i32::from(OPEN_FILES_MAX));
     options.set_skip_stats_update_on_db_open(true);
     options.set_keep_log_file_num(2);
     let families = Topic::ALL.map(Topic::word).into_iter().chain([rocksdb::DEFAULT_COLUMN_FAMILY_NAME]);

@@ -172,7 +172,7 @@ impl Access {
 
     /// Like [`Access::open`], for commands that show what is wrong with a halted partition.
     pub(crate) async fn inspect(common: &Common) -> Result<Access, Failure> {
-        if let Some(client) = Client::connect(&common.data_dir).await {
+        if let Some(client) = running(common).await? {
             return Ok(Access::Running(client));
         }
         let settings = settings(common)?;
@@ -193,7 +193,7 @@ impl Access {
 
     /// For publishing: without a running service the engine runs in this process.
     pub(crate) async fn start(common: &Common) -> Result<Access, Failure> {
-        if let Some(client) = Client::connect(&common.data_dir).await {
+        if let Some(client) = running(common).await? {
             return Ok(Access::Running(client));
         }
         let settings = settings(common)?;
@@ -336,6 +336,17 @@ impl Access {
             }
         }
     }
+}
+
+/// The service that runs in the data directory. Whoever names a log means the application on that one, and no other.
+async fn running(common: &Common) -> Result<Option<Client>, Failure> {
+    let Some(client) = Client::connect(&common.data_dir).await else { return Ok(None) };
+    let config = configuration(common)?;
+    let is_kafka = config.topics.log == finflow_config::LogKind::Kafka;
+    if is_kafka || common.log.is_some() {
+        finflow_actors::belongs(&common.data_dir, is_kafka, &config.topics.prefix)?;
+    }
+    Ok(Some(client))
 }
 
 /// Makes sure that no process of the application runs, here or on the cluster.

@@ -273,7 +273,22 @@ fn every_problem_of_a_configuration_is_told_with_its_place() {
         assert_eq!(output.status.code(), Some(78), "{errors}");
         assert!(errors.contains("snapshots.url lies in the data directory") && !dir.path().join("data").exists(), "{errors}");
     }
+    // A directory is refused with another log or application than it was first used with, before anybody is asked.
     assert!(finflow(dir.path(), &["publish", "empty.toml"]).status.success());
+    for (asked, told) in [
+        (
+            &["run", "--log", "kafka", "--admin", "127.0.0.1:0"][..],
+            "finflow on the embedded log, not to finflow on Kafka: name another",
+        ),
+        (
+            &["publish", "empty.toml", "--set", "topics.prefix=other"],
+            "finflow on the embedded log, not to other on the embedded log",
+        ),
+    ] {
+        let output = finflow(dir.path(), asked);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(78) && errors.contains(told), "{errors}");
+    }
     let _service = Service::start(dir.path());
     let second = finflow(dir.path(), &["run", "--admin", "127.0.0.1:0"]);
     assert_eq!(second.status.code(), Some(75), "{}", String::from_utf8_lossy(&second.stderr));

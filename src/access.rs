@@ -1,7 +1,7 @@
 //! The way to the engine: the service that runs in the data directory, else any process of the application on Kafka, else the directory
 //! itself.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -55,9 +55,9 @@ pub(crate) fn configuration(common: &Common) -> Result<Config, Failure> {
     }
     let admin = common.admin.map(|address| format!("admin.listen={address}"));
     let log = common.log.map(|kind| format!("topics.log={}", if kind == LogKind::Kafka { "kafka" } else { "embedded" }));
-    let brokers = common.brokers.as_ref().map(|brokers| format!("kafka.brokers={brokers}"));
+    let brokers = common.brokers.as_ref().map(|brokers| format!("kafka.bootstrap.servers={brokers}"));
     let settings: Vec<String> = common.set.iter().cloned().chain(admin).chain(log).chain(brokers).collect();
-    let config = Config::load(&files, variables, &settings);
+    let config = Config::load_with(&files, variables, &settings, property_problems);
     problems.extend(config.as_ref().err().into_iter().flat_map(Problems::iter).map(ToString::to_string));
     // All problems at once, each with its place.
     config.ok().filter(|_| problems.is_empty()).ok_or_else(|| Failure::Configuration(problems.join("\n")))
@@ -78,40 +78,39 @@ fn is_for_all(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o004 != 0)
 }
 
+/// What is wrong with properties of the Kafka client, by key: only the client library knows its own.
+fn property_problems(config: &Config) -> Vec<(String, String)> {
+    let problem = |(key, name, value): (String, &str, &str)| Some((key, flaw(name, value)?));
+    config.kafka.each().filter_map(problem).collect()
+}
+
+fn flaw(name: &str, value: &str) -> Option<String> {
+    let flaw = kafka::flaw(name, value)?;
+    let meant = finflow_config::nearest(name, kafka::COMMON.iter().copied()).filter(|_| flaw == kafka::Flaw::Unknown);
+    Some(meant.map_or_else(|| flaw.to_string(), |meant| format!("{flaw}; did you mean \"{meant}\"?")))
+}
+
 /// The cluster, with the properties of configuration and command line; those that belong to the engine are refused.
 pub(crate) fn cluster(common: &Common, config: &Config) -> Result<kafka::Settings, Failure> {
     let mut settings = kafka::Settings::new(&config.kafka.brokers, &config.topics.prefix);
+    settings.secret.clone_from(&config.internal.secret);
+    settings.properties.clone_from(&config.kafka.properties);
+    settings.trim_properties.clone_from(&config.kafka.trim);
+    settings.dlq_retention = config.topics.dlq_retention;
+    let mut problems = Vec::new();
     for (number, property) in common.properties.iter().enumerate() {
         // What was typed may be a secret, and is not repeated.
-        if !property.contains('=') {
-            return Err(Failure::Configuration(format!("-X number {}: must have the form name=value", number + 1)));
-        }
-    }
-    settings.secret.clone_from(&config.internal.secret);
-    settings.properties = properties(config.kafka.properties.iter().chain(&common.properties));
-    settings.trim_properties = properties(config.kafka.trim_properties.iter());
-    settings.dlq_retention = config.topics.dlq_retention;
-    let places = [
-        ("-X", properties(common.properties.iter())),
-        ("kafka.properties", properties(config.kafka.properties.iter())),
-        ("kafka.trim_properties", settings.trim_properties.clone()),
-    ];
-    let mut problems = Vec::new();
-    for (place, properties) in &places {
-        for name in kafka::refused(properties.keys().map(String::as_str)) {
-            problems.push(format!("{place}: {name} cannot be set, the engine's exactly-once rests on it"));
-        }
+        let Some((name, value)) = property.split_once('=').map(|(name, value)| (name.trim(), value)) else {
+            problems.push(format!("-X number {}: must have the form name=value", number + 1));
+            continue;
+        };
+        problems.extend(flaw(name, value).map(|flaw| format!("-X: {name} {flaw}")));
+        settings.properties.insert(name.to_owned(), value.to_owned());
     }
     if problems.is_empty() {
         problems.extend(settings.problem());
     }
     if problems.is_empty() { Ok(settings) } else { Err(Failure::Configuration(problems.join("\n"))) }
-}
-
-/// Properties by name; a later one of the same name wins.
-fn properties<'a>(all: impl Iterator<Item = &'a String>) -> BTreeMap<String, String> {
-    let split = all.filter_map(|property| property.split_once('='));
-    split.map(|(name, value)| (name.trim().to_owned(), value.to_owned())).collect()
 }
 
 /// What the engine is started with.
@@ -173,7 +172,7 @@ impl Access {
 
     /// Like [`Access::open`], for commands that show what is wrong with a halted partition.
     pub(crate) async fn inspect(common: &Common) -> Result<Access, Failure> {
-        if let Some(client) = Client::connect(&common.data_dir).await {
+        if let Some(client) = running(common).await? {
             return Ok(Access::Running(client));
         }
         let settings = settings(common)?;
@@ -194,7 +193,7 @@ impl Access {
 
     /// For publishing: without a running service the engine runs in this process.
     pub(crate) async fn start(common: &Common) -> Result<Access, Failure> {
-        if let Some(client) = Client::connect(&common.data_dir).await {
+        if let Some(client) = running(common).await? {
             return Ok(Access::Running(client));
         }
         let settings = settings(common)?;
@@ -337,6 +336,17 @@ impl Access {
             }
         }
     }
+}
+
+/// The service that runs in the data directory. Whoever names a log means the application on that one, and no other.
+async fn running(common: &Common) -> Result<Option<Client>, Failure> {
+    let Some(client) = Client::connect(&common.data_dir).await else { return Ok(None) };
+    let config = configuration(common)?;
+    let is_kafka = config.topics.log == finflow_config::LogKind::Kafka;
+    if is_kafka || common.log.is_some() {
+        finflow_actors::belongs(&common.data_dir, is_kafka, &config.topics.prefix)?;
+    }
+    Ok(Some(client))
 }
 
 /// Makes sure that no process of the application runs, here or on the cluster.

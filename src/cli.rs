@@ -40,10 +40,10 @@ pub(crate) struct Common {
     /// Where the topics are, instead of what topics.log says
     #[arg(long, global = true, value_enum)]
     pub(crate) log: Option<LogKind>,
-    /// The Kafka brokers to ask first, instead of what kafka.brokers says
+    /// The Kafka brokers to ask first, instead of what kafka."bootstrap.servers" says
     #[arg(long, short, global = true, value_name = "HOST:PORT,...")]
     pub(crate) brokers: Option<String>,
-    /// A property of the Kafka client, for example security.protocol=ssl; those of kafka.properties are kept
+    /// A property of the Kafka client, for example security.protocol=ssl, over what [kafka] says
     #[arg(short = 'X', global = true, value_name = "NAME=VALUE")]
     pub(crate) properties: Vec<String>,
     /// How results are printed
@@ -332,7 +332,7 @@ pub(crate) struct Acls {
 pub(crate) enum Part {
     /// Every process that runs the engine
     Engine,
-    /// The engine's second principal, which deletes what is not needed any more (kafka.trim_properties)
+    /// The engine's second principal, which deletes what is not needed any more ([kafka.trim])
     Trimmer,
     /// Whoever writes commands; it is trusted with every tenant
     Producer,

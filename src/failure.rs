@@ -57,7 +57,7 @@ impl From<StartError> for Failure {
             }
             StartError::Log(log::Error::Corrupt(cause)) if is_misfit(&cause) => Failure::Configuration(cause),
             // Nobody was asked: what is set makes no sense.
-            StartError::Snapshots(_) => Failure::Configuration(text),
+            StartError::Snapshots(_) | StartError::Foreign(_) => Failure::Configuration(text),
             StartError::Log(error) => error.into(),
             _ => Failure::Failed(text),
         }

@@ -23,7 +23,7 @@ pub(crate) async fn dump(common: &Common, into: &Path) -> Result<(), Failure> {
 pub(crate) async fn restore(common: &Common, dir: &Path) -> Result<(), Failure> {
     let to = settings(common)?;
     nobody_runs(&to).await?;
-    let replication = configuration(common)?.kafka.replication;
+    let replication = configuration(common)?.topics.replication_factor;
     let dir = dir.to_owned();
     let (dump, imported, partitions) = work(move || {
         let dump = Dump::open(&dir)?;
@@ -50,7 +50,7 @@ pub(crate) async fn rescale(common: &Common, options: &Rescale) -> Result<(), Fa
         return Err(Failure::Usage("--to-prefix must differ from topics.prefix: the old topics stay as they are".to_owned()));
     }
     nobody_runs(&to).await?;
-    let (replication, dry_run) = (configuration(common)?.kafka.replication, options.dry_run);
+    let (replication, dry_run) = (configuration(common)?.topics.replication_factor, options.dry_run);
     let (old_prefix, old_partitions) = (from.prefix.clone(), from.partitions);
     let (new_prefix, partitions) = (to.prefix.clone(), to.partitions);
     let done = work(move || {

@@ -33,7 +33,7 @@ pub(crate) async fn topics(common: &Common, command: &TopicsCommand) -> Result<(
     }
     let config = configuration(common)?;
     let settings = cluster(common, &config)?;
-    let (partitions, replication) = (config.topics.partitions, config.kafka.replication);
+    let (partitions, replication) = (config.topics.partitions, config.topics.replication_factor);
     let asked = match command {
         TopicsCommand::Create => Asked::Make,
         TopicsCommand::Seal => Asked::Seal,

@@ -200,7 +200,7 @@ fn every_problem_of_a_configuration_is_told_with_its_place() {
         [(0o644, 78, &["secret.toml: holds a secret, and every user"][..]), (0o640, 0, &[]), (0o600, 0, &[])]
     {
         let of_bucket = "[snapshots]\naccess_key_id = \"a\"\nsecret_access_key = \"s\"\n";
-        for text in ["internal.secret = \"s\"\n", "[kafka]\nproperties = [\"a=b\", \"sasl.password=s\"]\n", of_bucket] {
+        for text in ["internal.secret = \"s\"\n", "[kafka]\n\"sasl.password\" = \"s\"\n", of_bucket] {
             file("secret.toml", text.as_bytes());
             let mode = std::fs::Permissions::from_mode(mode);
             std::fs::set_permissions(dir.path().join("secret.toml"), mode).expect("a file");
@@ -209,15 +209,36 @@ fn every_problem_of_a_configuration_is_told_with_its_place() {
     }
     for (properties, told) in [
         (&["enable.auto.commit=true", "acks=1"][..], &["-X: acks cannot be set", "-X: enable.auto.commit cannot"][..]),
-        (&["foo.bar=1"], &["the Kafka property foo.bar is unknown"]),
+        (&["foo.bar=1"], &["-X: foo.bar is no property of the Kafka client library"]),
+        (&["bootstrap.servers=a:1"], &["-X: bootstrap.servers cannot be set here"]),
         (&["security.protocol=sasl_plaintext", "sasl.mechanism=PLAIN"], &["sasl.mechanism: PLAIN sends the password as it is"]),
         (&["client.rack=a"], &[]),
     ] {
         let set: Vec<&str> = properties.iter().flat_map(|property| ["-X", property]).collect();
         check(&[&["--log", "kafka"], &set[..]].concat(), &[], if told.is_empty() { 0 } else { 78 }, told);
     }
-    file("trim.toml", b"[kafka]\ntrim_properties = [\"acks=0\"]\n");
-    check(&["--log", "kafka", "--config", "trim.toml"], &[], 78, &["kafka.trim_properties: acks cannot be set"]);
+    // Each by its own name and in its own place, whatever the log is.
+    let properties: &[u8] = b"[kafka]\n\"acks\" = \"0\"\nsecurity.protokol = \"ssl\"\nbrokers = \"a:1\"\n\
+        [kafka.trim]\n\"enable.idempotence\" = false\n\"bootstrap.servers\" = \"a:1\"\n";
+    file("kafka.toml", properties);
+    let told = [
+        "kafka.toml:2:10: `kafka.acks` cannot be set, the engine's exactly-once rests on it",
+        "kafka.toml:3:21: `kafka.\"security.protokol\"` is no property of the Kafka client library; did you mean \"security.protocol\"?",
+        "kafka.toml:4:11: `kafka.brokers` is no property of the Kafka client library",
+        "kafka.toml:6:24: `kafka.trim.\"enable.idempotence\"` cannot be set, the engine's",
+        "kafka.toml:7:23: `kafka.trim.\"bootstrap.servers\"` cannot be set here",
+    ];
+    for log in ["embedded", "kafka"] {
+        check(&["--log", log, "--config", "kafka.toml"], &[], 78, &told);
+    }
+    check(
+        &["--set", "kafka.\"linger.ms\"=long"],
+        &[],
+        78,
+        &["--set kafka.\"linger.ms\": `kafka.\"linger.ms\"` has a value that"],
+    );
+    check(&[], &[("FINFLOW__KAFKA__RETRIES", b"1")], 78, &["variable FINFLOW__KAFKA__RETRIES: `kafka.retries` cannot be set"]);
+    check(&["--log", "kafka"], &[("FINFLOW__KAFKA__CLIENT_ID", b"a"), ("FINFLOW__KAFKA__TRIM__CLIENT_ID", b"b")], 0, &[]);
     // A bucket needs somebody who asks there, whom the environment may name; what is refused is not repeated.
     let key = [("AWS_ACCESS_KEY_ID", &b"id"[..]), ("AWS_SECRET_ACCESS_KEY", b"secret")];
     let nobody =
@@ -252,7 +273,22 @@ fn every_problem_of_a_configuration_is_told_with_its_place() {
         assert_eq!(output.status.code(), Some(78), "{errors}");
         assert!(errors.contains("snapshots.url lies in the data directory") && !dir.path().join("data").exists(), "{errors}");
     }
+    // A directory is refused with another log or application than it was first used with, before anybody is asked.
     assert!(finflow(dir.path(), &["publish", "empty.toml"]).status.success());
+    for (asked, told) in [
+        (
+            &["run", "--log", "kafka", "--admin", "127.0.0.1:0"][..],
+            "finflow on the embedded log, not to finflow on Kafka: name another",
+        ),
+        (
+            &["publish", "empty.toml", "--set", "topics.prefix=other"],
+            "finflow on the embedded log, not to other on the embedded log",
+        ),
+    ] {
+        let output = finflow(dir.path(), asked);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(78) && errors.contains(told), "{errors}");
+    }
     let _service = Service::start(dir.path());
     let second = finflow(dir.path(), &["run", "--admin", "127.0.0.1:0"]);
     assert_eq!(second.status.code(), Some(75), "{}", String::from_utf8_lossy(&second.stderr));

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 pub use self::adopting::{Adopted, adopt};
 pub use self::answers::Awaited;
+pub use self::belonging::{Foreign, belongs};
 pub use self::moving::{MoveError, Rescaled, Source, bring, rescale};
 pub use self::opening::discard;
 use self::opening::{Purpose, arguments, open};
@@ -37,6 +38,7 @@ use crate::waiters::Waiters;
 
 mod adopting;
 mod answers;
+mod belonging;
 mod departure;
 mod moving;
 mod opening;
@@ -54,6 +56,9 @@ pub enum StartError {
     /// A directory cannot be made.
     #[error("{0}: {1}")]
     Directory(PathBuf, std::io::Error),
+    /// The data directory is another application's, or another log's.
+    #[error(transparent)]
+    Foreign(#[from] Foreign),
     /// The place for snapshots cannot be used as it is set.
     #[error(transparent)]
     Snapshots(#[from] snapshot::Error),

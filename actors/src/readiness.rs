@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::descriptors;
 pub use crate::finding::{Finding, State};
-use crate::node::PartitionStatus;
+use crate::node::{Foreign, PartitionStatus, StartError, belongs};
 use crate::settings::{Settings, SnapshotPlace};
 use crate::space::{existing, free_bytes};
 
@@ -22,7 +22,12 @@ const PROBE: &str = ".finflow-check";
 /// own, a clock that has not gone back.
 pub fn machine(settings: &Settings) -> Vec<Finding> {
     let data_dir = &settings.data_dir;
-    let mut found = vec![directory("data directory", data_dir, "--data-dir"), room("disk", data_dir)];
+    let what = "data directory";
+    let mut found = vec![match belongs(data_dir, settings.kafka.is_some(), &settings.prefix) {
+        Err(StartError::Foreign(Foreign { cause, remedy })) => Finding::wrong(what, cause, remedy),
+        _ => directory(what, data_dir, "--data-dir"),
+    }];
+    found.push(room("disk", data_dir));
     match &settings.housekeeping.snapshots {
         SnapshotPlace::BesideData => {}
         SnapshotPlace::Directory(dir) | SnapshotPlace::Shared(dir) => {

@@ -9,7 +9,7 @@ use toml::{
     de::{DeTable, DeValue, ValueDeserializer},
 };
 
-use crate::{Config, DEFAULTS, Place, Problems};
+use crate::{Config, DEFAULTS, Place, Problems, kafka};
 
 /// What the variables that belong to FinFlow begin with.
 const VARIABLE_PREFIX: &str = "FINFLOW__";
@@ -29,6 +29,7 @@ pub(crate) fn load(
     files: &[(String, String)],
     variables: impl IntoIterator<Item = (String, String)>,
     settings: &[String],
+    rules: impl FnOnce(&Config) -> Vec<(String, String)>,
 ) -> Result<Config, Problems> {
     let mut loader = Loader::new()?;
     for (name, text) in files {
@@ -39,7 +40,7 @@ pub(crate) fn load(
     for text in settings {
         loader.layer(|keys, found| setting(text, keys, found).into_iter().collect());
     }
-    loader.finish()
+    loader.finish(rules)
 }
 
 /// The layers put together so far.
@@ -72,14 +73,24 @@ impl Loader {
     /// Adds the entries that `read` gives, but for those that are wrong.
     fn layer(&mut self, read: impl FnOnce(&Keys, &mut Problems) -> Vec<Entry>) {
         let mut found = Problems::default();
-        let mut entries = read(&self.keys, &mut found);
+        let mut read = read(&self.keys, &mut found);
+        read.sort_by(|one, other| one.place.cmp(&other.place));
+        let mut entries: Vec<Entry> = Vec::new();
+        for entry in read {
+            // One name that is written in two ways.
+            if entries.iter().any(|earlier| earlier.key == entry.key) {
+                found.add(entry.place, format!("`{}` is set twice", kafka::quoted(&entry.key)));
+            } else {
+                entries.push(entry);
+            }
+        }
         // Serde stops at the first wrong value: leave it out and ask again until none is left.
         while let Err((key, message)) = self.try_on(&entries) {
             let Some(index) = entries.iter().position(|entry| entry.key == key) else {
                 found.add(Place::in_file(DEFAULTS_NAME, DEFAULTS, 0), format!("`{key}` {message}"));
                 break;
             };
-            found.add(entries.swap_remove(index).place, format!("`{key}` {message}"));
+            found.add(entries.swap_remove(index).place, format!("`{}` {message}", kafka::quoted(&key)));
             self.refused.insert(key);
         }
         for entry in entries {
@@ -98,7 +109,7 @@ impl Loader {
         typed(table)
     }
 
-    fn finish(mut self) -> Result<Config, Problems> {
+    fn finish(mut self, rules: impl FnOnce(&Config) -> Vec<(String, String)>) -> Result<Config, Problems> {
         let config = match typed(self.merged) {
             Ok(config) => config,
             Err((key, message)) => {
@@ -111,11 +122,20 @@ impl Loader {
             if self.refused.contains(key) || self.refused.contains(measure) {
                 continue;
             }
-            let set_last = self.places.iter().rev().find(|(set, _)| set == key || set == measure);
-            let place = set_last.map_or_else(|| Place::in_file(DEFAULTS_NAME, DEFAULTS, 0), |(_, place)| place.clone());
+            let place = self.place_of(|set| set == key || set == measure);
             self.problems.add(place, format!("`{key}` {message}"));
         }
+        for (key, message) in rules(&config) {
+            let place = self.place_of(|set| set == key);
+            self.problems.add(place, format!("`{}` {message}", kafka::quoted(&key)));
+        }
         if self.problems.is_empty() { Ok(config) } else { Err(self.problems) }
+    }
+
+    /// Where one of these keys was set last.
+    fn place_of(&self, is_one: impl Fn(&str) -> bool) -> Place {
+        let set_last = self.places.iter().rev().find(|(set, _)| is_one(set));
+        set_last.map_or_else(|| Place::in_file(DEFAULTS_NAME, DEFAULTS, 0), |(_, place)| place.clone())
     }
 }
 
@@ -128,6 +148,9 @@ fn typed(table: Table) -> Result<Config, (String, String)> {
 
 /// Sets `key`, one of the known ones, so that its sections are there.
 fn put(table: &mut Table, key: &str, value: Value) {
+    if kafka::put(table, key, &value) {
+        return;
+    }
     match key.split_once('.') {
         None => {
             table.insert(key.to_owned(), value);
@@ -179,7 +202,8 @@ impl FileReader<'_> {
                 _ if self.keys.is_section(&key) => {
                     self.found.add(self.place(value.span().start), format!("`{key}` must be a section, `[{key}]`"));
                 }
-                _ => self.found.add(self.place(name.span().start), self.keys.unknown(&key, |key| key.to_owned())),
+                _ if kafka::is_property(&key) => self.entry(key, value),
+                _ => self.found.add(self.place(name.span().start), self.keys.unknown(&key, kafka::quoted)),
             }
         }
     }
@@ -189,7 +213,7 @@ impl FileReader<'_> {
         // The parser keeps numbers as they are written; only those beyond 64 bits, 1e400 among them, are no value.
         match Value::deserialize(ValueDeserializer::from(value.clone())) {
             Ok(value) => self.entries.push(Entry { key, value, place }),
-            Err(_) => self.found.add(place, format!("`{key}` is too large")),
+            Err(_) => self.found.add(place, format!("`{}` is too large", kafka::quoted(&key))),
         }
     }
 
@@ -198,8 +222,11 @@ impl FileReader<'_> {
     }
 }
 
-/// `section.name`, where a name that is no bare key is quoted: `"a.b"` is not `a.b`.
+/// `section.name`, where a name that is no bare key is quoted: `"a.b"` is not `a.b`, but where the names are the client library's.
 fn joined(section: &str, name: &str) -> String {
+    if kafka::holds_names(section) {
+        return format!("{section}.{name}");
+    }
     let bare = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
     let name = if bare { name.to_owned() } else { format!("{name:?}") };
     if section.is_empty() { name } else { format!("{section}.{name}") }
@@ -208,8 +235,8 @@ fn joined(section: &str, name: &str) -> String {
 fn variable(name: &str, text: &str, keys: &Keys, found: &mut Problems) -> Option<Entry> {
     let written = name.strip_prefix(VARIABLE_PREFIX)?;
     let place = Place::Variable(name.to_owned());
-    match keys.0.keys().find(|key| variable_name(key) == name) {
-        Some(key) => keys.entry(key, text, place, found),
+    match kafka::of_variable(written).or_else(|| keys.0.keys().find(|key| variable_name(key) == name).cloned()) {
+        Some(key) => keys.entry(&key, text, place, found),
         None => {
             found.add(place, keys.unknown(&written.replace("__", ".").to_lowercase(), variable_name));
             None
@@ -218,7 +245,8 @@ fn variable(name: &str, text: &str, keys: &Keys, found: &mut Problems) -> Option
 }
 
 fn variable_name(key: &str) -> String {
-    format!("{VARIABLE_PREFIX}{}", key.replace('.', "__").to_uppercase())
+    let name = kafka::variable(key).unwrap_or_else(|| key.replace('.', "__").to_uppercase());
+    format!("{VARIABLE_PREFIX}{name}")
 }
 
 fn setting(text: &str, keys: &Keys, found: &mut Problems) -> Option<Entry> {
@@ -228,11 +256,12 @@ fn setting(text: &str, keys: &Keys, found: &mut Problems) -> Option<Entry> {
         found.add(place, "must have the form section.key=value".to_owned());
         return None;
     }
-    if !keys.0.contains_key(key) {
-        found.add(place, keys.unknown(key, |key| key.to_owned()));
+    let key = kafka::unquoted(key);
+    if !keys.0.contains_key(&key) && !kafka::is_property(&key) {
+        found.add(place, keys.unknown(&key, kafka::quoted));
         return None;
     }
-    keys.entry(key, value, place, found)
+    keys.entry(&key, value, place, found)
 }
 
 /// All keys there are, with their defaults.
@@ -252,22 +281,22 @@ impl Keys {
     }
 
     fn is_section(&self, key: &str) -> bool {
-        self.0.keys().any(|known| known.strip_prefix(key).is_some_and(|rest| rest.starts_with('.')))
+        kafka::is_section(key) || self.0.keys().any(|known| known.strip_prefix(key).is_some_and(|rest| rest.starts_with('.')))
     }
 
     /// The entry that sets `key` to `text`, read as what the default is. Text of another kind stays text, for the key to refuse.
     fn entry(&self, key: &str, text: &str, place: Place, found: &mut Problems) -> Option<Entry> {
         if text.is_empty() {
-            found.add(place, format!("`{key}` must not be empty"));
+            found.add(place, format!("`{}` must not be empty", kafka::quoted(key)));
             return None;
         }
         if text.contains(char::is_control) {
-            found.add(place, format!("`{key}` must be one line without control characters"));
+            found.add(place, format!("`{}` must be one line without control characters", kafka::quoted(key)));
             return None;
         }
-        let value = match self.0.get(key)? {
-            Value::Integer(_) => text.parse().ok().map(Value::Integer),
-            Value::Boolean(_) => text.parse().ok().map(Value::Boolean),
+        let value = match self.0.get(key) {
+            Some(Value::Integer(_)) => text.parse().ok().map(Value::Integer),
+            Some(Value::Boolean(_)) => text.parse().ok().map(Value::Boolean),
             _ => None,
         };
         Some(Entry { key: key.to_owned(), value: value.unwrap_or_else(|| Value::String(text.to_owned())), place })
@@ -275,14 +304,17 @@ impl Keys {
 
     /// The problem of a key that does not exist, with the nearest one that does as `spelled` in that layer.
     fn unknown(&self, key: &str, spelled: impl Fn(&str) -> String) -> String {
-        let nearest = self.0.keys().map(|known| (distance(key, known), known)).min();
-        match nearest {
-            Some((edits, known)) if edits <= SUGGESTION_EDITS_MAX => {
-                format!("unknown key `{key}`; did you mean `{}`?", spelled(known))
-            }
-            _ => format!("unknown key `{key}`"),
+        match nearest(key, self.0.keys().map(String::as_str)) {
+            Some(known) => format!("unknown key `{key}`; did you mean `{}`?", spelled(known)),
+            None => format!("unknown key `{key}`"),
         }
     }
+}
+
+/// The one of `known` that `written` could have been meant to be.
+pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let nearest = known.into_iter().map(|known| (distance(written, known), known)).min();
+    nearest.filter(|(edits, _)| *edits <= SUGGESTION_EDITS_MAX).map(|(_, known)| known)
 }
 
 /// How far `written` is from `known` in letters (Levenshtein). The right name without its section, or in another, counts as one.

@@ -4,6 +4,7 @@
 //! by itself, so a wrong value is reported even where a later layer overrides it, and all problems are reported at once.
 //! The crate reads no file, no environment and no clock, and no message repeats a value: it could be a secret.
 
+mod kafka;
 mod layers;
 mod problems;
 mod rest;
@@ -13,6 +14,8 @@ use std::{net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+pub use kafka::Kafka;
+pub use layers::nearest;
 pub use problems::{Place, Problem, Problems};
 pub use rest::Rest;
 
@@ -88,6 +91,9 @@ pub struct Topics {
     /// Partitions of every topic, 1 to [`PARTITIONS_MAX`].
     #[serde(deserialize_with = "values::whole::<_, 1, PARTITIONS_MAX>")]
     pub partitions: u32,
+    /// Copies of every record that a Kafka keeps, 1 to [`REPLICATION_MAX`].
+    #[serde(deserialize_with = "values::whole::<_, 1, REPLICATION_MAX>")]
+    pub replication_factor: u32,
     /// How long the embedded log keeps commands and events; `None` = for ever.
     #[serde(with = "values::duration_or_off")]
     pub retention: Option<Duration>,
@@ -104,31 +110,6 @@ pub enum LogKind {
     Embedded,
     /// Apache Kafka.
     Kafka,
-}
-
-/// `[kafka]`
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Kafka {
-    /// The brokers to ask first, as `host:port,...`.
-    #[serde(deserialize_with = "values::brokers")]
-    pub brokers: String,
-    /// Copies of every record, 1 to [`REPLICATION_MAX`].
-    #[serde(deserialize_with = "values::whole::<_, 1, REPLICATION_MAX>")]
-    pub replication: u32,
-    /// Properties of the client library, each `name=value`.
-    #[serde(deserialize_with = "values::properties", serialize_with = "values::shown_properties")]
-    pub properties: Vec<String>,
-    /// Those of the client that trims, over the others.
-    #[serde(deserialize_with = "values::properties", serialize_with = "values::shown_properties")]
-    pub trim_properties: Vec<String>,
-}
-
-impl std::fmt::Debug for Kafka {
-    /// Without the properties, which may hold a password.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Kafka").field("brokers", &self.brokers).field("replication", &self.replication).finish_non_exhaustive()
-    }
 }
 
 /// `[internal]`
@@ -293,15 +274,9 @@ pub fn holds_secret(text: &str) -> bool {
     let Ok(table) = text.parse::<toml::Table>() else { return false };
     let of = |section: &str, key: &str| table.get(section).and_then(|section| section.get(key)).cloned();
     let is_set = |value: toml::Value| value.as_str().is_some_and(|text| !text.is_empty());
-    let has_one = |value: toml::Value| {
-        let named = |value: &toml::Value| {
-            value.as_str().and_then(|text| text.split_once('=')).is_some_and(|(name, _)| values::is_secret(name))
-        };
-        value.as_array().is_some_and(|all| all.iter().any(named))
-    };
     of("internal", "secret").is_some_and(is_set)
         || of("snapshots", "secret_access_key").is_some_and(is_set)
-        || ["properties", "trim_properties"].into_iter().filter_map(|key| of("kafka", key)).any(has_one)
+        || table.get("kafka").and_then(toml::Value::as_table).is_some_and(kafka::holds_secret)
 }
 
 impl Config {
@@ -317,7 +292,21 @@ impl Config {
         variables: impl IntoIterator<Item = (String, String)>,
         settings: &[String],
     ) -> Result<Config, Problems> {
-        layers::load(files, variables, settings)
+        Config::load_with(files, variables, settings, |_| Vec::new())
+    }
+
+    /// The same with rules of the caller, who knows more: keys, and what is wrong with what the layers make of
+    /// them, to be told where each was set last.
+    ///
+    /// # Errors
+    /// All problems of all layers, each with its place.
+    pub fn load_with(
+        files: &[(String, String)],
+        variables: impl IntoIterator<Item = (String, String)>,
+        settings: &[String],
+        rules: impl FnOnce(&Config) -> Vec<(String, String)>,
+    ) -> Result<Config, Problems> {
+        layers::load(files, variables, settings, rules)
     }
 
     /// The configuration as a file that [`Config::load`] reads back to the same.

@@ -66,7 +66,7 @@ fn is_host_and_port(text: &str) -> bool {
 }
 
 /// What is shown instead of a secret.
-const HIDDEN: &str = "(hidden)";
+pub(crate) const HIDDEN: &str = "(hidden)";
 
 /// A secret, or nothing.
 pub(crate) fn secret<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Error> {
@@ -100,27 +100,17 @@ pub(crate) fn brokers<'de, D: Deserializer<'de>>(source: D) -> Result<String, D:
     text(source, all, "must be host:port, several with commas, as in \"kafka-1:9092,kafka-2:9092\"")
 }
 
-/// Properties, each `name=value`.
-pub(crate) fn properties<'de, D: Deserializer<'de>>(source: D) -> Result<Vec<String>, D::Error> {
-    let value = Value::deserialize(source)?;
-    let is_property = |text: &str| text.split_once('=').is_some_and(|(name, _)| !name.trim().is_empty());
-    let property = |value: &Value| value.as_str().filter(|text| is_property(text)).map(str::to_owned);
-    let all = value.as_array().and_then(|all| all.iter().map(property).collect());
-    let all: Vec<String> = all.ok_or_else(|| D::Error::custom("must be a list of strings such as \"security.protocol=ssl\""))?;
-    match all.iter().any(|property| property.split_once('=').is_some_and(|(_, value)| value == HIDDEN)) {
-        true => {
-            Err(D::Error::custom("must hold the values themselves: what is shown of a configuration hides those that are secret"))
-        }
-        false => Ok(all),
-    }
-}
-
-/// Properties without the values that are secret.
-pub(crate) fn shown_properties<S: Serializer>(all: &[String], sink: S) -> Result<S::Ok, S::Error> {
-    sink.collect_seq(all.iter().map(|property| match property.split_once('=') {
-        Some((name, _)) if is_secret(name) => format!("{name}={HIDDEN}"),
-        _ => property.clone(),
-    }))
+/// The value of a property of the client library, which takes them all as text.
+pub(crate) fn property<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Error> {
+    let text = match Value::deserialize(source)? {
+        Value::String(text) => Some(text),
+        Value::Integer(number) => Some(number.to_string()),
+        Value::Boolean(truth) => Some(truth.to_string()),
+        _ => None,
+    };
+    let rule =
+        "must be a string, a whole number, true or false, and the value itself: what is shown of a configuration hides secrets";
+    text.filter(|text| text != HIDDEN && !text.contains(char::from(0))).ok_or_else(|| D::Error::custom(rule))
 }
 
 /// Whether a property of the client library holds a password, a private key or a token; rather one too many.

@@ -36,6 +36,7 @@ fn defaults_are_the_documented_ones() {
 fn production_is_strict() {
     let config = load(PRODUCTION, &[], &[]).expect("the profile");
     assert!(!config.treasury.enabled);
+    assert_eq!(config.topics.replication_factor, 3);
     assert_eq!(config.log.format, finflow_config::LogFormat::Json);
 }
 
@@ -91,6 +92,10 @@ fn what_is_shown_is_read_back() {
         "node.id=7",
         "store.hot_wallets=100000000",
         "lanes=8",
+        "topics.replication_factor=3",
+        "kafka.bootstrap.servers=a:1",
+        "kafka.\"client.id\"=a \"b\"",
+        "kafka.trim.\"client.id\"=a",
     ];
     for row in rows {
         let config = load("", &[], &[row]).unwrap_or_else(|problems| panic!("{problems}"));
@@ -310,29 +315,129 @@ fn all_problems_are_listed_at_once() {
 }
 
 #[test]
+fn properties_of_the_client_library_have_their_own_names() {
+    let quoted =
+        "[kafka]\n\"bootstrap.servers\" = \"a:1,b:2\"\n\"security.protocol\" = \"ssl\"\n[kafka.trim]\n\"linger.ms\" = 5\n";
+    let bare = "kafka.bootstrap.servers = \"a:1,b:2\"\n[kafka]\nsecurity.protocol = \"ssl\"\ntrim.linger.ms = \"5\"\n";
+    let variables = [
+        ("FINFLOW__KAFKA__BOOTSTRAP_SERVERS", "a:1,b:2"),
+        ("FINFLOW__KAFKA__SECURITY_PROTOCOL", "ssl"),
+        ("FINFLOW__KAFKA__TRIM__LINGER_MS", "5"),
+    ];
+    let doubled = [
+        ("FINFLOW__KAFKA__BOOTSTRAP__SERVERS", "a:1,b:2"),
+        ("FINFLOW__KAFKA__SECURITY__PROTOCOL", "ssl"),
+        ("FINFLOW__KAFKA__TRIM__LINGER__MS", "5"),
+    ];
+    let settings = ["kafka.\"bootstrap.servers\"=a:1,b:2", "kafka.'security.protocol'=ssl", "kafka.trim.\"linger.ms\"=5"];
+    let bare_settings = ["kafka.bootstrap.servers=a:1,b:2", "kafka.security.protocol=ssl", "kafka.trim.linger.ms=5"];
+    type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [&'a str]);
+    let rows: [Row<'_>; 6] = [
+        (quoted, &[], &[]),
+        (bare, &[], &[]),
+        ("", &variables, &[]),
+        ("", &doubled, &[]),
+        ("", &[], &settings),
+        ("", &[], &bare_settings),
+    ];
+    let pair = |name: &str, value: &str| [(name.to_owned(), value.to_owned())].into();
+    for (file, variables, settings) in rows {
+        let kafka = load(file, variables, settings).expect("all ways are one").kafka;
+        assert_eq!(kafka.brokers, "a:1,b:2");
+        assert_eq!((kafka.properties, kafka.trim), (pair("security.protocol", "ssl"), pair("linger.ms", "5")));
+    }
+    // Later layers override one by one, whichever way they write it.
+    let file = "[kafka]\n\"client.id\" = \"file\"\n\"linger.ms\" = 1\n\"enable.ssl.certificate.verification\" = false";
+    let variables = [("FINFLOW__KAFKA__CLIENT_ID", "variable"), ("FINFLOW__KAFKA__LINGER_MS", "2")];
+    let kafka = load(file, &variables, &["kafka.client.id=a=b"]).expect("layers").kafka;
+    let found: Vec<_> = kafka.each().map(|(key, _, value)| format!("{key}={value}")).collect();
+    let expected = ["kafka.client.id=a=b", "kafka.enable.ssl.certificate.verification=false", "kafka.linger.ms=2"];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn properties_of_the_client_library_are_refused_in_their_place() {
+    let brokers = "`kafka.\"bootstrap.servers\"` must be host:port, several with commas, as in \"kafka-1:9092,kafka-2:9092\"";
+    let rule =
+        "must be a string, a whole number, true or false, and the value itself: what is shown of a configuration hides secrets";
+    let rows = [
+        ("[kafka]\n\"bootstrap.servers\" = \"a\"", format!("f.toml:2:23: {brokers}")),
+        ("[kafka]\n\"bootstrap.servers\" = [\"a:1\"]", format!("f.toml:2:23: {brokers}")),
+        ("[kafka]\n\"client.id\" = [1]", format!("f.toml:2:15: `kafka.\"client.id\"` {rule}")),
+        ("[kafka.trim]\n\"linger.ms\" = 0.5", format!("f.toml:2:15: `kafka.trim.\"linger.ms\"` {rule}")),
+        ("[kafka]\n\"sasl.password\" = \"(hidden)\"", format!("f.toml:2:19: `kafka.\"sasl.password\"` {rule}")),
+        ("kafka.trim = 1", "f.toml:1:14: `kafka.trim` must be a section, `[kafka.trim]`".to_owned()),
+        ("kafka = 1", "f.toml:1:9: `kafka` must be a section, `[kafka]`".to_owned()),
+        ("[kafka]\n\"a b\" = 1", "f.toml:2:1: unknown key `kafka.a b`".to_owned()),
+        ("[kafka]\n\"client.id\" = 1\nclient.id = 2", "f.toml:3:13: `kafka.\"client.id\"` is set twice".to_owned()),
+    ];
+    for (file, expected) in rows {
+        file_says(file, &[&expected]);
+    }
+    let variables = [
+        ("FINFLOW__KAFKA__BOOTSTRAP_SERVERS", "a", brokers),
+        ("FINFLOW__KAFKA__CLIENT_ID", "", "`kafka.\"client.id\"` must not be empty"),
+        ("FINFLOW__KAFKA__TRIM", "a", "unknown key `kafka.trim`"),
+        ("FINFLOW__KAFKA__client_id", "a", "unknown key `kafka.client_id`"),
+        ("FINFLOW__KAFKA__", "a", "unknown key `kafka.`"),
+    ];
+    for (name, value, expected) in variables {
+        says(load("", &[(name, value)], &[]), &[&format!("variable {name}: {expected}")], name);
+    }
+    for (setting, expected) in [
+        ("kafka.\"bootstrap.servers\"=a", format!("--set kafka.\"bootstrap.servers\": {brokers}")),
+        ("kafka.=a", "--set kafka.: unknown key `kafka.`".to_owned()),
+        ("kafka.trim=a", "--set kafka.trim: unknown key `kafka.trim`".to_owned()),
+        ("kafka.client..rack=a", "--set kafka.client..rack: unknown key `kafka.client..rack`".to_owned()),
+    ] {
+        says(load("", &[], &[setting]), &[&expected], setting);
+    }
+    // The rules of who knows the client library are told in the place where the property was set last.
+    let rules = |config: &Config| config.kafka.each().map(|(key, name, _)| (key, format!("is {name}"))).collect();
+    let files = [("f.toml".to_owned(), "[kafka]\n\"linger.ms\" = 1\nacks = 1\n[kafka.trim]\nacks = 0".to_owned())];
+    let loaded = Config::load_with(&files, [], &["kafka.linger.ms=2".to_owned()], rules);
+    let expected = [
+        "f.toml:3:8: `kafka.acks` is acks",
+        "--set kafka.linger.ms: `kafka.\"linger.ms\"` is linger.ms",
+        "f.toml:5:8: `kafka.trim.acks` is acks",
+    ];
+    says(loaded, &expected, "rules");
+}
+
+#[test]
 fn what_is_shown_hides_secrets() {
-    let properties = |name: &str| {
-        let all = [
-            "security.protocol=sasl_ssl",
-            "sasl.username=finflow",
-            "sasl.password=CANARY",
-            "ssl.key.password=CANARY=",
-            "ssl.keystore.password=CANARY",
-            "ssl.key.pem=CANARY",
-            "SASL.OAUTHBEARER.CLIENT.SECRET=CANARY",
-            "sasl.oauthbearer.config=CANARY",
-            "ssl.ca.location=ca.pem",
-        ];
-        format!("{name} = {all:?}")
-    };
-    for name in ["kafka.properties", "kafka.trim_properties"] {
-        let config = load(&properties(name), &[], &[]).expect(name);
+    let rows = [
+        ("security.protocol", "sasl_ssl", false),
+        ("sasl.username", "finflow", false),
+        ("sasl.password", "CANARY", true),
+        ("ssl.key.password", "CANARY=", true),
+        ("ssl.keystore.password", "CANARY", true),
+        ("ssl.key.pem", "CANARY", true),
+        ("SASL.OAUTHBEARER.CLIENT.SECRET", "CANARY", true),
+        ("sasl.oauthbearer.config", "CANARY", true),
+        ("ssl.ca.location", "ca.pem", false),
+    ];
+    let properties: String = rows.iter().map(|(name, value, _)| format!("\"{name}\" = \"{value}\"\n")).collect();
+    for (section, key) in [("[kafka]", "kafka."), ("[kafka.trim]", "kafka.trim.")] {
+        let file = format!("{section}\n{properties}");
+        assert!(finflow_config::holds_secret(&file), "{file}");
+        let config = load(&file, &[], &[]).expect(section);
         let shown = config.to_toml();
         assert!(!shown.contains("CANARY") && !format!("{config:?}").contains("CANARY"), "{shown}");
-        for plain in ["sasl.username=finflow", "ssl.ca.location=ca.pem", "sasl.password=(hidden)", "ssl.key.pem=(hidden)"] {
-            assert!(shown.contains(plain), "{plain}: {shown}");
+        for (name, value, is_secret) in rows {
+            let name = if name.contains('.') { format!("\"{name}\"") } else { name.to_owned() };
+            let line = format!("{name} = \"{}\"", if is_secret { "(hidden)" } else { value });
+            assert!(shown.lines().any(|shown| shown == line), "{line}: {shown}");
         }
         let again = load(&shown, &[], &[]).expect_err("a secret that was hidden is no secret").to_string();
-        assert!(again.contains(&format!("`{name}`")) && again.contains("must hold the values themselves"), "{again}");
+        assert!(again.contains(&format!("`{key}\"sasl.password\"` must be")) && again.contains("the value itself"), "{again}");
+    }
+    for (file, expected) in [
+        ("[kafka]\nsasl.password = \"s\"", true),
+        ("kafka.ssl.key.pem = \"s\"", true),
+        ("[kafka]\n\"sasl.password\" = \"\"", false),
+        ("[kafka]\n\"sasl.username\" = \"s\"", false),
+    ] {
+        assert_eq!(finflow_config::holds_secret(file), expected, "{file}");
     }
 }

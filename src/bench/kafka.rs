@@ -39,7 +39,7 @@ pub(super) async fn bench(common: &Common, options: &cli::Bench) -> Result<(), F
     let mut settings = cluster(common, &config)?;
     settings.prefix = format!("{}-bench-{:08x}", config.topics.prefix, fastrand::u32(..));
     let temporary = tempfile::tempdir()?;
-    let (partitions, replication) = (config.topics.partitions, config.kafka.replication);
+    let (partitions, replication) = (config.topics.partitions, config.topics.replication_factor);
     tokio::task::block_in_place(|| {
         topics::make(&settings, partitions, replication)?;
         let measured = Bench::new(common, options, &settings, temporary.path()).and_then(Bench::run);

@@ -18,7 +18,7 @@ const RATE: usize = 300;
 pub(crate) fn one_broker_out_of_three_is_lost(dir: &Path, seed: u64) {
     std::fs::create_dir_all(dir).expect("a directory");
     let broker = Broker::cluster(BROKERS);
-    let mut app = Application::start(dir, broker.address(), "brokers", &["kafka.replication=3"], None);
+    let mut app = Application::start(dir, broker.address(), "brokers", &["topics.replication_factor=3"], None);
     let mut load = Load::new(&app.brokers, app.prefix, seed);
     load.open_wallets();
     let witness = Witness::start(&app.brokers, app.prefix, PARTITIONS);

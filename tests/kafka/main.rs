@@ -6,6 +6,7 @@ use std::time::Instant;
 use self::broker::Broker;
 use self::three::Three;
 
+mod belonging;
 mod bench;
 #[path = "../../actors/tests/kafka_log/broker.rs"]
 mod broker;
@@ -24,6 +25,7 @@ mod three;
 fn the_engine_on_a_real_broker() {
     let broker = Broker::start(|_| vec![]);
     timed("the contract's file gives the contract's events", || contract::the_contracts_file_gives_the_contracts_events(&broker));
+    timed("a directory is used with one log only", || belonging::a_directory_is_used_with_one_log_only(&broker));
     let dir = tempfile::tempdir().expect("a directory");
     let address = broker.address();
     let mut three = Three::start(dir.path(), &address);

@@ -253,11 +253,11 @@ fn settles_through_both_listeners(cluster: &Cluster, dir: &Path) {
     let (user, password) = USERS[0];
     let mut properties = cluster.signs_in(user, password);
     properties.retain(|(name, _)| *name != "sasl.password");
-    keep_secret(&dir.join("secret.toml"), &format!("kafka.properties = [\"sasl.password={password}\"]\n"));
+    keep_secret(&dir.join("secret.toml"), &format!("[kafka]\n\"sasl.password\" = \"{password}\"\n"));
     let more = vec!["--config".to_owned(), "secret.toml".to_owned()];
     let by_password = Process { dir, brokers: cluster.scram(), properties, more };
     let shown = by_password.finflow(&["config", "show"]);
-    assert!(text(&shown.stdout).contains("sasl.password=(hidden)"), "{}", text(&shown.stdout));
+    assert!(text(&shown.stdout).contains("\"sasl.password\" = \"(hidden)\""), "{}", text(&shown.stdout));
 
     let begun = Instant::now();
     let timed = |what: &str| println!("    {:.1} s: {what}", begun.elapsed().as_secs_f64());
@@ -313,8 +313,8 @@ fn checks_what_it_may(cluster: &Cluster, process: &Process<'_>) {
     assert!(lines.contains(missing), "{lines}");
     let (trimmer, password) = USERS[3];
     let properties = cluster.signs_in(trimmer, password);
-    let properties: Vec<String> = properties.iter().map(|(name, value)| format!("\"{name}={value}\"")).collect();
-    keep_secret(&process.dir.join("trims.toml"), &format!("kafka.trim_properties = [{}]\n", properties.join(", ")));
+    let properties: Vec<String> = properties.iter().map(|(name, value)| format!("\"{name}\" = \"{value}\"\n")).collect();
+    keep_secret(&process.dir.join("trims.toml"), &format!("[kafka.trim]\n{}", properties.concat()));
     let lines = told(&["--config", "trims.toml"], 0);
     let administrators = "not authorized: DescribeConfigs on topic finflow.";
     assert!(lines.contains(administrators) && lines.contains(r#""status":"skipped","check":"topics""#), "{lines}");

@@ -20,7 +20,7 @@ pub use self::group::{Lookup, Owner};
 use self::reader::{Asker, Reader};
 use self::record::unavailable;
 use self::session::{Exit, Exits};
-pub use self::settings::{SESSION_TIMEOUT, Settings, TRANSACTION_TIMEOUT, refused};
+pub use self::settings::{COMMON, Flaw, SESSION_TIMEOUT, Settings, TRANSACTION_TIMEOUT, flaw};
 use self::topics::Admin;
 use super::{Assignment, Seat};
 use crate::clock::Clock;

@@ -10,6 +10,7 @@ use finflow_topologies::rescale::{Adoption, Replaced, Sizes};
 use finflow_topologies::restore;
 use tracing::info;
 
+use super::belonging::belongs;
 use super::moving::MoveError;
 use super::opening::fresh_id;
 use super::{Settings, StartError};
@@ -31,6 +32,7 @@ pub struct Adopted {
 /// Compares the directories of these partitions with the log, and with `is_meant` writes what differs into it, all of them at once. The
 /// directories are moved aside then, because the next start builds the state from the log.
 pub fn adopt(settings: &Settings, partitions: &[u32], is_meant: bool) -> Result<Vec<Adopted>, MoveError> {
+    belongs(&settings.data_dir, settings.kafka.is_some(), &settings.prefix)?;
     let log = match &settings.kafka {
         Some(kafka) => NodeLog::kafka(kafka, settings.partitions)?,
         None => NodeLog::embedded(Arc::new(LocalDisk), &settings.data_dir.join("log"), settings.partitions)?,

@@ -60,7 +60,7 @@ fn note(settings: &Settings) -> PathBuf {
 }
 
 /// All of it or nothing, also after a loss of power.
-fn write(note: &Path, place: &str) -> io::Result<()> {
+pub(super) fn write(note: &Path, place: &str) -> io::Result<()> {
     let part = note.with_extension("part");
     let mut file = File::create(&part)?;
     file.write_all(place.as_bytes())?;

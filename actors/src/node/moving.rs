@@ -10,6 +10,7 @@ use finflow_topologies::log::{self, Log};
 use finflow_topologies::rescale::{self, Import, Imported, Sizes, obstacles};
 use tracing::info;
 
+use super::belonging::{belongs, claim};
 use super::departure::{depart, departed, gone, place};
 use super::opening::{Purpose, open};
 use super::{Inner, Settings, StartError};
@@ -185,7 +186,12 @@ fn bring_with(
             }
             NodeLog::Kafka(KafkaLog::open(kafka.clone())?)
         }
-        None => NodeLog::embedded(Arc::new(LocalDisk), &settings.data_dir.join("log"), settings.partitions)?,
+        None => {
+            belongs(&settings.data_dir, false, &settings.prefix)?;
+            let log = NodeLog::embedded(Arc::new(LocalDisk), &settings.data_dir.join("log"), settings.partitions)?;
+            claim(settings)?;
+            log
+        }
     };
     let lane = format!("{}-import", settings.prefix);
     // Who is not seen to leave is missed some seconds later.

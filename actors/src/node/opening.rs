@@ -13,6 +13,7 @@ use finflow_topologies::{Rules, restore};
 use tokio::sync::watch;
 use tracing::{error, warn};
 
+use super::belonging::{belongs, claim};
 use super::departure::{departed, gone};
 use super::{Inner, Settings, StartError, root};
 use crate::clock::Guard;
@@ -45,8 +46,10 @@ pub(super) fn open(disk: Arc<dyn Disk>, settings: Settings, purpose: Purpose) ->
         // Where that cannot be, what is made in it says why.
         let _ = DirBuilder::new().recursive(true).mode(0o700).create(&settings.data_dir);
     }
+    belongs(&settings.data_dir, settings.kafka.is_some(), &settings.prefix)?;
     let state_dir = settings.data_dir.join("state");
     made(&state_dir)?;
+    claim(&settings)?;
     let log = match &settings.kafka {
         Some(kafka) => NodeLog::kafka(kafka, settings.partitions)?,
         None => NodeLog::embedded(disk, &settings.data_dir.join("log"), settings.partitions)?,
@@ -107,6 +110,7 @@ pub(super) fn open(disk: Arc<dyn Disk>, settings: Settings, purpose: Purpose) ->
 ///
 /// Fails while another process has the embedded log open; on a cluster, the caller has to know that none has.
 pub fn discard(settings: &Settings, partition: u32) -> Result<PathBuf, StartError> {
+    belongs(&settings.data_dir, settings.kafka.is_some(), &settings.prefix)?;
     let open = || EmbeddedLog::open(&settings.data_dir.join("log"), settings.partitions);
     let _log = if settings.kafka.is_none() { Some(open()?) } else { None };
     let dir = directory(&settings.data_dir.join("state"), partition);

@@ -39,11 +39,11 @@ pub(super) fn look(settings: &Settings, partitions: u32, clock: &Clock) -> Vec<F
     let allowed = match admission::ask(settings) {
         Ok(allowed) => allowed,
         Err(Error::Refused(cause)) => {
-            let remedy = "correct kafka.properties: security.protocol, what it signs in with, and ssl.ca.location";
+            let remedy = "correct in [kafka] security.protocol, what it signs in with, and ssl.ca.location";
             return vec![Finding::wrong("brokers", cause, remedy)];
         }
         Err(error) => {
-            let remedy = "start the brokers, or name others with kafka.brokers";
+            let remedy = "start the brokers, or name others with kafka.\"bootstrap.servers\"";
             return vec![Finding::unavailable("brokers", error.to_string(), remedy)];
         }
     };
@@ -110,11 +110,11 @@ fn trimmer_rights(settings: &Settings) -> Finding {
         Ok(allowed) => match lacking(settings, Role::Trimmer, &allowed) {
             missing if missing.is_empty() => Finding::well(what, "it may delete what is not needed any more"),
             missing => {
-                let remedy = "grant it with `finflow topics acls --role trimmer`, or name who may in kafka.trim_properties";
+                let remedy = "grant it with `finflow topics acls --role trimmer`, or name who may in [kafka.trim]";
                 Finding::wrong(what, format!("not authorized: {}", missing.join(", ")), remedy)
             }
         },
-        Err(Error::Refused(cause)) => Finding::wrong(what, cause, "correct kafka.trim_properties"),
+        Err(Error::Refused(cause)) => Finding::wrong(what, cause, "correct [kafka.trim]"),
         Err(error) => Finding::unavailable(what, error.to_string(), "ask again"),
     }
 }

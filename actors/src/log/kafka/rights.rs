@@ -12,7 +12,7 @@ use finflow_topologies::Topic;
 pub enum Role {
     /// `finflow run`: every process of the application.
     Engine,
-    /// Deletes what the engine does not need any more; `kafka.trim_properties` says how the engine signs in for it.
+    /// Deletes what the engine does not need any more; `[kafka.trim]` says how the engine signs in for it.
     Trimmer,
     /// Whoever writes commands. It is trusted with every tenant: the tenant is what the command says.
     Producer,

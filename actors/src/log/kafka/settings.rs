@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaConfRes;
 
 use super::record::unavailable;
 
@@ -14,7 +16,7 @@ pub struct Settings {
     pub brokers: String,
     /// The prefix of topic names; also the name of the consumer group.
     pub prefix: String,
-    /// Further librdkafka properties, such as `security.protocol`; see [`refused`].
+    /// Further librdkafka properties, such as `security.protocol`; see [`flaw`].
     pub properties: BTreeMap<String, String>,
     /// Properties over those, for the client that trims: the principal that may delete is not the one that may write.
     pub trim_properties: BTreeMap<String, String>,
@@ -75,7 +77,6 @@ const OWNED: &[&str] = &[
     "auto.commit",
     "auto.offset.reset",
     "batch.size",
-    "bootstrap.servers",
     "check.crcs",
     "delivery.report",
     "enable.",
@@ -91,7 +92,6 @@ const OWNED: &[&str] = &[
     "message.max.bytes",
     "message.send.max.retries",
     "message.timeout.ms",
-    "metadata.broker.list",
     "offset.store",
     "partition.assignment.strategy",
     "partitioner",
@@ -105,10 +105,69 @@ const OWNED: &[&str] = &[
 /// Names that begin like an owned one and are free all the same: how certificates are checked.
 const FREE: &[&str] = &["enable.ssl.certificate.verification", "enable.sasl.oauthbearer.unsecure.jwt"];
 
-/// The properties that may not be set because the engine owns them.
-pub fn refused<'a>(properties: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
-    let is_owned = |name: &str| OWNED.iter().any(|owned| name.starts_with(owned)) && !FREE.contains(&name);
-    properties.into_iter().filter(|name| is_owned(name)).collect()
+/// Those that name the brokers, which are set once for all clients.
+const BROKERS: &[&str] = &["bootstrap.servers", "metadata.broker.list"];
+/// Properties that people set, to be suggested for what is misspelled.
+pub const COMMON: &[&str] = &[
+    "bootstrap.servers",
+    "broker.address.family",
+    "client.id",
+    "client.rack",
+    "compression.codec",
+    "compression.type",
+    "enable.ssl.certificate.verification",
+    "linger.ms",
+    "sasl.mechanism",
+    "sasl.mechanisms",
+    "sasl.password",
+    "sasl.username",
+    "security.protocol",
+    "socket.keepalive.enable",
+    "ssl.ca.location",
+    "ssl.certificate.location",
+    "ssl.endpoint.identification.algorithm",
+    "ssl.key.location",
+    "ssl.key.password",
+    "ssl.keystore.location",
+    "ssl.keystore.password",
+];
+
+/// Why a property cannot be set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flaw {
+    /// It is the engine's.
+    Owned,
+    /// It names the brokers, which have a key of their own.
+    Brokers,
+    /// The client library does not know it.
+    Unknown,
+    /// The client library does not take this value.
+    Wrong,
+}
+
+/// What is wrong with a property by itself.
+pub fn flaw(name: &str, value: &str) -> Option<Flaw> {
+    if BROKERS.contains(&name) {
+        return Some(Flaw::Brokers);
+    }
+    if OWNED.iter().any(|owned| name.starts_with(owned)) && !FREE.contains(&name) {
+        return Some(Flaw::Owned);
+    }
+    match ClientConfig::new().set(name, value).create_native_config().err()? {
+        KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..) => Some(Flaw::Unknown),
+        _ => Some(Flaw::Wrong),
+    }
+}
+
+impl std::fmt::Display for Flaw {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Flaw::Owned => "cannot be set, the engine's exactly-once rests on it",
+            Flaw::Brokers => "cannot be set here; the brokers are what kafka.\"bootstrap.servers\" or --brokers says",
+            Flaw::Unknown => "is no property of the Kafka client library",
+            Flaw::Wrong => "has a value that the Kafka client library does not take",
+        })
+    }
 }
 
 impl std::fmt::Debug for Settings {
@@ -286,23 +345,32 @@ mod tests {
     #[test]
     fn what_exactly_once_rests_on_cannot_be_set() {
         let rows = [
-            ("enable.auto.commit", true),
-            ("enable.idempotence", true),
-            ("isolation.level", true),
-            ("transactional.id", true),
-            ("transaction.timeout.ms", true),
-            ("group.instance.id", true),
-            ("acks", true),
-            ("auto.offset.reset", true),
-            ("security.protocol", false),
-            ("sasl.password", false),
-            ("ssl.ca.location", false),
-            ("enable.ssl.certificate.verification", false),
-            ("fetch.wait.max.ms", true),
-            ("linger.ms", false),
+            ("enable.auto.commit", "true", Some(Flaw::Owned)),
+            ("enable.idempotence", "true", Some(Flaw::Owned)),
+            ("isolation.level", "read_committed", Some(Flaw::Owned)),
+            ("transactional.id", "a", Some(Flaw::Owned)),
+            ("transaction.timeout.ms", "1", Some(Flaw::Owned)),
+            ("group.instance.id", "a", Some(Flaw::Owned)),
+            ("acks", "all", Some(Flaw::Owned)),
+            ("auto.offset.reset", "error", Some(Flaw::Owned)),
+            ("fetch.wait.max.ms", "1", Some(Flaw::Owned)),
+            ("bootstrap.servers", "a:1", Some(Flaw::Brokers)),
+            ("metadata.broker.list", "a:1", Some(Flaw::Brokers)),
+            ("security.protocol", "ssl", None),
+            ("security.protocol", "none", Some(Flaw::Wrong)),
+            ("security.protokol", "ssl", Some(Flaw::Unknown)),
+            ("brokers", "a:1", Some(Flaw::Unknown)),
+            ("sasl.password", "s", None),
+            ("ssl.ca.location", "ca.pem", None),
+            ("enable.ssl.certificate.verification", "false", None),
+            ("linger.ms", "7", None),
+            ("linger.ms", "long", Some(Flaw::Wrong)),
         ];
-        for (name, is_refused) in rows {
-            assert_eq!(refused([name]), if is_refused { vec![name] } else { vec![] }, "{name}");
+        for (name, value, expected) in rows {
+            assert_eq!(flaw(name, value), expected, "{name}={value}");
+        }
+        for name in COMMON {
+            assert_ne!(flaw(name, ""), Some(Flaw::Unknown), "{name}");
         }
     }
 

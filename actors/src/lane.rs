@@ -106,7 +106,7 @@ pub(crate) struct State {
     /// The partitions that are claimed, also those that could not be restored.
     claimed: BTreeSet<u32>,
     /// How often each had been lost when it was begun to be claimed.
-    begun: BTreeMap<u32, u64>,
+    lost_before: BTreeMap<u32, u64>,
     /// How often in a row a partition could not be adopted.
     refused: u32,
     /// Those that are being claimed and restored, and whether they are still wanted.
@@ -157,7 +157,7 @@ impl Actor for LaneActor {
             session: Arc::new(Mutex::new(session)),
             assignment,
             claimed: BTreeSet::new(),
-            begun: BTreeMap::new(),
+            lost_before: BTreeMap::new(),
             refused: 0,
             adopting: BTreeMap::new(),
             releasing: BTreeSet::new(),

@@ -110,7 +110,7 @@ impl Loader {
     }
 
     fn finish(mut self, rules: impl FnOnce(&Config) -> Vec<(String, String)>) -> Result<Config, Problems> {
-        let config = match typed(self.merged) {
+        let config = match typed(std::mem::take(&mut self.merged)) {
             Ok(config) => config,
             Err((key, message)) => {
                 self.problems.add(Place::in_file(DEFAULTS_NAME, DEFAULTS, 0), format!("`{key}` {message}"));

@@ -53,7 +53,9 @@ impl World {
 
     fn start(log: &SimulatedLog, life: u64, rules: &Arc<Rules>) -> Node {
         let mut node = Node::start(log, "lane", life, rules).expect("a session");
-        (0..PARTITIONS).for_each(|id| drop(node.adopt(id, Arc::new(MemoryStore::default())).expect("an empty store")));
+        for id in 0..PARTITIONS {
+            node.adopt(id, Arc::new(MemoryStore::default())).expect("an empty store");
+        }
         node
     }
 

@@ -33,13 +33,14 @@ impl State {
     pub(super) fn follow_assignment(&mut self, myself: &ActorRef<Message>) -> Result<(), ActorProcessingErr> {
         let given = self.assignment.borrow().clone();
         let kept = given.kept();
-        let is_good = |begun: &BTreeMap<u32, u64>, id: &u32| kept.contains(id) && begun.get(id) == Some(&given.losses(*id));
-        let leaving: Vec<u32> = self.claimed.iter().copied().filter(|id| !is_good(&self.begun, id)).collect();
+        let is_good =
+            |lost_before: &BTreeMap<u32, u64>, id: &u32| kept.contains(id) && lost_before.get(id) == Some(&given.losses(*id));
+        let leaving: Vec<u32> = self.claimed.iter().copied().filter(|id| !is_good(&self.lost_before, id)).collect();
         for id in leaving {
             self.let_go(myself, id);
         }
         for (id, is_wanted) in &mut self.adopting {
-            *is_wanted &= is_good(&self.begun, id);
+            *is_wanted &= is_good(&self.lost_before, id);
         }
         let is_underway = |id: &u32| self.adopting.contains_key(id) || self.releasing.contains(id);
         let coming: Vec<u32> = kept.difference(&self.claimed).copied().filter(|id| !is_underway(id)).collect();
@@ -107,7 +108,7 @@ impl State {
         let held: BTreeSet<u32> = self.claimed.iter().copied().chain(wanted).collect();
         let is_so = {
             let given = self.assignment.borrow();
-            held == given.kept() && held.iter().all(|id| self.begun.get(id) == Some(&given.losses(*id)))
+            held == given.kept() && held.iter().all(|id| self.lost_before.get(id) == Some(&given.losses(*id)))
         };
         if !is_so {
             myself.cast(Message::Assigned)?;
@@ -178,7 +179,7 @@ impl State {
     fn adoption(&mut self, id: u32) -> Option<impl Future<Output = Adopted> + Send + 'static> {
         let committed = self.args.partitions.get(&id)?.clone();
         // Before the claim: one that is lost meanwhile is known for it.
-        self.begun.insert(id, self.assignment.borrow().losses(id));
+        self.lost_before.insert(id, self.assignment.borrow().losses(id));
         if committed.is_broken() {
             self.claimed.insert(id);
             return None;

@@ -376,7 +376,8 @@ mod tests {
             let (given, is_over) = (Mutex::default(), Arc::default());
             let group = Group { view, names: names.clone(), given, is_over, brokers: String::new() };
             let set = |ids: &[u32]| ids.iter().copied().collect();
-            let (_, given) = watch::channel(Assignment { assigned: set(assigned), revoked: set(revoked) });
+            let (_, given) =
+                watch::channel(Assignment { assigned: set(assigned), revoked: set(revoked), ..Assignment::default() });
             group.hold_to("own", given);
             assert!(!group.has_lease("own", 0), "the lane is no member");
             names.note("own", id.to_owned());

@@ -1,6 +1,7 @@
 //! The admin listener: `/livez`, `/readyz`, `/metrics`, `/version`. For operators inside the cluster; it tells nothing personal.
 
 use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -21,10 +22,30 @@ const SECONDS: [f64; 10] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.
 /// How often the exporter folds what was recorded since.
 const UPKEEP: Duration = Duration::from_secs(5);
 
+/// What of this process is shown: the node as soon as there is one, which may take as long as a restore.
 #[derive(Clone)]
 struct Shown {
-    node: Node,
+    node: Arc<OnceLock<Node>>,
     metrics: PrometheusHandle,
+}
+
+/// The listener while it is served.
+pub(crate) struct Admin {
+    node: Arc<OnceLock<Node>>,
+    server: JoinHandle<()>,
+}
+
+impl Admin {
+    /// The node is there: from now on it says itself whether it is ready.
+    pub(crate) fn show(&self, node: Node) {
+        // A process has one.
+        let _ = self.node.set(node);
+    }
+
+    /// Nothing is answered any more.
+    pub(crate) fn end(&self) {
+        self.server.abort();
+    }
 }
 
 /// Takes in every metric from here on.
@@ -48,9 +69,10 @@ pub(crate) async fn bind(listen: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(listen).await.map_err(|error| Failure::Configuration(format!("admin.listen {listen}: {error}")))
 }
 
-/// Listens until the task is aborted.
-pub(crate) fn serve(node: Node, listener: TcpListener, metrics: PrometheusHandle) -> Result<JoinHandle<()>, Failure> {
+/// Serves the listener, at first without a node: alive and not ready, so that nobody ends a process because its restore takes long.
+pub(crate) fn serve(listener: TcpListener, metrics: PrometheusHandle) -> Result<Admin, Failure> {
     info!(address = %listener.local_addr()?, "admin listener");
+    let node = Arc::<OnceLock<Node>>::default();
     let folding = metrics.clone();
     tokio::spawn(async move {
         loop {
@@ -63,15 +85,19 @@ pub(crate) fn serve(node: Node, listener: TcpListener, metrics: PrometheusHandle
         .route("/readyz", get(ready))
         .route("/metrics", get(exposed))
         .route("/version", get(|| async { format!("finflow {}\n", version::text()) }))
-        .with_state(Shown { node, metrics });
-    Ok(tokio::spawn(async move {
+        .with_state(Shown { node: node.clone(), metrics });
+    let server = tokio::spawn(async move {
         // It ends with the process; an error of one connection does not end it.
         let _ = axum::serve(listener, router).await;
-    }))
+    });
+    Ok(Admin { node, server })
 }
 
 async fn ready(State(shown): State<Shown>, RawQuery(query): RawQuery) -> (StatusCode, String) {
-    let (status, faults) = (shown.node.conditions(), shown.node.faults());
+    let Some(node) = shown.node.get() else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "[-]node starting\nnot ready\n".to_owned());
+    };
+    let (status, faults) = (node.conditions(), node.faults());
     let is_restoring = |partition: &PartitionStatus| partition.state == "restoring";
     let is_ready = faults.is_empty() && !status.iter().any(|partition| partition.cause.is_some() || is_restoring(partition));
     let is_verbose = query.is_some_and(|query| query.split('&').any(|word| word == "verbose"));
@@ -87,7 +113,7 @@ async fn ready(State(shown): State<Shown>, RawQuery(query): RawQuery) -> (Status
             None => format!("[+]partition {} ok\n", partition.partition),
             Some(cause) => format!("[-]partition {} {cause}\n", partition.partition),
         });
-    let warnings = shown.node.warnings().into_iter().map(|(topic, what)| format!("[!]{topic} {what}\n"));
+    let warnings = node.warnings().into_iter().map(|(topic, what)| format!("[!]{topic} {what}\n"));
     let code = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let verdict = if is_ready { "ok\n" } else { "not ready\n" };
     (code, faults.chain(warnings).chain(partitions).chain([verdict.to_owned()]).collect())

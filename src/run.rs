@@ -28,8 +28,10 @@ pub(crate) async fn run(common: &Common, options: &cli::Run) -> Result<(), Failu
     // Nobody else is disturbed by a process that cannot be asked anything.
     let listener = listener(common, &config).await?;
     let door = door(&mut settings, &config.internal).await?;
-    // A task of its own, because opening and restoring do not wait for anybody.
-    let starting = tokio::spawn(Node::start(settings));
+    let admin = admin::serve(listener, metrics)?;
+    // On a thread of its own, because opening and restoring do not wait for anybody, and whoever asks meanwhile is to be answered.
+    let runtime = tokio::runtime::Handle::current();
+    let starting = tokio::task::spawn_blocking(move || runtime.block_on(Node::start(settings)));
     let node = tokio::select! {
         started = starting => started.map_err(|error| Failure::Failed(format!("the engine died: {error}")))??,
         name = signals.next() => {
@@ -37,7 +39,7 @@ pub(crate) async fn run(common: &Common, options: &cli::Run) -> Result<(), Failu
             end(0);
         }
     };
-    let admin = admin::serve(node.clone(), listener, metrics)?;
+    admin.show(node.clone());
     let server = socket::serve(node.clone(), &common.data_dir)?;
     let door = door.map(|door| door.serve(node.clone(), config.internal.secret.clone()));
     info!(data_dir = %common.data_dir.display(), "running");
@@ -53,7 +55,7 @@ pub(crate) async fn run(common: &Common, options: &cli::Run) -> Result<(), Failu
     };
     info!("stopping on {name}");
     server.abort();
-    admin.abort();
+    admin.end();
     let is_done = tokio::select! {
         is_done = stop(&node, options.leave_on_exit) => is_done,
         name = signals.next() => {

@@ -196,7 +196,8 @@ fn operators_read_health_and_metrics() {
         stream.read_to_string(&mut answer).expect("an answer");
         answer
     };
-    assert!(get("/livez").starts_with("HTTP/1.1 200"));
+    assert!(get("/livez").starts_with("HTTP/1.1 200"), "also while it starts");
+    assert!(logs.any(|line| line.expect("a line").contains("\"running\"")), "it runs");
     assert!(get("/readyz?verbose").contains("[+]partition 7 ok"));
     assert!(get("/version").contains(env!("CARGO_PKG_VERSION")));
     std::fs::write(dir.path().join("payments.jsonl"), COMMANDS).expect("a file");

@@ -7,10 +7,13 @@ use std::time::{Duration, Instant};
 use finflow_actors::{Publish, STOP_MAX};
 
 use self::commands::open;
+use self::http::get;
 use self::service::{DEADLINE, POLL, Service, finflow, json, on_a_small_disk, set_room};
 
 #[path = "../actors/tests/support/commands.rs"]
 mod commands;
+#[path = "support/http.rs"]
+mod http;
 #[path = "process/service.rs"]
 mod service;
 
@@ -114,6 +117,16 @@ async fn a_service_that_is_still_starting_stops_and_loses_nothing() {
     let writer = note.clone();
     std::thread::spawn(move || sender.send(std::fs::OpenOptions::new().write(true).open(writer)));
     let pipe = is_read.recv_timeout(DEADLINE).expect("the service restores").expect("a pipe");
+    let address = service.admin_address().await;
+    for (path, status, says) in [
+        ("/livez", "200", "ok"),
+        ("/readyz", "503", "[-]node starting"),
+        ("/readyz?verbose", "503", "not ready"),
+        ("/metrics", "200", "process_"),
+    ] {
+        let answer = get(&address, path);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(says), "{path}: {answer}");
+    }
     service.terminate();
     assert_eq!(service.ended(STOPPED_WITHIN).await.code(), Some(0), "{}", service.logs());
     assert!(service.logs().contains("before it has started"), "{}", service.logs());

@@ -20,6 +20,7 @@ use tracing::{error, warn};
 use self::assignment::Adopted;
 use self::counts::Counts;
 use self::rest::Rest;
+pub(crate) use self::troubles::Troubles;
 use crate::clock::Guard;
 use crate::committed::{Committed, Condition};
 use crate::log::{Assignment, NodeLog};
@@ -36,6 +37,7 @@ mod commit;
 mod counts;
 mod rest;
 mod standstill;
+mod troubles;
 mod turn;
 
 /// How long after the last epoch even a single one is written.
@@ -61,6 +63,8 @@ pub(crate) struct Args {
     /// Those that the lane may ever run.
     pub(crate) partitions: BTreeMap<u32, Arc<Committed>>,
     pub(crate) waiters: Arc<Waiters>,
+    /// What keeps the lane from its work, for whoever asks whether all is well.
+    pub(crate) troubles: Arc<Troubles>,
 }
 
 pub(crate) enum Message {
@@ -193,6 +197,8 @@ impl Actor for LaneActor {
     }
 
     async fn handle(&self, myself: ActorRef<Message>, message: Message, state: &mut State) -> Result<(), ActorProcessingErr> {
+        // One that fails is the root's to tell of.
+        state.args.troubles.busy(Instant::now());
         match message {
             Message::Turn => state.turn(&myself).await?,
             Message::Assigned => state.follow_assignment(&myself)?,
@@ -204,6 +210,7 @@ impl Actor for LaneActor {
             Message::Resolved(Err(cause @ log::Error::Fenced)) => return Err(cause.into()),
             Message::Resolved(Err(cause)) => {
                 warn!(%cause, "the doubt is not settled yet");
+                state.args.troubles.not_committed(Instant::now(), format!("a doubt is not settled: {cause}"));
                 state.resolve_later(&myself);
             }
             Message::Resume(partition) if state.is_unrestored(partition) => state.adopt_again(&myself, partition),
@@ -246,6 +253,7 @@ impl Actor for LaneActor {
                 myself.cast(Message::Turn)?;
             }
         }
+        state.args.troubles.idle();
         Ok(())
     }
 

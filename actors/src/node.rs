@@ -27,7 +27,7 @@ pub use crate::checking::Checked;
 use crate::clock::Guard;
 use crate::committed::{Committed, Condition};
 use crate::housekeeper::Seen;
-use crate::lane::Message;
+use crate::lane::{Message, Troubles};
 use crate::log::NodeLog;
 use crate::log::embedded::{Disk, LocalDisk};
 use crate::partition::Hang;
@@ -132,6 +132,8 @@ struct Inner {
     late: Seen,
     /// What keeps dying beside the lanes, and is not started any more.
     given_up: Seen,
+    /// What keeps each lane from its work.
+    troubles: BTreeMap<u32, Arc<Troubles>>,
     started_ms: i64,
     root: Option<ActorRef<root::Message>>,
 }

@@ -10,7 +10,7 @@ use finflow_topologies::Topic;
 use finflow_topologies::log::{Error, Log};
 use tracing::warn;
 
-use super::Args;
+use super::{Args, Seen};
 use crate::clock::Reading;
 use crate::committed::Committed;
 use crate::watched::{HeldBack, Watched};
@@ -22,6 +22,9 @@ const HOLDS_MAX: usize = 4_096;
 /// How often the log is asked for how long it keeps commands.
 const RETENTION_EVERY_MS: i64 = 3_600_000;
 
+/// A partition of the log that cannot be looked at so many times in a row is out of reach; once may be a leader that moves.
+const FAILED_MIN: u32 = 2;
+
 /// What is remembered from look to look.
 pub(super) struct Lookout {
     /// When each partition is looked at next, on the monotonic clock.
@@ -30,6 +33,8 @@ pub(super) struct Lookout {
     stable: BTreeMap<(Topic, u32), (u64, i64)>,
     /// Where commands ended at the last look: one before it that still waits has waited for a while.
     commands_end: BTreeMap<u32, u64>,
+    /// How many looks in a row have come to nothing, where any has.
+    failed: BTreeMap<u32, u32>,
     /// For how long the log keeps commands, and when to ask again.
     kept: (Option<Duration>, i64),
 }
@@ -37,7 +42,8 @@ pub(super) struct Lookout {
 impl Lookout {
     pub(super) fn new(args: &Args, now_ms: i64) -> Lookout {
         let due_ms = args.partitions.keys().map(|id| (*id, now_ms)).collect();
-        Lookout { due_ms, stable: BTreeMap::new(), commands_end: BTreeMap::new(), kept: (None, now_ms) }
+        let (stable, commands_end, failed) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Lookout { due_ms, stable, commands_end, failed, kept: (None, now_ms) }
     }
 
     /// Looks at the partition that has not been looked at for longest, if it is due. Gives what is wrong with its store, if that was what
@@ -52,15 +58,15 @@ impl Lookout {
         if committed.running().is_none() {
             committed.watch(Watched::default());
             Watched::default().show(id, is_halted);
+            self.note(&args.misfit, id, None);
             return None;
         }
         let mut watched = Watched::default();
         let legs = oldest_leg_ms(&committed, now.wall_ms);
         watched.leg_oldest_ms = legs.as_ref().ok().copied().flatten();
-        if args.log.fault().is_none()
-            && let Err(cause) = self.log(args, id, &committed, now, &mut watched)
-        {
-            warn!(partition = id, %cause, "nobody knows how long its commands have waited");
+        if args.log.fault().is_none() {
+            let looked = self.log(args, id, &committed, now, &mut watched);
+            self.note(&args.misfit, id, looked.err().map(|cause| cause.to_string()));
         }
         committed.watch(watched);
         watched.show(id, is_halted);
@@ -87,6 +93,21 @@ impl Lookout {
             watched.command_oldest_ms = waited_ms.map(|waited_ms| u64::try_from(waited_ms).unwrap_or_default());
         }
         Ok(())
+    }
+
+    /// Takes note of how a look has ended: what cannot be read is told by nobody else, because readers only wait for more.
+    fn note(&mut self, seen: &Seen, id: u32, cause: Option<String>) {
+        let Some(cause) = cause else {
+            self.failed.remove(&id);
+            seen.note(&format!("log {id}"), None);
+            return;
+        };
+        warn!(partition = id, cause, "nobody knows how long its commands have waited");
+        let failed = self.failed.entry(id).or_default();
+        *failed = failed.saturating_add(1);
+        if FAILED_MIN <= *failed {
+            seen.note(&format!("log {id}"), Some(format!("cannot be looked at: {cause}")));
+        }
     }
 
     fn held_back(&mut self, topic: Topic, id: u32, (stable, end): (u64, u64), now_ms: i64) -> Option<HeldBack> {
@@ -124,10 +145,36 @@ fn oldest_leg_ms(committed: &Committed, now_ms: i64) -> Result<Option<u64>, stor
 mod tests {
     use super::*;
 
+    fn empty() -> Lookout {
+        let (due_ms, stable, commands_end, failed) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Lookout { due_ms, stable, commands_end, failed, kept: (None, 0) }
+    }
+
+    #[test]
+    fn a_partition_of_the_log_that_is_out_of_reach_is_told_from_the_second_look_on() {
+        let (mut lookout, seen) = (empty(), Seen::default());
+        // How each look at partition 1 ends, and what is told then.
+        let rows = [
+            (None, ""),
+            (Some("no leader"), ""),
+            (None, ""),
+            (Some("no leader"), ""),
+            (Some("down"), "log 1 cannot be looked at: down"),
+            (Some("still down"), "log 1 cannot be looked at: still down"),
+            (None, ""),
+        ];
+        for (cause, expected) in rows {
+            lookout.note(&seen, 1, cause.map(str::to_owned));
+            // Another partition is another matter.
+            lookout.note(&seen, 2, None);
+            let told: Vec<String> = seen.all().into_iter().map(|(what, cause)| format!("{what} {cause}")).collect();
+            assert_eq!(told.join("; "), expected, "{cause:?}");
+        }
+    }
+
     #[test]
     fn an_open_transaction_is_as_old_as_what_it_holds_back_stands_still() {
-        let (due_ms, stable, commands_end) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let mut watch = Lookout { due_ms, stable, commands_end, kept: (None, 0) };
+        let mut watch = empty();
         // When it is looked at, how far records can be read, and where they end; since when and how many are held back.
         let rows = [
             (0, 5, 5, None),

@@ -22,6 +22,7 @@ impl State {
         // A confirmation leaves the open epoch as it is.
         self.note_opened();
         self.closed_at = Instant::now();
+        self.args.troubles.commits(self.closed_at);
         let session = self.session.clone();
         let span = debug_span!("commit", lane = %self.args.name, epoch = transaction.stamp.counter);
         let commit = move || {
@@ -39,6 +40,9 @@ impl State {
 
     /// Takes the log's answer to the commit in flight; a doubt has to be resolved first.
     pub(super) fn commit_ended(&mut self, myself: &ActorRef<Message>, commit: &Commit) -> Result<(), ActorProcessingErr> {
+        if *commit != Commit::Committed {
+            self.args.troubles.not_committed(Instant::now(), commit.to_string());
+        }
         match commit {
             Commit::Committed => self.take_resolution(myself, Resolution::Committed),
             Commit::Aborted(cause) => {
@@ -71,6 +75,7 @@ impl State {
         resolution: Resolution,
     ) -> Result<(), ActorProcessingErr> {
         let settled = self.lane.settle(resolution);
+        self.args.troubles.settled(settled.committed);
         settled.halted.iter().for_each(|id| self.report_halt(*id));
         self.counts.take(&settled, self.closed_at.elapsed());
         self.lane.partitions().for_each(|id| self.show(id));

@@ -122,6 +122,7 @@ impl State {
                         // What is not a record moves the place as well, and nothing else would show it.
                         let is_empty = fetched.records.is_empty();
                         debug!(records = fetched.records.len(), next = fetched.next, "fetched");
+                        self.args.troubles.read(topic, id);
                         self.lane.offer(topic, id, from, fetched);
                         if is_empty {
                             self.show(id);
@@ -129,6 +130,7 @@ impl State {
                     }
                     Err(cause) => {
                         warn!(partition = id, %topic, from, %cause, "cannot read");
+                        self.args.troubles.not_read(Instant::now(), topic, id, cause.to_string());
                         self.lane.unreadable(id, &cause);
                         is_whole = false;
                     }

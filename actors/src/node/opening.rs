@@ -19,7 +19,7 @@ use super::{Inner, Settings, StartError, root};
 use crate::clock::Guard;
 use crate::committed::Committed;
 use crate::housekeeper::{self, Seen};
-use crate::lane::Args;
+use crate::lane::{Args, Troubles};
 use crate::log::NodeLog;
 use crate::log::embedded::{Disk, EmbeddedLog};
 use crate::metrics;
@@ -89,6 +89,7 @@ pub(super) fn open(disk: Arc<dyn Disk>, settings: Settings, purpose: Purpose) ->
     let newest_ms = heads.map(|head| head.at_ms).max().unwrap_or(i64::MIN);
     let clock = Arc::new(Guard::new(settings.clock.clone(), newest_ms));
     let started_ms = settings.clock.now_ms();
+    let troubles = (0..settings.lanes).map(|lane| (lane, Arc::<Troubles>::default())).collect();
     Ok(Inner {
         settings,
         log,
@@ -101,6 +102,7 @@ pub(super) fn open(disk: Arc<dyn Disk>, settings: Settings, purpose: Purpose) ->
         misfit: Seen::default(),
         late: Seen::default(),
         given_up: Seen::default(),
+        troubles,
         started_ms,
         root: None,
     })
@@ -189,6 +191,7 @@ fn lanes(inner: &Inner, rules: &Arc<Rules>) -> BTreeMap<u32, Args> {
             clock: inner.clock.clone(),
             partitions: partitions.map(|(id, committed)| (*id, committed.clone())).collect(),
             waiters: inner.waiters.clone(),
+            troubles: inner.troubles.get(&lane).cloned().unwrap_or_default(),
         };
         (lane, args)
     };

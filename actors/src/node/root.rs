@@ -137,6 +137,7 @@ impl Actor for Root {
             let died = state.lanes.iter().find(|(_, (lane, _))| lane.get_id() == cell.get_id()).map(|(id, _)| *id);
             if let Some(id) = died {
                 warn!(lane = id, %cause, "the lane died");
+                state.note_dead(id, cause.to_string());
                 state.suspend(id);
                 myself.send_after(RESTART_DELAY, move || Message::Restart(id));
             } else if let Some(kind) = beside {
@@ -197,6 +198,13 @@ impl State {
         }
     }
 
+    /// Says that there is no lane until another one runs.
+    fn note_dead(&self, id: u32, cause: String) {
+        if let Some(args) = self.args.lanes.get(&id) {
+            args.troubles.dead(Instant::now(), cause);
+        }
+    }
+
     /// Whatever a dead lane ran may be another process's by now, and is not told any more.
     fn suspend(&self, id: u32) {
         let Some(args) = self.args.lanes.get(&id).filter(|args| args.log.is_shared()) else { return };
@@ -213,15 +221,20 @@ impl State {
                 return;
             }
             ::metrics::gauge!(metrics::GIVEN_UP, "kind" => Kind::Lane.as_str()).set(1.0);
+            args.troubles.alive();
             args.partitions.values().for_each(|committed| committed.give_up("its lane keeps dying; restart the service"));
             return;
         }
         ::metrics::counter!(metrics::RESTARTS, "kind" => "lane").increment(1);
         args.incarnation = args.incarnation.wrapping_add(1);
         match LaneActor::spawn_linked(None, LaneActor, args.clone(), myself.get_cell()).await {
-            Ok((fresh, _)) => *lane = fresh,
+            Ok((fresh, _)) => {
+                *lane = fresh;
+                args.troubles.alive();
+            }
             Err(cause) => {
                 warn!(lane = id, %cause, "the lane does not start");
+                args.troubles.dead(Instant::now(), format!("it does not start: {cause}"));
                 myself.send_after(RESTART_DELAY, move || Message::Restart(id));
             }
         }

@@ -1,6 +1,8 @@
 //! How every partition is, and what does not work: what operators see first, in `partitions`, `/readyz` and `check`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
 
 use finflow_topologies::Topic;
 use finflow_topologies::log::Log;
@@ -8,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Node, Settings};
 use crate::committed::{Condition, Restoring};
+use crate::lane::Troubles;
 use crate::naming::{lane_name, node_of};
 use crate::watched::Watched;
 
@@ -118,13 +121,26 @@ impl Node {
         let clock = self.clock_cause().map(|cause| ("clock".to_owned(), cause));
         let watched = self.0.partitions.iter().flat_map(|(id, committed)| committed.watched().faults(*id));
         let log = self.0.log.fault().map(|cause| ("log".to_owned(), cause));
+        // While the log itself says why, its lanes have nothing to add.
+        let lanes = if log.is_some() { Vec::new() } else { self.troubles() };
         log.into_iter()
+            .chain(lanes)
             .chain(self.0.misfit.all())
             .chain(self.0.given_up.all())
             .chain(clock)
             .chain(stores)
             .chain(watched)
             .collect()
+    }
+
+    /// What keeps the lanes from their work.
+    fn troubles(&self) -> Vec<(String, String)> {
+        let now = Instant::now();
+        let told = |(lane, troubles): (&u32, &Arc<Troubles>)| {
+            let lane = format!("lane {lane}");
+            troubles.told(now).into_iter().map(|cause| (lane.clone(), cause)).collect::<Vec<_>>()
+        };
+        self.0.troubles.iter().flat_map(told).collect()
     }
 
     /// What an operator has to look after although everything works, by what it is about.

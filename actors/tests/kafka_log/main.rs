@@ -23,6 +23,7 @@ mod held_back;
 mod proxy;
 mod takeover;
 mod trimming;
+mod uncommitted;
 
 /// The names of lanes that the suite uses.
 const LANES: [&str; 2] = ["lane/0", "lane/1"];
@@ -131,6 +132,11 @@ fn a_real_broker_keeps_the_contract() {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         let proxied = Settings::new(&format!("127.0.0.1:{proxied}"), "lost");
         runtime.block_on(cut_off::a_loss_that_is_over_is_learned_of(&proxied, &armed));
+    });
+    timed("a lane that cannot commit says so", || {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let proxied = Settings::new(&format!("127.0.0.1:{proxied}"), "uncommitted");
+        runtime.block_on(uncommitted::a_lane_that_cannot_commit_says_so(&proxied, &armed));
     });
     timed("java's tools and this log understand each other", || {
         java_understands(&broker, &mut Cluster::new(&direct, "java", &armed));

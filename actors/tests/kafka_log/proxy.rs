@@ -47,6 +47,8 @@ pub(crate) struct Armed {
     is_deaf: Arc<AtomicBool>,
     /// The next member that is heard is told that it has missed something.
     expels: Arc<AtomicBool>,
+    /// No transaction gets its positions.
+    is_refusing: Arc<AtomicBool>,
     /// The members that were told that their name was taken.
     fenced: Arc<AtomicU32>,
     /// How often a member has asked to be let in.
@@ -63,6 +65,11 @@ impl Armed {
     /// Whether members are to be told that nobody hears them. What the group refuses they are told all the same.
     pub(crate) fn deafen(&self, is_deaf: bool) {
         self.is_deaf.store(is_deaf, Ordering::Release);
+    }
+
+    /// Whether commits come to nothing, while the group and everything else answers.
+    pub(crate) fn refuse_commits(&self, is_refusing: bool) {
+        self.is_refusing.store(is_refusing, Ordering::Release);
     }
 
     pub(crate) fn fenced(&self) -> u32 {
@@ -137,6 +144,7 @@ fn carry(client: TcpStream, broker: TcpStream, armed: &Armed) {
             match (i16::from_be_bytes(*key), *fault) {
                 // Producers without transactions are initialised at any time.
                 (INIT_PRODUCER_ID, _) if names_a_lane(frame) => *fault = None,
+                (TXN_OFFSET_COMMIT, _) if asking.is_refusing.load(Ordering::Acquire) => return false,
                 (TXN_OFFSET_COMMIT, Some(Fault::Abort)) | (END_TXN, Some(Fault::DoubtAborted)) => return false,
                 (END_TXN, Some(Fault::DoubtCommitted)) => note(&asked, id),
                 (HEARTBEAT, _) => note(&heard, id),

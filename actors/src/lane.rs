@@ -32,6 +32,7 @@ mod assignment;
 mod beside;
 mod commit;
 mod counts;
+mod lost;
 mod standstill;
 mod turn;
 
@@ -73,8 +74,8 @@ pub(crate) enum Message {
     Applied(u32, usize, Result<(), store::Error>),
     /// A doubt was settled, or could not be.
     Resolved(Result<Resolution, log::Error>),
-    /// Lets a halted partition go on.
-    Resume(u32),
+    /// Lets a halted partition go on, from its position or, where that is lost, from the last block of its journal.
+    Resume(u32, Basis),
     /// Proposes records that may be forgotten.
     Sweep(u32, Vec<PaymentId>),
     /// Proposes timers that seem to be due.
@@ -91,6 +92,15 @@ pub(crate) enum Message {
     Drain(RpcReplyPort<()>),
 }
 
+/// Where a halted partition goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Basis {
+    /// At its committed position.
+    Position,
+    /// Where it has none, at the last block of its journal.
+    Journal,
+}
+
 type Alarm = tokio::task::JoinHandle<Result<(), ractor::MessagingErr<Message>>>;
 
 pub(crate) struct State {
@@ -104,6 +114,8 @@ pub(crate) struct State {
     refused: u32,
     /// Those that are being claimed and restored, and whether they are still wanted.
     adopting: BTreeMap<u32, bool>,
+    /// Those whose position may be taken from their journal, if they have none.
+    from_journal: BTreeSet<u32>,
     /// Those that are being given back.
     releasing: BTreeSet<u32>,
     /// So many are restored at a time.
@@ -146,6 +158,7 @@ impl Actor for LaneActor {
             claimed: BTreeSet::new(),
             refused: 0,
             adopting: BTreeMap::new(),
+            from_journal: BTreeSet::new(),
             releasing: BTreeSet::new(),
             restores: Arc::new(Semaphore::new(RESTORES_MAX)),
             actors: BTreeMap::new(),
@@ -189,8 +202,10 @@ impl Actor for LaneActor {
                 warn!(%cause, "the doubt is not settled yet");
                 state.resolve_later(&myself);
             }
-            Message::Resume(partition) if state.is_unrestored(partition) => state.adopt_again(&myself, partition),
-            Message::Resume(partition) => {
+            Message::Resume(partition, basis) if state.is_unrestored(partition) => state.adopt_again(&myself, partition, basis),
+            // One that was restored has a position.
+            Message::Resume(_, Basis::Journal) => {}
+            Message::Resume(partition, Basis::Position) => {
                 state.lane.resume(partition);
                 state.show(partition);
                 myself.cast(Message::Turn)?;

@@ -4,8 +4,8 @@ pub use self::bucket::{Bucket, BucketSettings, Credentials};
 pub use self::clock::{Clock, Reading};
 pub use self::committed::Restoring;
 pub use self::node::{
-    Adopted, Awaited, Checked, MoveError, Node, PartitionStatus, Publish, ReadError, Rescaled, STOP_MAX, Source, StartError,
-    adopt, bring, discard, rescale,
+    Adopted, Awaited, Checked, JournalEnd, MoveError, Node, PartitionStatus, Publish, ReadError, Rescaled, ResumeError, STOP_MAX,
+    Source, StartError, adopt, bring, discard, rescale,
 };
 pub use self::settings::{Housekeeping, Settings, SnapshotPlace};
 pub use self::snapshots::SnapshotError;

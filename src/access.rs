@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use finflow_actors::log::kafka::{self, Lookup};
 use finflow_actors::socket::Client;
-use finflow_actors::{Awaited, Checked, Clock, Housekeeping, Node, PartitionStatus, Publish, Settings, SnapshotPlace};
+use finflow_actors::{
+    Awaited, Checked, Clock, Housekeeping, JournalEnd, Node, PartitionStatus, Publish, Settings, SnapshotPlace,
+};
 use finflow_config::{Config, Problems};
 use finflow_ledger::{Coordinates, Payment, PaymentId, Wallet, WalletId};
 use finflow_topologies::Topic;
@@ -331,9 +333,22 @@ impl Access {
     pub(crate) async fn resume(&self, partition: u32) -> Result<(), Failure> {
         match self {
             Access::Running(client) => Ok(client.resume(partition).await?),
-            Access::Own(_) => {
-                Err(Failure::Failed("no service runs; a partition is resumed where it runs, for example: finflow run".to_owned()))
-            }
+            Access::Own(node) => Ok(node.resume(partition)?),
+        }
+    }
+
+    /// Where a partition goes on whose position is lost.
+    pub(crate) async fn journal_end(&self, partition: u32) -> Result<JournalEnd, Failure> {
+        match self {
+            Access::Running(client) => Ok(client.journal_end(partition).await?),
+            Access::Own(node) => node.journal_end(partition).map_err(|error| Failure::Failed(error.to_string())),
+        }
+    }
+
+    pub(crate) async fn resume_from_journal(&self, partition: u32) -> Result<(), Failure> {
+        match self {
+            Access::Running(client) => Ok(client.resume_from_journal(partition).await?),
+            Access::Own(node) => Ok(node.resume_from_journal(partition)?),
         }
     }
 }

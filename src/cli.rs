@@ -383,10 +383,20 @@ pub(crate) enum StateCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum PartitionsCommand {
     /// Lets a halted partition go on from its last committed block
-    Resume {
-        /// The partition
-        partition: u32,
-    },
+    Resume(Resume),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Resume {
+    /// The partition; with --from-journal, every halted one if none is named
+    #[arg(required_unless_present = "from_journal")]
+    pub(crate) partition: Option<u32>,
+    /// Where Kafka has lost the position, because the group's offsets have expired or were deleted: go on from the journal's last block
+    #[arg(long)]
+    pub(crate) from_journal: bool,
+    /// Only say where it would go on, or what stands against it
+    #[arg(long, requires = "from_journal")]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Subcommand)]

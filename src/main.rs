@@ -25,6 +25,7 @@ mod output;
 mod panics;
 mod publish;
 mod rescale;
+mod resume;
 mod run;
 mod show;
 mod simulate;

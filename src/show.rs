@@ -1,7 +1,5 @@
 //! Reading commands: wallets, payments and partitions.
 
-use std::time::{Duration, Instant};
-
 use finflow_actors::{PartitionStatus, Restoring, Watched};
 use finflow_ledger::{Payment, Rejection, Wallet, WalletId};
 use finflow_topologies::wire::v1::time_text;
@@ -11,13 +9,10 @@ use crate::access::Access;
 use crate::cli::{Common, PartitionsCommand, PaymentCommand, WalletCommand};
 use crate::failure::Failure;
 use crate::output::print;
+use crate::resume::resume;
 
 /// Wallets read at a time.
 const PAGE: usize = 1_000;
-/// How long a partition that is to go on may take to do so, how long it has to, and between two looks.
-const RESUMED_WITHIN: Duration = Duration::from_secs(3);
-const PROBATION: Duration = Duration::from_millis(500);
-const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 pub(crate) async fn wallet(common: &Common, command: &WalletCommand) -> Result<(), Failure> {
     let access = Access::open(common).await?;
@@ -52,8 +47,8 @@ pub(crate) async fn payment(common: &Common, command: &PaymentCommand) -> Result
 
 pub(crate) async fn partitions(common: &Common, command: Option<&PartitionsCommand>) -> Result<(), Failure> {
     let access = Access::inspect(common).await?;
-    if let Some(PartitionsCommand::Resume { partition }) = command {
-        return resume(common, &access, *partition).await;
+    if let Some(PartitionsCommand::Resume(command)) = command {
+        return resume(common, &access, command).await;
     }
     let mut halted = Vec::new();
     for status in access.status().await? {
@@ -80,35 +75,6 @@ fn partition_json(status: &PartitionStatus) -> Value {
         "restoring": restoring, "leg_oldest_ms": leg_oldest_ms, "command_oldest_ms": command_oldest_ms,
         "commands_kept_ms": commands_kept_ms, "open_transaction": held_back,
     })
-}
-
-/// Lets a halted partition go on, and looks whether it does.
-async fn resume(common: &Common, access: &Access, partition: u32) -> Result<(), Failure> {
-    if matches!(access, Access::Own(_)) {
-        return access.resume(partition).await;
-    }
-    let cause = async || {
-        let status = access.status().await?;
-        let last = status.len().saturating_sub(1);
-        let found = status.into_iter().find(|of| of.partition == partition).map(|of| of.cause);
-        found.ok_or_else(|| Failure::Failed(format!("there is no partition {partition}: they are 0 to {last}")))
-    };
-    if cause().await?.is_none() {
-        return Err(Failure::Failed(format!("partition {partition} is not halted")));
-    }
-    access.resume(partition).await?;
-    let (begun, mut runs_since) = (Instant::now(), None);
-    loop {
-        match cause().await? {
-            Some(cause) if runs_since.is_some() || RESUMED_WITHIN < begun.elapsed() => {
-                return Err(Failure::Failed(format!("partition {partition} is halted again: {cause}")));
-            }
-            Some(_) => {}
-            None if runs_since.get_or_insert_with(Instant::now).elapsed() < PROBATION => {}
-            None => return print(common, &json!({ "partition": partition, "status": "resumed" })),
-        }
-        tokio::time::sleep(LOOK_PAUSE).await;
-    }
 }
 
 fn wallet_json(wallet: &Wallet) -> Value {

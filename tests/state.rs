@@ -140,6 +140,11 @@ fn a_halted_partition_goes_on_once_its_cause_is_gone() {
     let _service = start(dir);
     check(dir, &["partitions", "resume", "3"], 1, "there is no partition 3: they are 0 to 2");
     check(dir, &["partitions", "resume", "2"], 1, "partition 2 is not halted");
+    check(dir, &["partitions", "resume", "2", "--from-journal"], 1, "partition 2 is not halted");
+    check(dir, &["partitions", "resume", "0", "--from-journal"], 1, "partition 0 has a position, at block");
+    let both = check(dir, &["partitions", "resume", "--from-journal"], 1, "partition 1 has a position, at block");
+    assert!(both.is_empty(), "nothing goes on: {both:?}");
+    check(dir, &["partitions", "resume"], 2, "required arguments were not provided");
     check(dir, &["partitions", "resume", "0"], 1, "partition 0 is halted again: the store holds block");
     swap(&state);
     for partition in ["0", "1"] {

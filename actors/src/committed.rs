@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError, Weak}
 use std::time::{Duration, Instant};
 
 use finflow_ledger::{Payment, PaymentId, Wallet, WalletId};
-use finflow_state::{EncodedBlock, Head, Overlay, Payments, RocksStore, Store, Table, Tag, Wallets, store};
+use finflow_state::{EncodedBlock, Generation, Head, Overlay, Payments, RocksStore, Store, Table, Tag, Wallets, store};
 use finflow_topologies::log::{self, Position};
 use finflow_topologies::partition::Layers;
 use finflow_topologies::restore::{self, Progress};
@@ -122,6 +122,15 @@ impl Committed {
         };
         let absent = Committed::absent(id, restorer);
         Committed { held: RwLock::new(held), condition: Mutex::new(condition), ..absent }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// That of the application, which every block of the journal has to have.
+    pub(crate) fn generation(&self) -> Generation {
+        self.restorer.generation
     }
 
     /// The store, if it is open. Whoever keeps it for long keeps the partition from coming back to this node.

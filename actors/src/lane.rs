@@ -35,6 +35,7 @@ mod beside;
 mod carry;
 mod commit;
 mod counts;
+mod lost;
 mod rest;
 mod standstill;
 mod troubles;
@@ -82,8 +83,8 @@ pub(crate) enum Message {
     Applied(u32, usize, Result<(), store::Error>),
     /// A doubt was settled, or could not be.
     Resolved(Result<Resolution, log::Error>),
-    /// Lets a halted partition go on.
-    Resume(u32),
+    /// Lets a halted partition go on, from its position or, where that is lost, from the last block of its journal.
+    Resume(u32, Basis),
     /// Proposes records that may be forgotten.
     Sweep(u32, Vec<PaymentId>),
     /// Proposes timers that seem to be due.
@@ -98,6 +99,15 @@ pub(crate) enum Message {
     Fail(ractor::concurrency::OneshotSender<()>),
     /// Finishes what is in flight, writes the stores, answers and takes no more turns.
     Drain(RpcReplyPort<()>),
+}
+
+/// Where a halted partition goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Basis {
+    /// At its committed position.
+    Position,
+    /// Where it has none, at the last block of its journal.
+    Journal,
 }
 
 type Alarm = tokio::task::JoinHandle<Result<(), ractor::MessagingErr<Message>>>;
@@ -115,6 +125,8 @@ pub(crate) struct State {
     refused: u32,
     /// Those that are being claimed and restored, and whether they are still wanted.
     adopting: BTreeMap<u32, bool>,
+    /// Those whose position may be taken from their journal, if they have none.
+    from_journal: BTreeSet<u32>,
     /// Those that are being given back.
     releasing: BTreeSet<u32>,
     /// So many are restored at a time.
@@ -164,6 +176,7 @@ impl Actor for LaneActor {
             lost_before: BTreeMap::new(),
             refused: 0,
             adopting: BTreeMap::new(),
+            from_journal: BTreeSet::new(),
             releasing: BTreeSet::new(),
             restores: Arc::new(Semaphore::new(RESTORES_MAX)),
             actors: BTreeMap::new(),
@@ -213,8 +226,10 @@ impl Actor for LaneActor {
                 state.args.troubles.not_committed(Instant::now(), format!("a doubt is not settled: {cause}"));
                 state.resolve_later(&myself);
             }
-            Message::Resume(partition) if state.is_unrestored(partition) => state.adopt_again(&myself, partition),
-            Message::Resume(partition) => {
+            Message::Resume(partition, basis) if state.is_unrestored(partition) => state.adopt_again(&myself, partition, basis),
+            // One that was restored has a position.
+            Message::Resume(_, Basis::Journal) => {}
+            Message::Resume(partition, Basis::Position) => {
                 state.lane.resume(partition);
                 state.show(partition);
                 myself.cast(Message::Turn)?;

@@ -20,6 +20,7 @@ pub use self::belonging::{Foreign, belongs};
 pub use self::moving::{MoveError, Rescaled, Source, bring, rescale};
 pub use self::opening::discard;
 use self::opening::{Purpose, arguments, open};
+pub use self::resuming::{JournalEnd, ResumeError};
 use self::root::Root;
 pub use self::status::PartitionStatus;
 pub use self::stopping::STOP_MAX;
@@ -42,6 +43,7 @@ mod belonging;
 mod departure;
 mod moving;
 mod opening;
+mod resuming;
 mod root;
 mod status;
 mod stopping;
@@ -260,22 +262,6 @@ impl Node {
             self.changed(Duration::from_millis(20)).await;
         }
         false
-    }
-
-    /// Lets a halted partition go on; one that could not be restored is restored again, and is halted anew where that fails.
-    ///
-    /// # Errors
-    /// It runs on another node, or on none.
-    pub fn resume(&self, partition: u32) -> Result<(), ReadError> {
-        let committed = self.0.partitions.get(&partition);
-        if committed.is_some_and(|committed| self.is_elsewhere(&committed.condition())) {
-            return Err(ReadError::Elsewhere(partition));
-        }
-        if let Some(root) = &self.0.root {
-            // One that could not be restored runs on no lane, but one of them has it.
-            let _ = root.cast(root::Message::Resume(partition));
-        }
-        Ok(())
     }
 
     /// Kills the lane that runs a partition, and returns when it is dead; another one takes its place.

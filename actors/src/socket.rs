@@ -20,7 +20,7 @@ pub use self::door::Door;
 use self::door::Standing;
 use self::frames::{FRAME_BYTES_MAX, Read, Sent, Wire, receive, row, send};
 pub(crate) use self::route::Peers;
-use crate::node::{Awaited, Checked, Node, PartitionStatus, Publish, ReadError};
+use crate::node::{Awaited, Checked, JournalEnd, Node, PartitionStatus, Publish, ReadError, ResumeError};
 use crate::snapshots::SnapshotError;
 
 mod client;
@@ -74,6 +74,9 @@ enum Request {
     Verify(u32, bool),
     Snapshot(u32),
     Resume(u32),
+    /// What the end of a journal says of a partition whose position is lost.
+    JournalEnd(u32),
+    ResumeFromJournal(u32),
     Leave,
 }
 
@@ -93,6 +96,7 @@ enum Reply {
     Idle(bool),
     Checked(Box<Checked>),
     Block(Option<u64>),
+    JournalEnd(JournalEnd),
 }
 
 /// Where the socket of a data directory is.
@@ -171,8 +175,9 @@ impl Request {
 
     /// Whether processes ask each other this.
     fn is_peers(&self) -> bool {
-        use Request::{Payment, Payments, Resume, Snapshot, Status, Verify, Wallet, Wallets};
-        matches!(self, Wallet(_) | Wallets(..) | Payment(_) | Payments(_) | Status | Verify(..) | Snapshot(_) | Resume(_))
+        use Request::{JournalEnd, Payment, Payments, Resume, ResumeFromJournal, Snapshot, Status, Verify, Wallet, Wallets};
+        let is_read = matches!(self, Wallet(_) | Wallets(..) | Payment(_) | Payments(_) | Status | Verify(..) | JournalEnd(_));
+        is_read || matches!(self, Snapshot(_) | Resume(_) | ResumeFromJournal(_))
     }
 
     /// How long its answer may take: some read all of a partition.
@@ -246,6 +251,15 @@ async fn answer(node: &Node, request: Request) -> Result<Reply, Reply> {
             node.resume(partition)?;
             Reply::Done
         }
+        Request::JournalEnd(partition) => {
+            let node = node.clone();
+            let ask = tokio::task::spawn_blocking(move || node.journal_end(partition));
+            Reply::JournalEnd(ask.await.map_err(failed)??)
+        }
+        Request::ResumeFromJournal(partition) => {
+            node.resume_from_journal(partition)?;
+            Reply::Done
+        }
         Request::Leave => Reply::Idle(node.leave().await.map_err(failed)?),
     })
 }
@@ -272,6 +286,15 @@ impl From<ReadError> for Reply {
         match error {
             ReadError::Elsewhere(partition) => Reply::Elsewhere(partition),
             ReadError::Store(_) | ReadError::Halted(..) => failed(error),
+        }
+    }
+}
+
+impl From<ResumeError> for Reply {
+    fn from(error: ResumeError) -> Reply {
+        match error {
+            ResumeError::Read(error) => error.into(),
+            other => failed(other),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::fmt;
 use std::ops::Range;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use finflow_state::Stamp;
+use finflow_state::{Header, Stamp};
 
 use crate::topics::Topic;
 
@@ -180,6 +180,14 @@ pub struct Position {
     pub block: u64,
     /// The epoch stamp of that block.
     pub stamp: Stamp,
+}
+
+impl Position {
+    /// What a block of a partition's journal says of it, as the position that names it does.
+    pub fn of(header: &Header) -> Position {
+        let Header { partition, number, positions, stamp, .. } = header;
+        Position { partition: *partition, commands: positions.commands, block: *number, stamp: stamp.clone() }
+    }
 }
 
 /// The right to commit for a partition, as [`Session::claim`] gave it.

@@ -10,6 +10,10 @@ use crate::log::{self, Log, Outgoing, Position, Record};
 use crate::rescale::IMPORT;
 use crate::topics::Topic;
 
+mod lost;
+
+pub use self::lost::last_block;
+
 /// Journal bytes fetched at a time.
 const FETCH_BYTES: usize = 4 * 1024 * 1024;
 /// How often a journal is looked at whose beginning is trimmed away while that is done.
@@ -35,7 +39,7 @@ pub enum Error {
     /// The journal goes on behind the committed position. Either somebody else has claimed and committed since the position was
     /// read, or positions were lost, and going on from there would execute again what is in the journal. Whoever finds the position as
     /// it was has to halt.
-    #[error("block {committed} is the last one that a position names, the journal goes on to block {found}")]
+    #[error("{}", outrun(*.committed, *.found))]
     Outrun {
         /// The block that the position names; 0 where there is none.
         committed: u64,
@@ -64,6 +68,9 @@ pub enum Error {
         "the state is still being brought here: `finflow rescale`, `state restore` or `state adopt` has to be run to its end"
     )]
     Unfinished,
+    /// An operator's act that would not be right here, or not now.
+    #[error("{0}")]
+    Refused(String),
     /// State and log contradict each other: nothing of it may be served.
     #[error("{0}")]
     Contradiction(String),
@@ -78,9 +85,21 @@ impl Error {
             Error::Log(_) | Error::Store(store::Error::Io(_) | store::Error::Busy(_)) => true,
             Error::Store(store::Error::Corrupt(_) | store::Error::Discontinuous(_)) => false,
             Error::Unfinished | Error::Overtaken { .. } => true,
-            Error::Behind { .. } | Error::Outrun { .. } | Error::Short { .. } | Error::Contradiction(_) => false,
+            Error::Behind { .. } | Error::Outrun { .. } | Error::Short { .. } => false,
+            Error::Refused(_) | Error::Contradiction(_) => false,
         }
     }
+}
+
+/// Positions go back to nothing only where whoever keeps them has forgotten them: that has a remedy of its own.
+fn outrun(committed: u64, found: u64) -> String {
+    if committed == 0 {
+        return format!(
+            "no position is committed, and the journal goes on to block {found}: the offsets of the group have expired or were deleted; \
+             `finflow partitions resume --from-journal` goes on from the last block of the journal"
+        );
+    }
+    format!("block {committed} is the last one that a position names, the journal goes on to block {found}")
 }
 
 impl From<Error> for Halt {
@@ -159,7 +178,7 @@ pub fn restore_observed(
     progress: Progress<'_>,
 ) -> Result<Head, Error> {
     match first_block(log, partition)? {
-        Some((_, first)) if is_unfinished(&first, position) => Err(Error::Unfinished),
+        Some((_, first)) if is_unfinished(log, &first, position)? => Err(Error::Unfinished),
         _ => replay(log, store, partition, position, progress),
     }
 }
@@ -177,6 +196,9 @@ pub fn replay(
     let first = first_block(log, partition)?.map(|(_, block)| block.header().clone());
     let held = store.head();
     if let Some(held) = &held {
+        if position.is_none() && target < held.number {
+            lost::forgotten(log, held, first.as_ref(), partition)?;
+        }
         belongs(held, first.as_ref(), partition, target)?;
     }
     let due = held.as_ref().map_or(0, |held| held.number.saturating_add(1));
@@ -227,17 +249,22 @@ pub fn follow(log: &dyn Log, store: &dyn Store, partition: u32, from: u64) -> Re
 /// where it matters.
 pub fn is_being_brought(log: &dyn Log, position: impl FnOnce() -> Result<Option<Position>, log::Error>) -> Result<bool, Error> {
     match first_block(log, 0)? {
-        Some((_, first)) if first.dump().is_some() => Ok(is_unfinished(&first, position()?.as_ref())),
+        Some((_, first)) if first.dump().is_some() => is_unfinished(log, &first, position()?.as_ref()),
         _ => Ok(false),
     }
 }
 
 /// Whether a partition whose journal begins so is still being brought here: all of them end that in one transaction. One that is trimmed
-/// has run, and so was brought.
-fn is_unfinished(first: &EncodedBlock, position: Option<&Position>) -> bool {
+/// has run, and so was brought. Where the position is lost, the last block tells what it told.
+fn is_unfinished(log: &dyn Log, first: &EncodedBlock, position: Option<&Position>) -> Result<bool, Error> {
     match position {
-        Some(position) if 0 < position.block => &*position.stamp.lane == IMPORT,
-        _ => first.dump().is_some(),
+        Some(position) if 0 < position.block => Ok(&*position.stamp.lane == IMPORT),
+        _ if first.dump().is_none() => Ok(false),
+        Some(_) => Ok(true),
+        None => {
+            let last = lost::end(log, first.header().partition)?;
+            Ok(last.is_none_or(|last| last.number == 0 || &*last.stamp.lane == IMPORT))
+        }
     }
 }
 

@@ -281,9 +281,14 @@ fn it_ends_only_where_it_may() {
     };
     let refused = rescale::Error::Refused("the old partitions have moved".to_owned());
     assert_eq!(import.run(&|| Err(refused.clone())), Err(refused.clone()));
-    assert_eq!(restored(&log, 1), Err(restore::Error::Unfinished));
+    let forgotten = || restore(&log, &MemoryStore::default(), 1, None).map(drop);
+    assert_eq!((restored(&log, 1), forgotten()), (Err(restore::Error::Unfinished), Err(restore::Error::Unfinished)));
+    assert_eq!(restore::is_being_brought(&log, || Ok(None)), Ok(true));
     assert!(import.run(&|| Ok(())).is_ok_and(|imported| imported.found == imported.blocks), "all rows were there");
     assert_eq!(restored(&log, 1), Ok(()));
+    // Whoever loses the positions later is not taken for one who is not done.
+    assert!(matches!(forgotten(), Err(restore::Error::Outrun { committed: 0, .. })), "{:?}", forgotten());
+    assert_eq!(restore::is_being_brought(&log, || Ok(None)), Ok(false));
 }
 
 #[test]

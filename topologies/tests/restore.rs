@@ -203,6 +203,40 @@ fn blocks_are_found_by_number_whatever_the_gaps() {
     }
 }
 
+/// Without a position: a store that the journal goes on from is right, and its position is lost; the last block of the journal tells it.
+#[test]
+fn where_a_position_is_lost_the_journal_tells_it() {
+    let whole = Journal::default();
+    let (forgotten, unknown) = ("outrun: 40 behind 0", "halt: the store holds block");
+    // The journal, what the store holds, what comes of it without a position, and the last block.
+    let rows: [(&str, Journal, MemoryStore, &str, Option<u64>); 8] = [
+        ("nothing", whole, store(1, PARTITION, 1, None), "outrun: 1 behind 0", Some(40)),
+        ("block 0", whole, store(1, PARTITION, 1, Some(0)), "outrun: 1 behind 0", Some(40)),
+        ("some", whole, store(1, PARTITION, 1, Some(17)), forgotten, Some(40)),
+        ("all", whole, store(1, PARTITION, 1, Some(40)), forgotten, Some(40)),
+        ("all, trimmed", Journal { start: 13, ..whole }, store(1, PARTITION, 1, Some(40)), forgotten, Some(40)),
+        ("more", Journal { end: Some(18), ..whole }, store(1, PARTITION, 1, Some(18)), unknown, Some(17)),
+        ("a new log", Journal { end: Some(1), ..whole }, store(1, PARTITION, 1, Some(18)), unknown, None),
+        ("another generation", whole, store(2, PARTITION, 1, Some(17)), unknown, Some(40)),
+    ];
+    for (what, journal, store, expected, last) in rows {
+        let log = log(journal);
+        for log in [&log as &dyn Log, &Sparse(log.clone())] {
+            let found = told(restore(log, &store, PARTITION, None));
+            assert!(found.starts_with(expected), "{what}: {found}, not {expected}");
+            let told = restore::last_block(log, PARTITION, Generation([1; 16])).ok().map(|last| Position::of(&last));
+            let due = last.map(|block| Position { partition: PARTITION, commands: block, block, stamp: stamp(1, block) });
+            assert_eq!(told, due, "{what}");
+        }
+    }
+    let log = log(whole);
+    let refused = restore::last_block(&log, PARTITION, Generation([9; 16])).expect_err("another application's");
+    assert!(matches!(&refused, restore::Error::Refused(cause) if cause.contains("of 0909")), "{refused}");
+    assert!(!refused.may_pass());
+    let cause = restore(&log, &store(1, PARTITION, 1, Some(17)), PARTITION, None).expect_err("its position is lost");
+    assert!(cause.to_string().contains("`finflow partitions resume --from-journal`"), "{cause}");
+}
+
 /// What a journal that is trimmed does not say any more is known all the same, or asked for in vain.
 #[test]
 fn an_application_is_recognised_without_block_0() {

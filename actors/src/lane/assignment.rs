@@ -13,7 +13,7 @@ use ractor::{ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::{DOUBLINGS_MAX, Message, RETRY_DELAY, State};
+use super::{Basis, DOUBLINGS_MAX, Message, RETRY_DELAY, State, lost};
 use crate::committed::{Committed, Condition};
 use crate::log::Assignment;
 use crate::metrics;
@@ -133,6 +133,7 @@ impl State {
 
     /// Closes a partition's store and releases its claim.
     fn give_back(&mut self, myself: &ActorRef<Message>, id: u32) {
+        self.from_journal.remove(&id);
         let store = self.args.partitions.get(&id).and_then(|committed| self.put_away(committed));
         self.release(myself, id, store, Duration::ZERO);
         info!(partition = id, "given back");
@@ -185,12 +186,16 @@ impl State {
             return None;
         }
         let (session, log, restores) = (self.session.clone(), self.args.log.clone(), self.restores.clone());
+        let is_from_journal = self.from_journal.contains(&id);
         Some(async move {
             let _permit = restores.acquire_owned().await;
             let work = move || {
                 // The lane's own thread must not be kept from committing by a transaction that a former owner has left open.
                 log.wait_for_position(id)?;
                 let claim = session.lock().unwrap_or_else(PoisonError::into_inner).claim(id)?;
+                if is_from_journal && claim.position.is_none() {
+                    return lost::take_from_journal(&session, &log, &committed, claim);
+                }
                 let head = committed.restore(&log, claim.position.as_ref());
                 Ok((claim, head))
             };
@@ -239,6 +244,7 @@ impl State {
             Ok(head) => {
                 info!(partition = id, block = head.number, "adopted");
                 self.refused = 0;
+                self.from_journal.remove(&id);
                 self.args.partitions.get(&id).into_iter().for_each(|committed| committed.set_fault(None));
                 self.claimed.insert(id);
                 self.args.clock.meet(head.at_ms);
@@ -268,6 +274,7 @@ impl State {
             metrics::halts(id).increment(1);
         }
         self.claimed.insert(id);
+        self.from_journal.remove(&id);
         if let Some(committed) = self.args.partitions.get(&id) {
             committed.set_fault(None);
             committed.show(Arc::from([]), Condition { halted: Some(cause.to_owned()), ..self.unready() });
@@ -291,9 +298,12 @@ impl State {
     }
 
     /// Restores a partition anew that could not be: its operator has mended the cause, or wants to see it once more.
-    pub(super) fn adopt_again(&mut self, myself: &ActorRef<Message>, id: u32) {
+    pub(super) fn adopt_again(&mut self, myself: &ActorRef<Message>, id: u32, basis: Basis) {
         let Some(committed) = self.args.partitions.get(&id).cloned() else { return };
-        info!(partition = id, "is restored again");
+        info!(partition = id, ?basis, "is restored again");
+        if basis == Basis::Journal {
+            self.from_journal.insert(id);
+        }
         committed.give_another_chance();
         self.claimed.remove(&id);
         self.show_restoring(id, None);

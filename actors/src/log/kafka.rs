@@ -39,6 +39,7 @@ mod positions;
 mod reader;
 mod readiness;
 mod record;
+mod retention;
 pub mod rights;
 mod seal;
 mod session;

@@ -40,7 +40,7 @@ pub(super) enum Message {
     /// For the lane of this name.
     Tell(Arc<str>, lane::Message),
     /// Lets a halted partition go on, whichever lane has it.
-    Resume(u32),
+    Resume(u32, lane::Basis),
     /// Starts a lane that has died.
     Restart(u32),
     /// Starts one that works beside the lanes and has died.
@@ -87,10 +87,10 @@ impl Actor for Root {
                     let _ = lane.cast(message);
                 }
             }
-            Message::Resume(partition) => {
+            Message::Resume(partition, basis) => {
                 for (lane, _) in state.lanes.values() {
                     // One that is dead is started again, and keeps halted what is halted.
-                    let _ = lane.cast(lane::Message::Resume(partition));
+                    let _ = lane.cast(lane::Message::Resume(partition, basis));
                 }
             }
             Message::Restart(id) => state.restart(&myself, id).await,

@@ -15,7 +15,7 @@ use super::frames::{Read, Sent, Wire, receive, rows, send};
 use super::{Error, REPLY_TIMEOUT, Reply, Request, path, unexpected};
 #[cfg(doc)]
 use crate::node::Node;
-use crate::node::{Awaited, Checked, PartitionStatus, Publish, ReadError};
+use crate::node::{Awaited, Checked, JournalEnd, PartitionStatus, Publish, ReadError};
 
 /// A connection to a running node.
 pub struct Client(Mutex<Box<dyn Wire>>);
@@ -152,6 +152,19 @@ impl Client {
     /// See [`Node::resume`].
     pub async fn resume(&self, partition: u32) -> Result<(), Error> {
         self.ask(Request::Resume(partition), REPLY_TIMEOUT).await.map(|_| ())
+    }
+
+    /// See [`Node::journal_end`].
+    pub async fn journal_end(&self, partition: u32) -> Result<JournalEnd, Error> {
+        match self.ask(Request::JournalEnd(partition), REPLY_TIMEOUT).await? {
+            Reply::JournalEnd(end) => Ok(end),
+            other => unexpected(&other),
+        }
+    }
+
+    /// See [`Node::resume_from_journal`].
+    pub async fn resume_from_journal(&self, partition: u32) -> Result<(), Error> {
+        self.ask(Request::ResumeFromJournal(partition), REPLY_TIMEOUT).await.map(|_| ())
     }
 
     /// See [`Node::leave`]: `true` where the others have been seen to do without it.

@@ -75,6 +75,7 @@ fn partition_of(node: &Node, request: &Request) -> Option<u32> {
         Request::Payment(id) => Some(partition_of_payment(PaymentId::from_bytes(*id), count)),
         Request::Wallets(partition, ..) | Request::Verify(partition, _) => Some(*partition),
         Request::Snapshot(partition) | Request::Resume(partition) => Some(*partition),
+        Request::JournalEnd(partition) | Request::ResumeFromJournal(partition) => Some(*partition),
         _ => None,
     }
 }

@@ -20,6 +20,7 @@ mod cut_off;
 mod fenced;
 mod gaps;
 mod held_back;
+mod lost_position;
 mod proxy;
 mod takeover;
 mod trimming;
@@ -109,6 +110,10 @@ fn a_real_broker_keeps_the_contract() {
         clusters += 1;
         Cluster::new(brokers, &format!("contract-{clusters}"), &armed)
     };
+    timed("a lost position is taken from the journal", || {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(lost_position::a_lost_position_is_taken_from_the_journal(&Settings::new(&direct, "lost")));
+    });
     timed("the contract", || check(|| cluster(&direct)));
     timed("the contract of commits that fail", || check_faults(|| cluster(&format!("127.0.0.1:{proxied}"))));
     timed("a lane that is fenced and whose name nobody has taken goes on", || {

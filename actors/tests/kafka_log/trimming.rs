@@ -27,7 +27,7 @@ fn trimming(cluster: &Cluster, dir: &Path, name: &str, is_shared: bool) -> Setti
 }
 
 /// From each wallet to another one, most of which live elsewhere.
-fn transfers(round: usize) -> Vec<Publish> {
+pub(crate) fn transfers(round: usize) -> Vec<Publish> {
     let transfer = |n: usize| {
         let (from, to) = (format!("w{n}"), format!("w{}", (n + 1) % WALLETS));
         let value = format!(
@@ -94,6 +94,9 @@ pub(crate) async fn what_is_trimmed_is_had_from_snapshots(cluster: &Cluster) {
     let followed = |node: &Node| node.status().into_iter().filter(|of| of.state == "standby").count();
     until("every partition is followed", async || nodes.iter().map(|node| followed(node)).sum::<usize>() == PARTITIONS as usize)
         .await;
+    for node in nodes {
+        assert!(node.stored(DEADLINE).await, "what is compared is written");
+    }
     let expected: BTreeMap<u32, [u8; 32]> = nodes.iter().flat_map(|node| digests(node)).collect();
     for node in nodes {
         assert_eq!(node.leave().await, Ok(true), "the group sees it leave");

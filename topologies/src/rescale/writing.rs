@@ -149,7 +149,7 @@ impl Writing {
     /// Commits every position once more. Kafka marks the end of a transaction after it has answered, but does not begin the next one
     /// before: once this is committed, everything before it can be read.
     pub(super) fn confirm(&mut self) -> Result<(), Error> {
-        let position = |journal: &Journal| Claimed { claim: journal.claim, position: position(&journal.head.to_header()) };
+        let position = |journal: &Journal| Claimed { claim: journal.claim, position: Position::of(&journal.head.to_header()) };
         self.send(Vec::new(), self.journals.values().map(position).collect())
     }
 
@@ -160,7 +160,7 @@ impl Writing {
         let (mut batches, mut positions) = (Vec::new(), Vec::new());
         for (partition, blocks) in blocks {
             let (Some(last), Some(journal)) = (blocks.last(), self.journals.get(&partition)) else { continue };
-            positions.push(Claimed { claim: journal.claim, position: position(last.header()) });
+            positions.push(Claimed { claim: journal.claim, position: Position::of(last.header()) });
             let record = |block: EncodedBlock| Outgoing { value: Some(block.bytes().clone()), ..Outgoing::default() };
             batches.push(Batch { topic: Topic::Journal, partition, records: blocks.into_iter().map(record).collect() });
         }
@@ -200,9 +200,4 @@ impl Journal {
         self.bytes = 0;
         block
     }
-}
-
-fn position(header: &Header) -> Position {
-    let Header { partition, number, positions, stamp, .. } = header;
-    Position { partition: *partition, commands: positions.commands, block: *number, stamp: stamp.clone() }
 }

@@ -20,7 +20,7 @@ use super::context::Quiet;
 use super::rights::{Operation, Resource, Role, rights};
 use super::settings::Settings;
 use super::topics::Admin;
-use super::{LOOK_WAIT, native};
+use super::{LOOK_WAIT, native, retention};
 use crate::clock::Clock;
 use crate::finding::Finding;
 
@@ -59,6 +59,7 @@ pub(super) fn look(settings: &Settings, partitions: u32, clock: &Clock) -> Vec<F
     found.extend([topics(settings, partitions), engine, trimmer_rights(settings), groups(settings)]);
     if is_allowed {
         found.push(journal(settings, partitions));
+        found.extend(retention::look(settings));
         found.extend(transactions(settings, clock));
     }
     found

@@ -1,0 +1,69 @@
+//! A partition whose position is lost: the last block of its journal takes the place of it, once an operator has asked for that.
+//!
+//! The position is committed under the claim, as any other one, before the partition runs: whoever claims it next finds it, and whoever
+//! had it before is fenced. What is decided from then on goes on behind that block.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use finflow_state::Stamp;
+use finflow_topologies::log::{Claim, Claimed, Commit, Error, Position, Resolution, Session, Transaction};
+use finflow_topologies::restore;
+use tracing::{info, warn};
+
+use super::RETRY_DELAY;
+use super::assignment::Adopted;
+use crate::committed::Committed;
+use crate::log::NodeLog;
+
+/// How often a doubtful commit is asked about before the lane is begun anew.
+const ASKED_MAX: u32 = 25;
+
+/// Restores a partition to the last block of its journal, and commits what that says as the position. Nothing is written where the
+/// journal is not whole, or does not go on from what the store holds.
+pub(super) fn take_from_journal(
+    session: &Mutex<Box<dyn Session>>,
+    log: &NodeLog,
+    committed: &Committed,
+    claim: Claim,
+) -> Adopted {
+    let restored = restore::last_block(log, committed.id(), committed.generation()).and_then(|last| {
+        let position = Position::of(&last);
+        Ok((committed.restore(log, Some(&position))?, position))
+    });
+    let (head, position) = match restored {
+        Ok(restored) => restored,
+        Err(cause) => return Ok((claim, Err(cause))),
+    };
+    let session = session.lock().unwrap_or_else(PoisonError::into_inner);
+    commit(session, Claimed { claim: claim.epoch, position: position.clone() })?;
+    let Position { partition, commands, block, stamp } = &position;
+    info!(partition, commands, block, %stamp, "the position was lost and is taken from the journal");
+    Ok((Claim { position: Some(position), ..claim }, Ok(head)))
+}
+
+/// Commits a position and nothing else. Nobody else commits before its end is known.
+fn commit(mut session: MutexGuard<'_, Box<dyn Session>>, claimed: Claimed) -> Result<(), Error> {
+    let stamp = claimed.position.stamp.clone();
+    match session.commit(Transaction { stamp: stamp.clone(), batches: Vec::new(), positions: vec![claimed] }) {
+        Commit::Committed => Ok(()),
+        Commit::Aborted(cause) => Err(Error::Unavailable(cause)),
+        Commit::Fenced => Err(Error::Fenced),
+        Commit::InDoubt(cause) => settle(&mut **session, &stamp, &cause),
+    }
+}
+
+fn settle(session: &mut dyn Session, stamp: &Stamp, cause: &str) -> Result<(), Error> {
+    for _ in 0..ASKED_MAX {
+        match session.resolve(stamp) {
+            Ok(Resolution::Committed) => return Ok(()),
+            Ok(Resolution::Aborted) => return Err(Error::Unavailable(cause.to_owned())),
+            Err(Error::Unavailable(cause)) => {
+                warn!(cause, "whether the position is committed is not known yet");
+                std::thread::sleep(RETRY_DELAY);
+            }
+            Err(other) => return Err(other),
+        }
+    }
+    // The session takes no other commit before that: another one finds what is there.
+    Err(Error::Fenced)
+}

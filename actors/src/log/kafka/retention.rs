@@ -1,0 +1,68 @@
+//! For how long the brokers keep the positions of an application that stands still: once it has no member, the group's offsets expire.
+//! Its partitions halt then, and go on from their journals when an operator says so.
+
+use std::time::Duration;
+
+use finflow_topologies::log::Error;
+use rdkafka::admin::ResourceSpecifier;
+
+use super::record::unavailable;
+use super::settings::Settings;
+use super::topics::{ADMIN_TIMEOUT, Admin, options, wait};
+use crate::finding::Finding;
+
+const KEY: &str = "offsets.retention.minutes";
+/// A stop that is planned, or that nobody notices, is shorter.
+const KEPT_MIN: Duration = Duration::from_secs(30 * 86_400);
+
+/// What the brokers say of it; `None` where they do not tell this principal, or not now.
+pub(super) fn look(settings: &Settings) -> Option<Finding> {
+    let kept = Admin::new(settings).and_then(|admin| admin.positions_kept()).ok().flatten()?;
+    Some(of(kept))
+}
+
+/// It is no reason against a start.
+fn of(kept: Duration) -> Finding {
+    let days = kept.as_secs() / 86_400;
+    let told = format!("kept for {days} days after the last process has stopped");
+    if KEPT_MIN <= kept {
+        return Finding::well("positions", told);
+    }
+    let longer = format!("have the brokers' {KEY} be longer than any stop, for example {}", KEPT_MIN.as_secs() / 60);
+    Finding::well("positions", format!("{told}, which is short: {longer}"))
+}
+
+impl Admin {
+    /// The shortest time that one of the brokers keeps the offsets of a group without members.
+    fn positions_kept(&self) -> Result<Option<Duration>, Error> {
+        let metadata = self.client().inner().fetch_metadata(None, ADMIN_TIMEOUT).map_err(unavailable)?;
+        let mut shortest: Option<Duration> = None;
+        // Each tells its own settings, and is asked by itself.
+        for broker in metadata.brokers() {
+            let asked = [ResourceSpecifier::Broker(broker.id())];
+            let described = wait(self.client().describe_configs(&asked, &options())).map_err(unavailable)?;
+            let minutes = described.into_iter().flatten().find_map(|found| found.get(KEY)?.value.as_deref()?.parse().ok());
+            let kept = minutes.map(|minutes: u64| Duration::from_secs(minutes.saturating_mul(60)));
+            shortest = shortest.into_iter().chain(kept).min();
+        }
+        Ok(shortest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::finding::State;
+
+    #[test]
+    fn what_is_kept_too_short_is_told_and_stands_against_nothing() {
+        for (minutes, expected) in
+            [(10_080, "kept for 7 days after the last process has stopped, which is short"), (43_200, "30 days")]
+        {
+            let found = of(Duration::from_secs(minutes * 60));
+            let State::Well(told) = &found.state else { panic!("{found:?}") };
+            assert!(told.contains(expected), "{told}");
+            assert_eq!(told.contains("for example 43200"), minutes < 43_200, "{told}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! `finflow partitions resume`: halted partitions go on, and whether they do is looked at.
+
+use std::time::{Duration, Instant};
+
+use finflow_actors::{JournalEnd, PartitionStatus};
+use finflow_topologies::wire::v1::time_text;
+use serde_json::{Value, json};
+
+use crate::access::Access;
+use crate::cli::{Common, Resume};
+use crate::failure::Failure;
+use crate::output::print;
+
+/// How long a partition that is to go on may take to do so, how long it has to, and between two looks.
+const RESUMED_WITHIN: Duration = Duration::from_secs(3);
+const PROBATION: Duration = Duration::from_millis(500);
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
+/// How long a partition may take that is claimed, restored and given a position before it goes on.
+const TAKEN_WITHIN: Duration = Duration::from_secs(60);
+
+pub(crate) async fn resume(common: &Common, access: &Access, command: &Resume) -> Result<(), Failure> {
+    if let Access::Own(_) = access {
+        let cause = "no service runs; a partition is resumed where it runs, for example: finflow run";
+        return Err(Failure::Failed(cause.to_owned()));
+    }
+    match command.partition {
+        Some(partition) if command.from_journal => {
+            halted(access, partition).await?;
+            from_journal(common, access, &[partition], command.dry_run).await
+        }
+        Some(partition) => from_position(common, access, partition).await,
+        None => {
+            let status = access.status().await?;
+            let unavailable = status.iter().find(|of| is_unavailable(of)).map(|of| unavailable(of.partition));
+            let halted: Vec<u32> = status.iter().filter(|of| of.cause.is_some()).map(|of| of.partition).collect();
+            if halted.is_empty() {
+                return Err(unavailable.unwrap_or_else(|| Failure::Failed("no partition is halted".to_owned())));
+            }
+            from_journal(common, access, &halted, command.dry_run).await?;
+            unavailable.map_or(Ok(()), Err)
+        }
+    }
+}
+
+/// Whether nobody who could be asked has the partition: what it is like is not known.
+fn is_unavailable(status: &PartitionStatus) -> bool {
+    status.cause.is_none() && matches!(status.state.as_str(), "elsewhere" | "standby")
+}
+
+fn unavailable(partition: u32) -> Failure {
+    Failure::Temporary(format!("partition {partition} is not available now, retry"))
+}
+
+async fn status(access: &Access, partition: u32) -> Result<PartitionStatus, Failure> {
+    let all = access.status().await?;
+    let last = all.len().saturating_sub(1);
+    let found = all.into_iter().find(|of| of.partition == partition);
+    found.ok_or_else(|| Failure::Failed(format!("there is no partition {partition}: they are 0 to {last}")))
+}
+
+/// Fails unless the partition is known to be halted.
+async fn halted(access: &Access, partition: u32) -> Result<(), Failure> {
+    let status = status(access, partition).await?;
+    if is_unavailable(&status) {
+        return Err(unavailable(partition));
+    }
+    status.cause.map(|_| ()).ok_or_else(|| Failure::Failed(format!("partition {partition} is not halted")))
+}
+
+/// Lets a halted partition go on, and looks whether it does.
+async fn from_position(common: &Common, access: &Access, partition: u32) -> Result<(), Failure> {
+    halted(access, partition).await?;
+    access.resume(partition).await?;
+    let (begun, mut runs_since) = (Instant::now(), None);
+    loop {
+        match status(access, partition).await?.cause {
+            Some(cause) if runs_since.is_some() || RESUMED_WITHIN < begun.elapsed() => return Err(again(partition, &cause)),
+            Some(_) => {}
+            None if runs_since.get_or_insert_with(Instant::now).elapsed() < PROBATION => {}
+            None => return print(common, &resumed(partition)),
+        }
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
+}
+
+/// Lets halted partitions go on from the last block of their journals, each of which is told first. Those that are refused stay as they
+/// are.
+async fn from_journal(common: &Common, access: &Access, partitions: &[u32], is_dry_run: bool) -> Result<(), Failure> {
+    let (mut ends, mut refused) = (Vec::new(), Vec::new());
+    for partition in partitions {
+        match access.journal_end(*partition).await {
+            Err(Failure::Failed(cause)) => refused.push(cause),
+            found => ends.push(found?),
+        }
+    }
+    let status = if is_dry_run { "would go on" } else { "goes on" };
+    ends.iter().try_for_each(|end| print(common, &end_json(end, status)))?;
+    if !is_dry_run {
+        for end in &ends {
+            access.resume_from_journal(end.partition).await?;
+        }
+        for end in &ends {
+            match runs(access, end.partition).await {
+                Err(Failure::Failed(cause)) => refused.push(cause),
+                outcome => {
+                    outcome?;
+                    print(common, &resumed(end.partition))?;
+                }
+            }
+        }
+    }
+    if refused.is_empty() { Ok(()) } else { Err(Failure::Failed(refused.join("; "))) }
+}
+
+/// Waits until the partition runs. It shows no cause from when it is taken to when it is restored or halted again.
+async fn runs(access: &Access, partition: u32) -> Result<(), Failure> {
+    let (begun, mut is_taken) = (Instant::now(), false);
+    loop {
+        let status = status(access, partition).await?;
+        match status.cause {
+            Some(cause) if is_taken || RESUMED_WITHIN < begun.elapsed() => return Err(again(partition, &cause)),
+            Some(_) => {}
+            None if status.state == "running" => return Ok(()),
+            None => is_taken = true,
+        }
+        if TAKEN_WITHIN < begun.elapsed() {
+            let cause = format!("partition {partition} does not run yet, but is {}: see `finflow partitions`", status.state);
+            return Err(Failure::Temporary(cause));
+        }
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
+}
+
+fn again(partition: u32, cause: &str) -> Failure {
+    Failure::Failed(format!("partition {partition} is halted again: {cause}"))
+}
+
+fn resumed(partition: u32) -> Value {
+    json!({ "partition": partition, "status": "resumed" })
+}
+
+fn end_json(end: &JournalEnd, status: &str) -> Value {
+    json!({
+        "partition": end.partition, "status": status, "block": end.block, "stamp": end.stamp, "time": time_text(end.at_ms),
+        "commands": end.commands, "postings": end.postings,
+    })
+}

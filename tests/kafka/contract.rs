@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::process::{Command, Output, Stdio};
 
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 use serde_json::Value;
 
 use crate::broker::Broker;
@@ -189,6 +192,8 @@ pub(crate) fn the_contracts_file_gives_the_contracts_events(broker: &Broker) {
     for what in ["data directory", "service", "brokers", "topics", "rights", "groups", "journal", "transactions", "clock"] {
         assert!(ready.iter().any(|line| line.starts_with(&format!("ok {what} "))), "{what}: {ready:?}");
     }
+    let kept = ready.iter().any(|line| line.starts_with("ok positions ") && line.contains("offsets.retention.minutes"));
+    assert!(kept, "the broker keeps them for 7 days: {ready:?}");
     let lines: Vec<&str> = COMMANDS.lines().collect();
     let (first, second) = lines.split_at(3);
     foreign_producer(broker, first);
@@ -228,6 +233,8 @@ pub(crate) fn the_contracts_file_gives_the_contracts_events(broker: &Broker) {
     check(false);
     dead_letters_are_sent_again(broker, &process, service);
     check(true);
+    its_positions_are_forgotten(&address, &process);
+    check(true);
 }
 
 /// The lines of a check that ends with this code.
@@ -238,6 +245,49 @@ fn checked(process: &Process<'_>, code: i32) -> Vec<String> {
     let text = |line: &Value, name: &str| line[name].as_str().unwrap_or_default().to_owned();
     let lines = told.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
     lines.map(|line| ["status", "check", "seen", "cause", "remedy"].map(|name| text(&line, name)).join(" ")).collect()
+}
+
+/// What an operator sees and does where the application has stood still for longer than the broker keeps its offsets.
+fn its_positions_are_forgotten(address: &str, process: &Process<'_>) {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", address).create().expect("a client");
+    // Not while it has a member that has not been missed yet.
+    eventually(|| {
+        let deleted = runtime.block_on(admin.delete_groups(&[process.prefix], &AdminOptions::new()));
+        let refused = deleted.expect("an answer").into_iter().find_map(Result::err);
+        refused.map_or(Ok(()), |refused| Err(format!("{refused:?}")))
+    });
+    let told = |arguments: &[&str], code: i32, expected: &str| {
+        let output = process.finflow(&[arguments, &["--format", "json"]].concat());
+        let (lines, errors) = (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {lines}{errors}");
+        assert!(lines.contains(expected) || errors.contains(expected), "{arguments:?}: {lines}{errors}");
+        lines
+    };
+    let resume = ["partitions", "resume", "--from-journal"];
+    told(&resume, 1, "no service runs");
+    let service = process.run(2);
+    let halted = eventually(|| {
+        let shown = process.finflow(&["partitions", "--format", "json"]);
+        let lines = String::from_utf8_lossy(&shown.stdout).into_owned();
+        let lines = lines.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        let (halted, others): (Vec<Value>, Vec<Value>) = lines.partition(|of| of["state"] == "halted");
+        let is_well = |of: &Value| of["state"] == "running" && of["block"] == 0;
+        if !halted.is_empty() && others.iter().all(is_well) { Ok(halted) } else { Err(format!("{halted:?} {others:?}")) }
+    });
+    let names_it = |of: &Value| of["cause"].as_str().is_some_and(|cause| cause.contains("resume --from-journal"));
+    assert!(halted.iter().all(names_it), "{halted:?}");
+    let first = halted[0]["partition"].to_string();
+    told(&["partitions", "resume", &first], 1, "is halted again: no position is committed");
+    let would = told(&["partitions", "resume", &first, "--from-journal", "--dry-run"], 0, "would go on");
+    assert_eq!(would.lines().count(), 1, "{would}");
+    let gone_on = told(&resume, 0, "resumed");
+    assert_eq!(gone_on.lines().count(), 2 * halted.len(), "{gone_on}");
+    assert!(gone_on.starts_with(&would.replace("would go on", "goes on")), "{gone_on} {would}");
+    told(&resume, 1, "no partition is halted");
+    told(&["partitions", "resume", &first, "--from-journal"], 1, "is not halted");
+    drop(service);
 }
 
 /// A dead letter of an engine that could not understand what this one can; written, as everything there, with the Java tool.

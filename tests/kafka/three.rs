@@ -258,6 +258,10 @@ impl<'a> Three<'a> {
         let wallet = (0..WALLETS).map(|n| format!("w{n}")).find(is_its).expect("a wallet of its own");
         let mut late = self.process("two").command(&["wallet", "show", &wallet, "--format", "json"]);
         let late = late.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program runs");
+        let its = before.iter().find(|(_, name)| **name == "two").map(|(partition, _)| partition.to_string());
+        let resumed = self.process("one").finflow(&["partitions", "resume", &its.expect("a partition of its own")]);
+        let told = String::from_utf8_lossy(&resumed.stderr).into_owned();
+        assert!(resumed.status.code() == Some(75) && told.contains("is not available now, retry"), "{told}");
         self.all_run(&["one", "three"]);
         println!("    taken over after {:.1} s", stopped.elapsed().as_secs_f64());
         self.all_end();

@@ -10,7 +10,7 @@ use finflow_topologies::rescale::{Adoption, Replaced, Sizes};
 use finflow_topologies::restore;
 use tracing::info;
 
-use super::belonging::belongs;
+use super::belonging::{hand_over, may_be_adopted};
 use super::moving::MoveError;
 use super::opening::fresh_id;
 use super::{Settings, StartError};
@@ -32,7 +32,7 @@ pub struct Adopted {
 /// Compares the directories of these partitions with the log, and with `is_meant` writes what differs into it, all of them at once. The
 /// directories are moved aside then, because the next start builds the state from the log.
 pub fn adopt(settings: &Settings, partitions: &[u32], is_meant: bool) -> Result<Vec<Adopted>, MoveError> {
-    belongs(&settings.data_dir, settings.kafka.is_some(), &settings.prefix)?;
+    may_be_adopted(settings)?;
     let log = match &settings.kafka {
         Some(kafka) => NodeLog::kafka(kafka, settings.partitions)?,
         None => NodeLog::embedded(Arc::new(LocalDisk), &settings.data_dir.join("log"), settings.partitions)?,
@@ -71,6 +71,9 @@ pub fn adopt(settings: &Settings, partitions: &[u32], is_meant: bool) -> Result<
             let aside = move_aside(&dir, "adopted", settings.clock.now_ms(), usize::MAX);
             *moved_to = aside.map_err(|error| MoveError::Directory(dir, error))?;
         }
+    }
+    if is_meant {
+        hand_over(settings)?;
     }
     Ok(adopted)
 }

@@ -34,12 +34,23 @@ struct Owner {
 pub(super) fn claim(settings: &Settings) -> Result<(), StartError> {
     let (dir, is_kafka, prefix) = (&settings.data_dir, settings.kafka.is_some(), &settings.prefix);
     belongs(dir, is_kafka, prefix)?;
-    let note = dir.join(NOTE);
-    if note.exists() {
-        return Ok(());
-    }
-    let text = format!("{} {prefix}\n", LOGS[usize::from(is_kafka)]);
+    if dir.join(NOTE).exists() { Ok(()) } else { hand_over(settings) }
+}
+
+/// Notes what the directory belongs to from now on, whatever it has belonged to.
+pub(super) fn hand_over(settings: &Settings) -> Result<(), StartError> {
+    let note = settings.data_dir.join(NOTE);
+    let text = format!("{} {}\n", LOGS[usize::from(settings.kafka.is_some())], settings.prefix);
     write(&note, &text).map_err(|error| StartError::Directory(note, error))
+}
+
+/// Whether an operator may have the state in a data directory adopted by this application: also where it is that of another one on Kafka.
+pub(super) fn may_be_adopted(settings: &Settings) -> Result<(), StartError> {
+    let (dir, is_kafka, prefix) = (&settings.data_dir, settings.kafka.is_some(), &settings.prefix);
+    match owner(dir).map_err(|error| StartError::Directory(dir.join(NOTE), error))? {
+        Some(owner) if is_kafka && owner.is_kafka => Ok(()),
+        _ => belongs(dir, is_kafka, prefix),
+    }
 }
 
 /// Whether a data directory is that of this log and this application, or could be; [`StartError::Foreign`] where it is not.

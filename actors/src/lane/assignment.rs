@@ -52,9 +52,10 @@ impl State {
         Ok(())
     }
 
-    /// Whether a partition that the lane has is to stay.
+    /// Whether a partition that the lane has is to stay, and has not been lost since it was claimed.
     pub(super) fn keeps(&self, id: u32) -> bool {
-        self.assignment.borrow().kept().contains(&id)
+        let given = self.assignment.borrow();
+        given.kept().contains(&id) && self.lost_before.get(&id) == Some(&given.losses(id))
     }
 
     /// What an earlier life of this lane had and this one has not been given is elsewhere.

@@ -212,6 +212,8 @@ pub(crate) fn eight_partitions_become_thirty_two(broker: &Broker) {
     new.partitions = Some(32);
     let service = goes_on(&new, &before);
     let address = admin(&new);
+    // Its directory is another application's by now.
+    let old = of("three", "eight");
     check(&old, &["run"], 78, "has moved to many with 32 partitions");
     check(&old, &["topics", "unseal"], 1, "has moved to many with 32 partitions");
     check(&old, &["topics", "unseal", "--yes"], 0, "");

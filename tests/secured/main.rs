@@ -401,7 +401,7 @@ fn strangers_are_refused(cluster: &Cluster, dir: &Path) {
             "no such property",
             cluster.scram(),
             with(signs_in(), "sasl.passwrod", "typo-CANARY".to_owned()),
-            "the Kafka property sasl.passwrod is unknown",
+            "-X: sasl.passwrod is no property of the Kafka client library",
         ),
         (
             "no such file",

@@ -167,11 +167,21 @@ impl Committed {
     /// Brings the state to the committed position while nobody else writes it: on from the store that is open, or else exactly as at a
     /// start, from the directory, the newest snapshot or the journal alone.
     pub(crate) fn restore(&self, log: &NodeLog, position: Option<&Position>) -> Result<Head, restore::Error> {
+        self.restore_to(log, position, position)
+    }
+
+    /// The same to the block of a position that may not be committed yet, where `read` is the one that was.
+    pub(crate) fn restore_to(
+        &self,
+        log: &NodeLog,
+        position: Option<&Position>,
+        read: Option<&Position>,
+    ) -> Result<Head, restore::Error> {
         let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let restored =
             self.restore_observed(log, position, &|block, target| self.set_restoring(Some(Restoring { block, target })));
         self.set_restoring(None);
-        restored.map_err(|cause| self.judged(log, position, cause))
+        restored.map_err(|cause| self.judged(log, read, cause))
     }
 
     fn restore_observed(

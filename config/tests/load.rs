@@ -318,7 +318,7 @@ fn all_problems_are_listed_at_once() {
 fn properties_of_the_client_library_have_their_own_names() {
     let quoted =
         "[kafka]\n\"bootstrap.servers\" = \"a:1,b:2\"\n\"security.protocol\" = \"ssl\"\n[kafka.trim]\n\"linger.ms\" = 5\n";
-    let bare = "kafka.bootstrap.servers = \"a:1,b:2\"\n[kafka]\nsecurity.protocol = \"ssl\"\ntrim.linger.ms = \"5\"\n";
+    let bare = "[kafka]\nbootstrap.servers = \"a:1,b:2\"\nsecurity.protocol = \"ssl\"\ntrim.linger.ms = \"5\"\n";
     let variables = [
         ("FINFLOW__KAFKA__BOOTSTRAP_SERVERS", "a:1,b:2"),
         ("FINFLOW__KAFKA__SECURITY_PROTOCOL", "ssl"),

@@ -28,7 +28,7 @@ pub(super) fn take_from_journal(
 ) -> Adopted {
     let restored = restore::last_block(log, committed.id(), committed.generation()).and_then(|last| {
         let position = Position::of(&last);
-        Ok((committed.restore(log, Some(&position))?, position))
+        Ok((committed.restore_to(log, Some(&position), claim.position.as_ref())?, position))
     });
     let (head, position) = match restored {
         Ok(restored) => restored,

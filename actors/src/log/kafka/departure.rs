@@ -55,7 +55,7 @@ fn write(settings: &Settings, to: Option<&str>) -> Result<(), Error> {
     let mut place = note.add_partition(&topic(&settings.prefix), 0);
     place.set_offset(Offset::Offset(0)).map_err(unavailable)?;
     place.set_metadata(to.map(|to| format!("{MOVED_TO}{to}")).unwrap_or_default());
-    transactor.commit(&[], |_| String::new(), &note, asker.group_metadata()).map_err(|failed| match failed {
+    transactor.commit(&[], |_| String::new(), &note, || asker.group_metadata()).map_err(|failed| match failed {
         Failed::Before { cause, .. } | Failed::During(cause) | Failed::Replaced(cause) | Failed::Outside(cause) => {
             Error::Unavailable(cause)
         }

@@ -384,9 +384,9 @@ impl Keeper {
             Ok(offsets) => offsets,
             Err(error) => return Commit::Aborted(error.to_string()),
         };
-        let (group, fences) = (self.member.metadata(), self.fences);
+        let (member, fences) = (&self.member, self.fences);
         let name = |batch: &finflow_topologies::log::Batch| batch.topic.name(&self.prefix);
-        match self.transactor.commit(&transaction.batches, name, &offsets, group) {
+        match self.transactor.commit(&transaction.batches, name, &offsets, || member.metadata()) {
             Ok(()) => Commit::Committed,
             Err(Failed::Outside(cause)) => {
                 self.member.serve(Duration::ZERO);

@@ -67,9 +67,6 @@ const WRITING: &[(&str, &str)] = &[
     ("queue.buffering.max.messages", "1000000"),
 ];
 
-/// The same for a lane's transactions: how long it waits, at first, while the coordinator still writes the markers of the former one.
-const COMMITTING: &[(&str, &str)] = &[("retry.backoff.ms", "2")];
-
 /// What belongs to the engine, by the start of the property's name: a value of the user's would break exactly-once, or means nothing.
 const OWNED: &[&str] = &[
     "acks",
@@ -302,11 +299,7 @@ impl Settings {
     }
 
     fn producer(&self) -> ClientConfig {
-        self.producer_with(&[])
-    }
-
-    fn producer_with(&self, choices: &[(&str, &str)]) -> ClientConfig {
-        let mut config = self.client_with(&[WRITING, choices].concat());
+        let mut config = self.client_with(WRITING);
         config.set("enable.idempotence", "true").set("acks", "all");
         config
     }
@@ -327,7 +320,7 @@ impl Settings {
 
     /// The one transactional producer of a lane.
     pub(super) fn transactor(&self, lane: &str) -> ClientConfig {
-        let mut config = self.producer_with(COMMITTING);
+        let mut config = self.producer();
         config
             .set("transactional.id", lane)
             .set("transaction.timeout.ms", ms(TRANSACTION_TIMEOUT))

@@ -59,15 +59,15 @@ pub(super) struct Transactor {
 
 /// How long each step of a transaction takes.
 struct Steps {
-    offsets: Histogram,
     records: Histogram,
+    offsets: Histogram,
     end: Histogram,
 }
 
 impl Steps {
     fn new() -> Steps {
         let of = |step: &'static str| ::metrics::histogram!(metrics::KAFKA_STEP_SECONDS, "step" => step);
-        Steps { offsets: of("offsets"), records: of("records"), end: of("end") }
+        Steps { records: of("records"), offsets: of("offsets"), end: of("end") }
     }
 }
 
@@ -150,17 +150,14 @@ impl Transactor {
         self.producer.take().into_iter().chain(self.connected.take()).for_each(discard);
     }
 
-    /// One transaction of a producer that is ready: positions, then records, then the commit.
-    ///
-    /// The former transaction keeps the coordinator busy until it has written its markers. The client library asks again after
-    /// `retry.backoff.ms` where it has positions to add, and after 20 ms where it has partitions (librdkafka 2.12:
-    /// `rd_kafka_txn_handle_AddPartitionsToTxn`), so that the positions go first and do the waiting.
+    /// One transaction of a producer that is ready: records, then positions, then the commit. `group` is asked when the records are
+    /// delivered.
     pub(super) fn commit(
         &mut self,
         batches: &[Batch],
         topic: impl Fn(&Batch) -> String,
         offsets: &TopicPartitionList,
-        group: Option<ConsumerGroupMetadata>,
+        group: impl FnOnce() -> Option<ConsumerGroupMetadata>,
     ) -> Result<(), Failed> {
         let deadline = Instant::now() + self.settings.commit_deadline.min(TRANSACTION_TIMEOUT);
         let mut outcome = self.attempt(batches, topic, offsets, group, deadline);
@@ -183,17 +180,12 @@ impl Transactor {
         batches: &[Batch],
         topic: impl Fn(&Batch) -> String,
         offsets: &TopicPartitionList,
-        group: Option<ConsumerGroupMetadata>,
+        group: impl FnOnce() -> Option<ConsumerGroupMetadata>,
         deadline: Instant,
     ) -> Result<(), Failed> {
         let Some(producer) = &self.producer else { return Err(Failed::before("there is no producer")) };
-        let Some(group) = group else {
-            return Err(Failed::Outside("the lane is no member of its group".to_owned()));
-        };
         let mut step = Step::begin();
         producer.begin_transaction().map_err(before)?;
-        producer.send_offsets_to_transaction(offsets, &group, left(deadline)).map_err(before)?;
-        step.end(&self.steps.offsets);
         for batch in batches {
             send(producer, batch, &topic(batch), deadline)?;
         }
@@ -205,6 +197,11 @@ impl Transactor {
             return Err(Failed::before("the records are not delivered in time"));
         }
         step.end(&self.steps.records);
+        let Some(group) = group() else {
+            return Err(Failed::Outside("the lane is no member of its group".to_owned()));
+        };
+        producer.send_offsets_to_transaction(offsets, &group, left(deadline)).map_err(before)?;
+        step.end(&self.steps.offsets);
         loop {
             match producer.commit_transaction(left(deadline)) {
                 Ok(()) => {

@@ -135,7 +135,7 @@ fn a_real_broker_keeps_the_contract() {
     });
     timed("a loss that is over before the lane knows of it costs no more than a claim", || {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        let proxied = Settings::new(&format!("127.0.0.1:{proxied}"), "lost");
+        let proxied = Settings::new(&format!("127.0.0.1:{proxied}"), "lost-and-given-back");
         runtime.block_on(cut_off::a_loss_that_is_over_is_learned_of(&proxied, &armed));
     });
     timed("a lane that cannot commit says so", || {

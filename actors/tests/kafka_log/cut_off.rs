@@ -5,11 +5,9 @@ use std::time::{Duration, Instant};
 
 use finflow_actors::log::kafka::{KafkaLog, Settings as Cluster};
 use finflow_actors::{Node, Settings};
-use finflow_topologies::Topic;
-use finflow_topologies::log::Log;
 
 use crate::proxy::{Armed, Cut};
-use crate::takeover::{PARTITIONS, WALLETS, at_rest, created, running, settings, top_ups, until};
+use crate::takeover::{PARTITIONS, at_rest, created, each_topped_up, events, running, settings, top_ups, until};
 
 /// What happens to a process that runs everything.
 #[derive(Debug)]
@@ -48,27 +46,9 @@ fn lives(log: &KafkaLog) -> BTreeMap<u32, (String, u64)> {
 
 /// Every command was carried out once, and told once.
 async fn each_once(node: &Node, log: &KafkaLog, rounds: usize) {
-    let mut wallets = Vec::new();
-    until("it answers for all of them", async || {
-        let told: Result<Vec<_>, _> = (0..PARTITIONS).map(|id| node.wallets(id, None, WALLETS)).collect();
-        wallets = told.unwrap_or_default().concat();
-        !wallets.is_empty()
-    })
-    .await;
-    let due = i128::try_from(100 * rounds).expect("minor units");
-    assert_eq!(wallets.len(), WALLETS);
-    assert!(wallets.iter().all(|wallet| wallet.ledger().minor() == due), "{wallets:?}");
-    let (mut told, mut count) = (BTreeSet::new(), 0);
-    for partition in 0..PARTITIONS {
-        let mut from = 0;
-        while from < log.range(Topic::Events, partition).expect("a range").end {
-            let fetched = log.fetch(Topic::Events, partition, from, usize::MAX).expect("events");
-            from = fetched.next;
-            count += fetched.records.len();
-            told.extend(fetched.records.into_iter().filter_map(|record| record.value));
-        }
-    }
-    assert_eq!(told.len(), count, "an event is told twice");
+    each_topped_up(node, rounds).await;
+    let told = events(log);
+    assert_eq!(told.iter().collect::<BTreeSet<_>>().len(), told.len(), "an event is told twice");
 }
 
 pub(crate) async fn who_is_cut_off_comes_back_or_ends(direct: &Cluster, proxied: &Cluster, wire: &Armed, case: &Case) {

@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use finflow_actors::Node;
 use finflow_actors::log::kafka::{SESSION_TIMEOUT, Settings as Cluster};
-use finflow_ledger::Wallet;
 use finflow_topologies::log::simulated::Fault;
 
 use crate::proxy::Armed;
-use crate::takeover::{PARTITIONS, WALLETS, at_rest, created, settings, top_ups, until};
+use crate::takeover::{at_rest, created, each_topped_up, settings, top_ups, until};
 
 /// How long a commit waits for its answer: longer than the member's session, and than the heartbeat after it.
 const COMMIT_DEADLINE: Duration = SESSION_TIMEOUT.saturating_add(Duration::from_secs(3));
@@ -38,15 +37,6 @@ pub(crate) async fn a_lane_whose_name_nobody_has_taken_goes_on(cluster: &Cluster
         cause = node.ended() => Some(cause),
     };
     assert_eq!(ended, None, "nobody has taken its name");
-    let mut wallets: Vec<Wallet> = Vec::new();
-    until("it answers for all of them again", async || {
-        let told: Result<Vec<_>, _> = (0..PARTITIONS).map(|id| node.wallets(id, None, WALLETS)).collect();
-        wallets = told.unwrap_or_default().concat();
-        !wallets.is_empty()
-    })
-    .await;
-    let due = i128::try_from(100 * ROUNDS).expect("minor units");
-    assert_eq!(wallets.len(), WALLETS);
-    assert!(wallets.iter().all(|wallet| wallet.ledger().minor() == due), "each command once: {wallets:?}");
+    each_topped_up(&node, ROUNDS).await;
     assert!(node.stop().await);
 }

@@ -1,34 +1,16 @@
 //! What a producer has aborted occupies offsets of `commands` that nobody decides: a partition at rest commits that it has read past them,
 //! and so misses nothing when the topic has let go of them.
 
-use std::time::Duration;
-
 use finflow_actors::Node;
 use finflow_actors::log::kafka::Settings as Cluster;
 use finflow_topologies::Topic;
 use finflow_topologies::log::Log;
-use rdkafka::ClientConfig;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
+use super::stray::Stray;
 use super::takeover::{at_rest, created, settings, top_ups, until};
 
-const BUDGET: Duration = Duration::from_secs(10);
 /// The partition that the transaction is in.
 const GAPPED: u32 = 1;
-
-/// Leaves what a producer does that gives its transaction up.
-fn abort(cluster: &Cluster) {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", &cluster.brokers).set("transactional.id", "given-up");
-    let producer: BaseProducer = config.create().expect("a producer");
-    producer.init_transactions(BUDGET).expect("an id");
-    producer.begin_transaction().expect("a transaction");
-    let commands = Topic::Commands.name(&cluster.prefix);
-    let record = BaseRecord::<str, str>::to(&commands).partition(GAPPED as i32).key("").payload("nobody sees it");
-    producer.send(record).map_err(|(error, _)| error).expect("queued");
-    producer.flush(BUDGET).expect("written");
-    producer.abort_transaction(BUDGET).expect("aborted");
-}
 
 pub(crate) async fn what_producers_have_aborted_is_passed_for_good(cluster: &Cluster) {
     let dir = tempfile::tempdir().expect("a directory");
@@ -40,7 +22,7 @@ pub(crate) async fn what_producers_have_aborted_is_passed_for_good(cluster: &Clu
     node.publish(top_ups(0)).await.expect("published");
     at_rest(&[&node]).await;
     let before = end(Topic::Commands);
-    abort(cluster);
+    Stray::open(cluster, "given-up", Topic::Commands, GAPPED).abort();
     // The record, and the mark of its end.
     until("the transaction has ended", async || end(Topic::Commands) == before + 2).await;
     until("the position is carried on", async || committed() == before + 2).await;

@@ -1,30 +1,11 @@
 //! A transaction that somebody has left open hides what others have committed behind it: who restores a partition then waits for its end.
 
-use std::time::Duration;
-
+use finflow_actors::Node;
 use finflow_actors::log::kafka::Settings as Cluster;
-use finflow_actors::{Node, Settings};
 use finflow_topologies::Topic;
-use rdkafka::ClientConfig;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
-use super::takeover::{DEADLINE, PARTITIONS, at_rest, created, digests, running, settings, top_ups, until};
-
-const BUDGET: Duration = Duration::from_secs(10);
-
-/// A transaction in the journal of a partition, as a lane that has been killed leaves it.
-fn left_open(cluster: &Cluster, partition: u32) -> BaseProducer {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", &cluster.brokers).set("transactional.id", "left-open").set("transaction.timeout.ms", "60000");
-    let killed: BaseProducer = config.create().expect("a producer");
-    killed.init_transactions(BUDGET).expect("an id");
-    killed.begin_transaction().expect("a transaction");
-    let journal = Topic::Journal.name(&cluster.prefix);
-    let record = BaseRecord::<str, str>::to(&journal).partition(partition as i32).key("").payload("nobody sees it");
-    killed.send(record).map_err(|(error, _)| error).expect("queued");
-    killed.flush(BUDGET).expect("written");
-    killed
-}
+use super::stray::Stray;
+use super::takeover::{DEADLINE, PARTITIONS, at_rest, created, digests, follower, running, settings, top_ups, until};
 
 /// Waits until this node runs all the others, and sees that the partition which is held back is on its way.
 async fn all_but(held: u32, node: &Node) {
@@ -46,7 +27,7 @@ pub(crate) async fn what_an_open_transaction_hides_is_waited_for(cluster: &Clust
     at_rest(&[&node]).await;
 
     let held = 0;
-    let killed = left_open(cluster, held);
+    let killed = Stray::open(cluster, "left-open", Topic::Journal, held);
     for round in 1..4 {
         node.publish(top_ups(round)).await.expect("published");
         at_rest(&[&node]).await;
@@ -60,7 +41,7 @@ pub(crate) async fn what_an_open_transaction_hides_is_waited_for(cluster: &Clust
 
     let node = start().await.expect("a node");
     all_but(held, &node).await;
-    killed.abort_transaction(BUDGET).expect("aborted");
+    killed.abort();
     at_rest(&[&node]).await;
     assert!(node.stored(DEADLINE).await);
     assert_eq!(digests(&node), expected);
@@ -71,17 +52,16 @@ pub(crate) async fn what_an_open_transaction_hides_is_waited_for(cluster: &Clust
 pub(crate) async fn what_an_open_transaction_hides_from_who_stands_by_is_waited_for(cluster: &Cluster) {
     let dir = tempfile::tempdir().expect("a directory");
     drop(created(cluster));
-    let following = |name: &str| Settings { standby_replicas: 1, ..settings(cluster, dir.path(), name) };
-    let first = Node::start(following("first")).await.expect("a node");
+    let first = follower(cluster, dir.path(), "first").await;
     first.publish(top_ups(0)).await.expect("published");
     at_rest(&[&first]).await;
-    let second = Node::start(following("second")).await.expect("a node");
+    let second = follower(cluster, dir.path(), "second").await;
     until("each has its share", async || running(&second).len() == PARTITIONS as usize / 2).await;
     let held = running(&first).first().map(|of| of.partition).expect("a share");
     let followed = || second.status().into_iter().any(|of| of.partition == held && of.state == "standby");
     until("it is followed", async || followed()).await;
 
-    let killed = left_open(cluster, held);
+    let killed = Stray::open(cluster, "left-open", Topic::Journal, held);
     for round in 1..4 {
         first.publish(top_ups(round)).await.expect("published");
         at_rest(&[&first, &second]).await;
@@ -92,7 +72,7 @@ pub(crate) async fn what_an_open_transaction_hides_from_who_stands_by_is_waited_
     assert_eq!(first.leave().await, Ok(true), "the group sees it leave");
     drop(first);
     all_but(held, &second).await;
-    killed.abort_transaction(BUDGET).expect("aborted");
+    killed.abort();
     at_rest(&[&second]).await;
     let from = second.status().into_iter().find(|of| of.partition == held).map(|of| of.restored_from);
     assert_eq!(from.as_deref(), Some("standby"));

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use finflow_actors::Node;
 use finflow_actors::log::kafka::{KafkaLog, Settings as Cluster};
@@ -15,12 +14,11 @@ use finflow_topologies::{Topic, restore};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
-use super::takeover::{DEADLINE, PARTITIONS, WALLETS, at_rest, created, digests, running, settings, top_ups, until};
+use super::stray::Stray;
+use super::takeover::{DEADLINE, PARTITIONS, WALLETS, at_rest, created, digests, events, running, settings, top_ups, until};
 use super::trimming::transfers;
 
-const BUDGET: Duration = Duration::from_secs(10);
 /// What the cause of a halt names.
 const REMEDY: &str = "`finflow partitions resume --from-journal`";
 /// The partitions of the last part: what their journals end with, and the one whose directory is gone.
@@ -51,11 +49,10 @@ pub(crate) async fn a_lost_position_is_taken_from_the_journal(cluster: &Cluster)
     forgotten(cluster).await;
     let node = start(cluster, dir).await;
     all_halt(&node).await;
-    let open = left_open(cluster, 0);
+    let open = Stray::open(cluster, "lost-open", Topic::Journal, 0);
     assert_refused(&node, 0, "a transaction is open on the journal of partition 0");
     taken_in_vain(&node, 0, "a transaction is open on the journal of partition 0").await;
-    open.abort_transaction(BUDGET).expect("aborted");
-    drop(open);
+    open.abort();
     node.resume(1).expect("it is here");
     until("it is halted again", async || halted(&node, 1).is_some_and(|cause| cause.contains(REMEDY))).await;
     for id in 0..PARTITIONS {
@@ -155,20 +152,6 @@ async fn taken_in_vain(node: &Node, id: u32, expected: &str) {
     until("it is halted with this cause", async || halted(node, id).is_some_and(|cause| cause.contains(expected))).await;
 }
 
-/// A transaction on the journal of a partition that nobody ends.
-fn left_open(cluster: &Cluster, id: u32) -> BaseProducer {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", &cluster.brokers).set("transactional.id", "lost-open").set("transaction.timeout.ms", "60000");
-    let open: BaseProducer = config.create().expect("a producer");
-    open.init_transactions(BUDGET).expect("an id");
-    open.begin_transaction().expect("a transaction");
-    let journal = Topic::Journal.name(&cluster.prefix);
-    let record = BaseRecord::<str, str>::to(&journal).partition(id as i32).key("").payload("nobody sees it");
-    open.send(record).map_err(|(error, _)| error).expect("queued");
-    open.flush(BUDGET).expect("written");
-    open
-}
-
 /// Writes a block behind so many that nobody has written, or behind the last one.
 fn append(log: &KafkaLog, partition: u32, generation: Generation, behind: u64) {
     let last = restore::last_block(log, partition, Generation([7; 16])).expect("a block");
@@ -199,20 +182,4 @@ fn swap(dir: &Path) {
 fn wallets(node: &Node) -> BTreeMap<String, (i128, u64)> {
     let all = (0..PARTITIONS).flat_map(|id| node.wallets(id, None, WALLETS).expect("it answers"));
     all.map(|wallet: Wallet| (wallet.id().to_string(), (wallet.ledger().minor(), wallet.seq()))).collect()
-}
-
-/// How many events there are.
-fn events(log: &KafkaLog) -> usize {
-    let count = |partition| {
-        let (mut from, mut count) = (0, 0);
-        loop {
-            let fetched = log.fetch(Topic::Events, partition, from, usize::MAX).expect("records");
-            if fetched.next <= from {
-                return count;
-            }
-            count += fetched.records.len();
-            from = fetched.next;
-        }
-    };
-    (0..PARTITIONS).map(count).sum()
 }

@@ -22,6 +22,7 @@ mod gaps;
 mod held_back;
 mod lost_position;
 mod proxy;
+mod stray;
 mod takeover;
 mod trimming;
 mod uncommitted;
@@ -104,94 +105,78 @@ fn a_real_broker_keeps_the_contract() {
     });
     let armed = Armed::default();
     proxy::serve(proxy, inner, &armed);
-    let direct = broker.address();
+    let (direct, proxied) = (broker.address(), format!("127.0.0.1:{proxied}"));
     let mut clusters = 0;
     let mut cluster = |brokers: &str| {
         clusters += 1;
         Cluster::new(brokers, &format!("contract-{clusters}"), &armed)
     };
     timed("a lost position is taken from the journal", || {
-        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        runtime.block_on(lost_position::a_lost_position_is_taken_from_the_journal(&Settings::new(&direct, "lost")));
+        block_on(lost_position::a_lost_position_is_taken_from_the_journal(&Settings::new(&direct, "lost")));
     });
     timed("the contract", || check(|| cluster(&direct)));
-    timed("the contract of commits that fail", || check_faults(|| cluster(&format!("127.0.0.1:{proxied}"))));
+    timed("the contract of commits that fail", || check_faults(|| cluster(&proxied)));
     timed("a lane that is fenced and whose name nobody has taken goes on", || {
-        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        let proxied = Settings::new(&format!("127.0.0.1:{proxied}"), "fenced");
-        runtime.block_on(fenced::a_lane_whose_name_nobody_has_taken_goes_on(&proxied, &armed));
+        block_on(fenced::a_lane_whose_name_nobody_has_taken_goes_on(&Settings::new(&proxied, "fenced"), &armed));
     });
     timed("what a lane does not let go of has no lease", || {
         what_a_lane_does_not_let_go_of_has_no_lease(&mut Cluster::new(&direct, "lease", &armed));
     });
     timed("who is cut off from the brokers comes back, or ends", || {
-        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         for (number, case) in cut_off::CASES.iter().enumerate() {
             println!("    {case:?}");
-            let [direct, proxied] =
-                [&direct, &format!("127.0.0.1:{proxied}")].map(|at| Settings::new(at, &format!("cut-{number}")));
-            runtime.block_on(cut_off::who_is_cut_off_comes_back_or_ends(&direct, &proxied, &armed, case));
+            let [direct, proxied] = [&direct, &proxied].map(|at| Settings::new(at, &format!("cut-{number}")));
+            block_on(cut_off::who_is_cut_off_comes_back_or_ends(&direct, &proxied, &armed, case));
         }
     });
     timed("a loss that is over before the lane knows of it costs no more than a claim", || {
-        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        let proxied = Settings::new(&format!("127.0.0.1:{proxied}"), "lost-and-given-back");
-        runtime.block_on(cut_off::a_loss_that_is_over_is_learned_of(&proxied, &armed));
+        block_on(cut_off::a_loss_that_is_over_is_learned_of(&Settings::new(&proxied, "lost-and-given-back"), &armed));
     });
     timed("a lane that cannot commit says so", || {
-        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        let proxied = Settings::new(&format!("127.0.0.1:{proxied}"), "uncommitted");
-        runtime.block_on(uncommitted::a_lane_that_cannot_commit_says_so(&proxied, &armed));
+        block_on(uncommitted::a_lane_that_cannot_commit_says_so(&Settings::new(&proxied, "uncommitted"), &armed));
     });
     timed("java's tools and this log understand each other", || {
         java_understands(&broker, &mut Cluster::new(&direct, "java", &armed));
     });
     timed("partitions that are assigned are restored as at a start", || {
-        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         let assigned = Settings::new(&direct, "takeover");
-        runtime.block_on(takeover::partitions_that_are_assigned_are_restored_as_at_a_start(&assigned));
+        block_on(takeover::partitions_that_are_assigned_are_restored_as_at_a_start(&assigned));
     });
     timed("what is followed is taken over as it stands", || {
-        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        runtime.block_on(takeover::what_is_followed_is_taken_over_as_it_stands(&Settings::new(&direct, "standby")));
+        block_on(takeover::what_is_followed_is_taken_over_as_it_stands(&Settings::new(&direct, "standby")));
     });
     timed("what an open transaction hides is waited for", || {
-        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        runtime.block_on(held_back::what_an_open_transaction_hides_is_waited_for(&Settings::new(&direct, "held")));
+        block_on(held_back::what_an_open_transaction_hides_is_waited_for(&Settings::new(&direct, "held")));
     });
     timed("what an open transaction hides from who stands by is waited for", || {
-        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         let followed = Settings::new(&direct, "held-followed");
-        runtime.block_on(held_back::what_an_open_transaction_hides_from_who_stands_by_is_waited_for(&followed));
+        block_on(held_back::what_an_open_transaction_hides_from_who_stands_by_is_waited_for(&followed));
     });
     timed("what producers have aborted is passed for good", || {
-        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        runtime.block_on(gaps::what_producers_have_aborted_is_passed_for_good(&Settings::new(&direct, "gaps")));
+        block_on(gaps::what_producers_have_aborted_is_passed_for_good(&Settings::new(&direct, "gaps")));
     });
     timed("what is trimmed is had from snapshots", || {
-        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        runtime.block_on(trimming::what_is_trimmed_is_had_from_snapshots(&Settings::new(&direct, "trimming")));
+        block_on(trimming::what_is_trimmed_is_had_from_snapshots(&Settings::new(&direct, "trimming")));
     });
     timed("a lane that comes back with less answers for no more than that", || {
-        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        runtime
-            .block_on(takeover::a_lane_that_comes_back_with_less_answers_for_no_more_than_that(&Settings::new(&direct, "less")));
+        block_on(takeover::a_lane_that_comes_back_with_less_answers_for_no_more_than_that(&Settings::new(&direct, "less")));
     });
     timed("an offset without a stamp halts its partition alone", || {
-        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        runtime.block_on(takeover::an_offset_without_a_stamp_halts_its_partition_alone(&Settings::new(&direct, "stamp")));
+        block_on(takeover::an_offset_without_a_stamp_halts_its_partition_alone(&Settings::new(&direct, "stamp")));
     });
     timed("commits are measured", || commits_are_measured(&mut Cluster::new(&direct, "measured", &armed)));
 }
 
 fn timed(name: &str, case: impl FnOnce()) {
-    if std::env::var("TMP_ONLY").is_ok_and(|only| !name.contains(&only)) {
-        return;
-    } // TMP
     let begun = Instant::now();
     println!("{name}");
     case();
     println!("    {:.1} s", begun.elapsed().as_secs_f64());
+}
+
+/// Runs a case on a runtime of its own.
+fn block_on(case: impl Future<Output = ()>) {
+    tokio::runtime::Runtime::new().expect("a runtime").block_on(case);
 }
 
 fn text(key: &str, value: &str) -> Outgoing {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use finflow_actors::log::kafka::{KafkaLog, Settings as Cluster};
 use finflow_actors::{Clock, Housekeeping, Node, PartitionStatus, Publish, Settings, SnapshotPlace};
+use finflow_ledger::Wallet;
 use finflow_state::Generation;
 use finflow_topologies::log::Log;
 use finflow_topologies::{Topic, restore};
@@ -82,6 +83,43 @@ pub(super) fn digests(node: &Node) -> BTreeMap<u32, [u8; 32]> {
     running(node).iter().map(|of| (of.partition, node.digest(of.partition).expect("readable"))).collect()
 }
 
+/// A node that follows the journals of the partitions which others run.
+pub(super) async fn follower(cluster: &Cluster, dir: &Path, name: &str) -> Node {
+    let following = Settings { standby_replicas: 1, ..settings(cluster, dir, name) };
+    Node::start(following).await.expect("a node")
+}
+
+/// Waits until a node that runs everything answers, and expects every wallet to have been topped up so often.
+pub(super) async fn each_topped_up(node: &Node, rounds: usize) {
+    let mut wallets: Vec<Wallet> = Vec::new();
+    until("it answers for all of them", async || {
+        let told: Result<Vec<_>, _> = (0..PARTITIONS).map(|id| node.wallets(id, None, WALLETS)).collect();
+        wallets = told.unwrap_or_default().concat();
+        !wallets.is_empty()
+    })
+    .await;
+    let due = i128::try_from(100 * rounds).expect("minor units");
+    assert_eq!(wallets.len(), WALLETS);
+    assert!(wallets.iter().all(|wallet| wallet.ledger().minor() == due), "each command once: {wallets:?}");
+}
+
+/// All committed events.
+pub(super) fn events(log: &KafkaLog) -> Vec<Bytes> {
+    let mut events = Vec::new();
+    for partition in 0..PARTITIONS {
+        let mut from = 0;
+        loop {
+            let fetched = log.fetch(Topic::Events, partition, from, usize::MAX).expect("events");
+            if fetched.next <= from {
+                break;
+            }
+            from = fetched.next;
+            events.extend(fetched.records.into_iter().map(|record| record.value.expect("an event")));
+        }
+    }
+    events
+}
+
 /// Topics with their first blocks.
 pub(super) fn created(cluster: &Cluster) -> KafkaLog {
     KafkaLog::create_topics(cluster, PARTITIONS, 1).expect("topics");
@@ -147,11 +185,10 @@ pub(crate) async fn partitions_that_are_assigned_are_restored_as_at_a_start(clus
 pub(crate) async fn what_is_followed_is_taken_over_as_it_stands(cluster: &Cluster) {
     let dir = tempfile::tempdir().expect("a directory");
     drop(created(cluster));
-    let following = |name: &str| Settings { standby_replicas: 1, ..settings(cluster, dir.path(), name) };
-    let first = Node::start(following("first")).await.expect("a node");
+    let first = follower(cluster, dir.path(), "first").await;
     first.publish(top_ups(0)).await.expect("published");
     at_rest(&[&first]).await;
-    let second = Node::start(following("second")).await.expect("a node");
+    let second = follower(cluster, dir.path(), "second").await;
     for (round, others) in [(1, [&first, &second]), (2, [&second, &first])] {
         until("each has its share", async || running(others[1]).len() == PARTITIONS as usize / 2).await;
         first.publish(top_ups(round)).await.expect("published");
@@ -184,7 +221,7 @@ pub(crate) async fn what_is_followed_is_taken_over_as_it_stands(cluster: &Cluste
     at_rest(&[&second]).await;
 
     // What is given back is followed again.
-    let again = Node::start(following("first")).await.expect("a node");
+    let again = follower(cluster, dir.path(), "first").await;
     until("the first node has its share again", async || running(&again).len() == PARTITIONS as usize / 2).await;
     let standby = || second.status().into_iter().filter(|of| of.state == "standby").count();
     until("it is followed", async || standby() == PARTITIONS as usize / 2).await;

@@ -1,50 +1,28 @@
 //! A command over which the decision panics is dead-lettered; everything else goes on.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use finflow_ledger::WalletId;
-use finflow_state::store::{Error, RawRow};
-use finflow_state::{EncodedBlock, Head, MemoryStore, Store, Tag};
+use finflow_state::store::Error;
 use finflow_topologies::driver::START_MS;
 use finflow_topologies::topics::partition_of_wallet;
 use finflow_topologies::{Topic, TopologyDriver};
 
+use self::hooked::Hooked;
+
+#[path = "support/hooked.rs"]
+mod hooked;
+
 /// Panics when the wallet `boom` is read.
-#[derive(Default)]
-struct Minefield(MemoryStore);
-
-impl Store for Minefield {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        assert!(!key.ends_with(b"boom"), "a mine");
-        self.0.get(key)
-    }
-
-    fn head(&self) -> Option<Head> {
-        self.0.head()
-    }
-
-    fn apply(&self, blocks: &[EncodedBlock]) -> Result<(), Error> {
-        self.0.apply(blocks)
-    }
-
-    fn scan(&self, tag: Tag, after: Option<&[u8]>, limit: usize) -> Result<Vec<RawRow>, Error> {
-        self.0.scan(tag, after, limit)
-    }
-
-    fn flush(&self) -> Result<(), Error> {
-        self.0.flush()
-    }
-
-    fn checkpoint(&self, into: &Path) -> Result<Option<Head>, Error> {
-        self.0.checkpoint(into)
-    }
+fn mine(key: Option<&[u8]>) -> Result<(), Error> {
+    assert!(key.is_none_or(|key| !key.ends_with(b"boom")), "a mine");
+    Ok(())
 }
 
 /// Sends commands for `boom` among those for others, each `astray` partitions from its home, and expects all but them to be done.
 fn check(partitions: u32, lanes: u32, astray: u32) {
     let row = format!("{partitions} partitions, {lanes} lanes, {astray} astray");
-    let mut driver = TopologyDriver::with_stores(partitions, lanes, |_| Arc::new(Minefield::default()));
+    let mut driver = TopologyDriver::with_stores(partitions, lanes, |_| Arc::new(Hooked::new(mine)));
     let home = |wallet: &str| partition_of_wallet(&WalletId::parse(wallet).expect("an id"), partitions);
     let sent_to = (home("boom") + astray) % partitions;
     // The last one of the same pair shows that the posting which panicked still counts.

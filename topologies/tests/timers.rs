@@ -1,52 +1,20 @@
 //! Timers: a transfer whose receiver's partition does not answer says so, once, and ends as always when it does.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use finflow_ledger::{PaymentState, WalletId};
-use finflow_state::store::{self, Error, RawRow};
-use finflow_state::{EncodedBlock, Head, MemoryStore, Store, Tag};
+use finflow_state::{Store, Tag, store};
 use finflow_topologies::topics::partition_of_wallet;
 use finflow_topologies::{Halt, TopologyDriver};
 
+use self::hooked::Hooked;
+
+#[path = "support/hooked.rs"]
+mod hooked;
+
 const PARTITIONS: u32 = 2;
 const AFTER_MS: i64 = 60_000;
-
-/// Panics when a row of the table that it is told is read.
-#[derive(Default)]
-struct Minefield {
-    rows: MemoryStore,
-    mined: AtomicU8,
-}
-
-impl Store for Minefield {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        let mined = self.mined.load(Ordering::SeqCst);
-        assert!(mined == 0 || key.first() != Some(&mined), "a mine");
-        self.rows.get(key)
-    }
-
-    fn head(&self) -> Option<Head> {
-        self.rows.head()
-    }
-
-    fn apply(&self, blocks: &[EncodedBlock]) -> Result<(), Error> {
-        self.rows.apply(blocks)
-    }
-
-    fn scan(&self, tag: Tag, after: Option<&[u8]>, limit: usize) -> Result<Vec<RawRow>, Error> {
-        self.rows.scan(tag, after, limit)
-    }
-
-    fn flush(&self) -> Result<(), Error> {
-        self.rows.flush()
-    }
-
-    fn checkpoint(&self, into: &Path) -> Result<Option<Head>, Error> {
-        self.rows.checkpoint(into)
-    }
-}
 
 /// What happens after the transfer was sent.
 #[derive(Debug, Clone, Copy)]
@@ -67,7 +35,8 @@ use Step::{Both, Home, Mine, Pass, Restart};
 
 struct World {
     driver: TopologyDriver,
-    mines: Arc<Minefield>,
+    /// The table whose rows of the home panic when they are read; 0 = none.
+    mined: Arc<AtomicU8>,
     home: u32,
 }
 
@@ -79,10 +48,16 @@ fn wallet(partition: u32) -> String {
 impl World {
     /// Two partitions with a lane each; a payer with 10.00 in the first one, and in the other a receiver, if there is one.
     fn new(has_receiver: bool) -> World {
-        let mines = Arc::new(Minefield::default());
+        let mined = Arc::<AtomicU8>::default();
         let home = 0;
-        let store =
-            |partition| -> Arc<dyn Store> { if partition == home { mines.clone() } else { Arc::new(MemoryStore::default()) } };
+        let store = |partition| -> Arc<dyn Store> {
+            let mined = if partition == home { mined.clone() } else { Arc::default() };
+            Arc::new(Hooked::new(move |key: Option<&[u8]>| {
+                let mined = mined.load(Ordering::SeqCst);
+                assert!(mined == 0 || key.and_then(<[u8]>::first) != Some(&mined), "a mine");
+                Ok(())
+            }))
+        };
         let mut driver = TopologyDriver::with_stores(PARTITIONS, PARTITIONS, store);
         let rest = r#""currency":"AED","country":"AE","kind":"personal","holder":"H""#;
         for partition in 0..if has_receiver { PARTITIONS } else { 1 } {
@@ -94,7 +69,7 @@ impl World {
             r#"{{"type":"top_up","tenant":"acme","idempotency_key":"t","wallet":"{payer}","amount":"10","currency":"AED","source":{{"account":"till"}}}}"#
         ));
         assert_eq!(driver.run(), Ok(()));
-        World { driver, mines, home }
+        World { driver, mined, home }
     }
 
     fn send(&mut self) {
@@ -113,7 +88,7 @@ impl World {
             }
             Both => self.driver.run()?,
             Restart => self.driver.restart(self.home as usize),
-            Mine(tag) => self.mines.mined.store(tag as u8, Ordering::SeqCst),
+            Mine(tag) => self.mined.store(tag as u8, Ordering::SeqCst),
         }
         Ok(())
     }

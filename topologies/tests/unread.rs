@@ -1,63 +1,24 @@
 //! A store that cannot be read for a while: nothing is halted or suspected, the partition is decided once it can be read again, and the
 //! others of its lane go on meanwhile.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use finflow_ledger::WalletId;
-use finflow_state::store::{Error, RawRow};
-use finflow_state::{EncodedBlock, Head, MemoryStore, Store, Tag};
+use finflow_state::Store;
+use finflow_state::store::Error;
 use finflow_topologies::lane::Status;
 use finflow_topologies::topics::partition_of_wallet;
 use finflow_topologies::{Halt, Topic, TopologyDriver};
 
+use self::hooked::Hooked;
+
+#[path = "support/hooked.rs"]
+mod hooked;
+
 const PARTITIONS: u32 = 4;
 /// The partition whose store fails.
 const ILL: u32 = 1;
-
-/// A store whose reads fail while it is told so.
-#[derive(Default)]
-struct Moody {
-    rows: MemoryStore,
-    error: Option<Error>,
-    fails: Arc<AtomicBool>,
-}
-
-impl Moody {
-    fn mood(&self) -> Result<(), Error> {
-        let failing = self.error.clone().filter(|_| self.fails.load(Ordering::Relaxed));
-        failing.map_or(Ok(()), Err)
-    }
-}
-
-impl Store for Moody {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        self.mood()?;
-        self.rows.get(key)
-    }
-
-    fn head(&self) -> Option<Head> {
-        self.rows.head()
-    }
-
-    fn apply(&self, blocks: &[EncodedBlock]) -> Result<(), Error> {
-        self.rows.apply(blocks)
-    }
-
-    fn scan(&self, tag: Tag, after: Option<&[u8]>, limit: usize) -> Result<Vec<RawRow>, Error> {
-        self.mood()?;
-        self.rows.scan(tag, after, limit)
-    }
-
-    fn flush(&self) -> Result<(), Error> {
-        self.rows.flush()
-    }
-
-    fn checkpoint(&self, into: &Path) -> Result<Option<Head>, Error> {
-        self.rows.checkpoint(into)
-    }
-}
 
 /// A wallet of each partition: payers, then receivers.
 fn wallets(from: usize) -> Vec<String> {
@@ -83,7 +44,11 @@ impl World {
         let fails = Arc::new(AtomicBool::new(false));
         let store = |id| {
             let error = (id == ILL).then(|| error.clone());
-            Arc::new(Moody { error, fails: fails.clone(), ..Moody::default() }) as Arc<dyn Store>
+            let fails = fails.clone();
+            Arc::new(Hooked::new(move |_: Option<&[u8]>| {
+                let failing = error.clone().filter(|_| fails.load(Ordering::Relaxed));
+                failing.map_or(Ok(()), Err)
+            })) as Arc<dyn Store>
         };
         let mut driver = TopologyDriver::with_stores(PARTITIONS, lanes, store);
         let (payers, receivers) = (wallets(0), wallets(100));

@@ -1,0 +1,46 @@
+//! A store in memory with a hook before each read.
+
+use std::path::Path;
+
+use finflow_state::store::{Error, RawRow};
+use finflow_state::{EncodedBlock, Head, MemoryStore, Store, Tag};
+
+/// The hook is given the key that is read, none for a scan, and may fail or panic.
+pub(crate) struct Hooked<H> {
+    rows: MemoryStore,
+    hook: H,
+}
+
+impl<H: Fn(Option<&[u8]>) -> Result<(), Error> + Send + Sync> Hooked<H> {
+    pub(crate) fn new(hook: H) -> Hooked<H> {
+        Hooked { rows: MemoryStore::default(), hook }
+    }
+}
+
+impl<H: Fn(Option<&[u8]>) -> Result<(), Error> + Send + Sync> Store for Hooked<H> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        (self.hook)(Some(key))?;
+        self.rows.get(key)
+    }
+
+    fn head(&self) -> Option<Head> {
+        self.rows.head()
+    }
+
+    fn apply(&self, blocks: &[EncodedBlock]) -> Result<(), Error> {
+        self.rows.apply(blocks)
+    }
+
+    fn scan(&self, tag: Tag, after: Option<&[u8]>, limit: usize) -> Result<Vec<RawRow>, Error> {
+        (self.hook)(None)?;
+        self.rows.scan(tag, after, limit)
+    }
+
+    fn flush(&self) -> Result<(), Error> {
+        self.rows.flush()
+    }
+
+    fn checkpoint(&self, into: &Path) -> Result<Option<Head>, Error> {
+        self.rows.checkpoint(into)
+    }
+}

@@ -50,6 +50,11 @@ const RETRY_DELAY: Duration = Duration::from_millis(200);
 /// How often the time between two attempts at what goes on failing is doubled, so that they end up some seconds apart.
 const DOUBLINGS_MAX: u32 = 5;
 
+/// How long to wait after so many failures in a row before it is tried again.
+fn pause_after(failures: u32) -> Duration {
+    RETRY_DELAY * 2_u32.pow(failures.min(DOUBLINGS_MAX))
+}
+
 pub(crate) struct LaneActor;
 
 #[derive(Clone)]

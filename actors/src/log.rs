@@ -37,6 +37,12 @@ impl Assignment {
     pub fn losses(&self, partition: u32) -> u64 {
         self.losses.get(&partition).copied().unwrap_or_default()
     }
+
+    /// Whether a partition is to stay with who has begun to claim it when it had been lost so often, as `lost_before` tells of each.
+    pub fn keeps(&self, partition: u32, lost_before: &BTreeMap<u32, u64>) -> bool {
+        let is_kept = self.assigned.contains(&partition) && !self.revoked.contains(&partition);
+        is_kept && lost_before.get(&partition) == Some(&self.losses(partition))
+    }
 }
 
 /// A lane's session and what the lane may claim, from now on.

@@ -26,6 +26,7 @@ const RETENTION_EVERY_MS: i64 = 3_600_000;
 const FAILED_MIN: u32 = 2;
 
 /// What is remembered from look to look.
+#[derive(Default)]
 pub(super) struct Lookout {
     /// When each partition is looked at next, on the monotonic clock.
     due_ms: BTreeMap<u32, i64>,
@@ -42,8 +43,7 @@ pub(super) struct Lookout {
 impl Lookout {
     pub(super) fn new(args: &Args, now_ms: i64) -> Lookout {
         let due_ms = args.partitions.keys().map(|id| (*id, now_ms)).collect();
-        let (stable, commands_end, failed) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Lookout { due_ms, stable, commands_end, failed, kept: (None, now_ms) }
+        Lookout { due_ms, kept: (None, now_ms), ..Lookout::default() }
     }
 
     /// Looks at the partition that has not been looked at for longest, if it is due. Gives what is wrong with its store, if that was what
@@ -145,14 +145,9 @@ fn oldest_leg_ms(committed: &Committed, now_ms: i64) -> Result<Option<u64>, stor
 mod tests {
     use super::*;
 
-    fn empty() -> Lookout {
-        let (due_ms, stable, commands_end, failed) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Lookout { due_ms, stable, commands_end, failed, kept: (None, 0) }
-    }
-
     #[test]
     fn a_partition_of_the_log_that_is_out_of_reach_is_told_from_the_second_look_on() {
-        let (mut lookout, seen) = (empty(), Seen::default());
+        let (mut lookout, seen) = (Lookout::default(), Seen::default());
         // How each look at partition 1 ends, and what is told then.
         let rows = [
             (None, ""),
@@ -174,7 +169,7 @@ mod tests {
 
     #[test]
     fn an_open_transaction_is_as_old_as_what_it_holds_back_stands_still() {
-        let mut watch = empty();
+        let mut watch = Lookout::default();
         // When it is looked at, how far records can be read, and where they end; since when and how many are held back.
         let rows = [
             (0, 5, 5, None),

@@ -2,7 +2,7 @@
 //!
 //! Claiming and restoring go on beside the lane, several partitions at a time: those that it runs already are not held up.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use ractor::{ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::{Basis, DOUBLINGS_MAX, Message, RETRY_DELAY, State, lost};
+use super::{Basis, Message, State, lost, pause_after};
 use crate::committed::{Committed, Condition};
 use crate::log::Assignment;
 use crate::metrics;
@@ -33,14 +33,12 @@ impl State {
     pub(super) fn follow_assignment(&mut self, myself: &ActorRef<Message>) -> Result<(), ActorProcessingErr> {
         let given = self.assignment.borrow().clone();
         let kept = given.kept();
-        let is_good =
-            |lost_before: &BTreeMap<u32, u64>, id: &u32| kept.contains(id) && lost_before.get(id) == Some(&given.losses(*id));
-        let leaving: Vec<u32> = self.claimed.iter().copied().filter(|id| !is_good(&self.lost_before, id)).collect();
+        let leaving: Vec<u32> = self.claimed.iter().copied().filter(|id| !given.keeps(*id, &self.lost_before)).collect();
         for id in leaving {
             self.let_go(myself, id);
         }
         for (id, is_wanted) in &mut self.adopting {
-            *is_wanted &= is_good(&self.lost_before, id);
+            *is_wanted &= given.keeps(*id, &self.lost_before);
         }
         let is_underway = |id: &u32| self.adopting.contains_key(id) || self.releasing.contains(id);
         let coming: Vec<u32> = kept.difference(&self.claimed).copied().filter(|id| !is_underway(id)).collect();
@@ -54,8 +52,7 @@ impl State {
 
     /// Whether a partition that the lane has is to stay, and has not been lost since it was claimed.
     pub(super) fn keeps(&self, id: u32) -> bool {
-        let given = self.assignment.borrow();
-        given.kept().contains(&id) && self.lost_before.get(&id) == Some(&given.losses(id))
+        self.assignment.borrow().keeps(id, &self.lost_before)
     }
 
     /// What an earlier life of this lane had and this one has not been given is elsewhere.
@@ -109,7 +106,7 @@ impl State {
         let held: BTreeSet<u32> = self.claimed.iter().copied().chain(wanted).collect();
         let is_so = {
             let given = self.assignment.borrow();
-            held == given.kept() && held.iter().all(|id| self.lost_before.get(id) == Some(&given.losses(*id)))
+            held == given.kept() && held.iter().all(|id| given.keeps(*id, &self.lost_before))
         };
         if !is_so {
             myself.cast(Message::Assigned)?;
@@ -284,7 +281,7 @@ impl State {
 
     /// Begins again after a while, if it is still assigned then; meanwhile the readiness names the cause.
     fn adopt_later(&mut self, myself: &ActorRef<Message>, id: u32, cause: &str) {
-        let pause = RETRY_DELAY * 2_u32.pow(self.refused.min(DOUBLINGS_MAX));
+        let pause = pause_after(self.refused);
         self.refused = self.refused.saturating_add(1);
         warn!(partition = id, cause, ?pause, "cannot be adopted yet");
         if let Some(committed) = self.args.partitions.get(&id) {

@@ -9,7 +9,7 @@ use finflow_topologies::lane::{Decided, Failure};
 use ractor::ActorRef;
 use tracing::{error, info};
 
-use super::{DOUBLINGS_MAX, Message, RETRY_DELAY, State};
+use super::{Message, State, pause_after};
 
 /// How long after its rest a store counts as failing that nobody has had to read since: what asked for it may not come again.
 const FORGET_AFTER: Duration = Duration::from_secs(10);
@@ -41,7 +41,7 @@ impl State {
             error!(partition = id, cause, "the store cannot be read, trying again");
         }
         self.set_fault(id, Some(cause.to_owned()));
-        let pause = RETRY_DELAY * 2_u32.pow(times.min(DOUBLINGS_MAX));
+        let pause = pause_after(times);
         self.resting.insert(id, Rest { until: Instant::now() + pause, times: times.saturating_add(1) });
         myself.send_after(pause, || Message::Turn);
         myself.send_after(pause + FORGET_AFTER, || Message::Turn);

@@ -32,7 +32,7 @@ const PAUSE: Duration = Duration::from_micros(500);
 /// The client library tells what it has sent once a second.
 const TOLD: Duration = Duration::from_millis(1_200);
 /// The steps of a transaction.
-const STEPS: [&str; 3] = ["offsets", "records", "end"];
+const STEPS: [&str; 3] = ["records", "offsets", "end"];
 
 pub(super) async fn bench(common: &Common, options: &cli::Bench) -> Result<(), Failure> {
     let config = configuration(common)?;

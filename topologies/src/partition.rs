@@ -103,9 +103,8 @@ impl Partition {
         let Work { now_ms, inputs, mut open, layers } = work;
         self.hot.read_ahead(&*self.store)?;
         let now = (now_ms, TimeText::new(now_ms));
-        let wait = |is_meant: fn(&Input) -> bool| inputs.iter().any(is_meant);
-        let has_postings = wait(|input| matches!(input, Input::Posting { offset: Some(_), .. }));
-        let has_timers = wait(|input| matches!(input, Input::Timer { .. }));
+        let has_postings = inputs.iter().any(|input| matches!(input, Input::Posting { offset: Some(_), .. }));
+        let has_timers = inputs.iter().any(|input| matches!(input, Input::Timer { .. }));
         for input in inputs {
             let share = match &input {
                 Input::Command(_) if has_postings => QUARTERS / 2,

@@ -46,7 +46,12 @@ impl Topic {
 
     /// The full name under `prefix`, for example `finflow.commands.v1`.
     pub fn name(self, prefix: &str) -> String {
-        format!("{prefix}.{}.v1", self.word())
+        self.name_parts(prefix).concat()
+    }
+
+    /// The pieces of [`Topic::name`], one behind the other, for who needs no text of its own.
+    pub(crate) fn name_parts(self, prefix: &str) -> [&str; 4] {
+        [prefix, ".", self.word(), ".v1"]
     }
 
     /// Whether its records keep the time that they bring (`CreateTime`): a dead letter has that of its original. Everywhere else a

@@ -163,7 +163,7 @@ impl Event<'_> {
         let mut digest = Sha256::new();
         digest.update(self.payment.as_bytes());
         digest.update(self.name.as_str());
-        digest.update(Topic::Commands.name(prefix));
+        Topic::Commands.name_parts(prefix).into_iter().for_each(|part| digest.update(part));
         digest.update(self.source.partition.to_be_bytes());
         digest.update(self.source.offset.to_be_bytes());
         let digest: [u8; 32] = digest.finalize().into();

@@ -24,6 +24,7 @@ impl State {
                 continue;
             }
             let Some(committed) = self.args.partitions.get(&id).cloned() else { continue };
+            let name = self.args.name.clone();
             self.applying.insert(id);
             let blocks = self.lane.unapplied(id);
             let count = blocks.len();
@@ -32,7 +33,7 @@ impl State {
             let span = debug_span!("store", partition = id, block, offset);
             let apply = move || {
                 let _entered = span.entered();
-                let applied = committed.apply(&blocks);
+                let applied = committed.apply(&name, &blocks);
                 debug!(blocks = count, is_written = applied.is_ok(), "stored");
                 applied
             };
@@ -40,9 +41,9 @@ impl State {
         }
     }
 
-    /// What a halted partition has not stored, it replays from the journal.
+    /// What a halted partition has not stored, it replays from the journal, and so does another lane of this process that has it by now.
     pub(super) fn may_apply(&self, id: u32) -> bool {
-        let is_running = self.lane.status(id) == Some(&Status::Running);
+        let is_running = self.lane.status(id) == Some(&Status::Running) && self.owns(id);
         is_running && 0 < self.lane.unapplied_epochs(id) && !self.applying.contains(&id)
     }
 
@@ -61,6 +62,8 @@ impl State {
     ) -> Result<(), ActorProcessingErr> {
         self.applying.remove(&id);
         match result {
+            // Its store is none of this lane's business any more.
+            _ if !self.owns(id) => {}
             Err(store::Error::Io(cause)) => {
                 self.apply_later(myself, id, cause);
                 if !self.lane.is_committing() && !self.lane.has_open() {
@@ -71,7 +74,7 @@ impl State {
             }
             Err(cause) => self.halt(id, cause.into()),
             Ok(()) => {
-                self.args.partitions.get(&id).into_iter().for_each(|committed| committed.set_fault(None));
+                self.set_fault(id, None);
                 let retired = self.lane.applied(id, epochs);
                 if let Some((actor, _)) = self.actors.get(&id) {
                     // A dead actor has no hot rows to correct.
@@ -95,8 +98,12 @@ impl State {
         if !self.has_fault(id) {
             error!(partition = id, cause, "the store cannot be written, trying again");
         }
-        self.args.partitions.get(&id).into_iter().for_each(|committed| committed.set_fault(Some(cause.clone())));
+        self.set_fault(id, Some(cause));
         myself.send_after(RETRY_DELAY, || Message::Turn);
+    }
+
+    pub(super) fn set_fault(&self, id: u32, fault: Option<String>) {
+        self.args.partitions.get(&id).into_iter().for_each(|committed| committed.set_fault(&self.args.name, fault.clone()));
     }
 
     /// Whether the store of a partition could not be written the last time.

@@ -21,6 +21,8 @@ use crate::watched::Watched;
 /// How long opening a partition again waits for those who still read its former store.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 const CLOSE_PAUSE: Duration = Duration::from_millis(2);
+/// What a lane is told that comes too late.
+const ANOTHERS: &str = "another lane of this process has the partition";
 /// What a store was restored from that had followed the journal while another process ran the partition.
 const STANDBY: &str = "standby";
 
@@ -39,9 +41,14 @@ pub(crate) struct Condition {
 }
 
 impl Condition {
+    /// The lane of this node that runs it, or brings it here.
+    fn owner(&self) -> Option<&Arc<str>> {
+        self.lane.as_ref().or(self.restored_by.as_ref())
+    }
+
     /// Whether no lane of this node has it, or is about to.
     fn is_nobodys(&self) -> bool {
-        self.lane.is_none() && self.restored_by.is_none() && self.halted.is_none()
+        self.owner().is_none() && self.halted.is_none()
     }
 
     /// That of a partition that stands still at `head`.
@@ -66,6 +73,7 @@ pub(crate) struct Committed {
     /// Held by whoever writes the store: a lane that died may have left a write behind, which its successor must not meet.
     writer: Mutex<()>,
     layers: RwLock<Layers>,
+    /// Locked by who changes what the lane that it names has: before `held`, and after `writer` where both are.
     condition: Mutex<Condition>,
     fault: Mutex<Option<String>>,
     restoring: Mutex<Option<Restoring>>,
@@ -154,9 +162,16 @@ impl Committed {
         self.held.read().unwrap_or_else(PoisonError::into_inner).is_broken
     }
 
-    /// What could not be restored may be tried again.
-    pub(crate) fn give_another_chance(&self) {
+    /// Has a partition that could not be restored be tried again, and gives the store that it may have left open; nothing where it is
+    /// another lane's.
+    pub(crate) fn give_another_chance(&self, lane: &Arc<str>) -> Option<Arc<RocksStore>> {
+        let mut condition = self.lock_condition();
+        if condition.owner().is_some_and(|owner| owner != lane) {
+            return None;
+        }
+        *condition = Condition { restored_by: Some(lane.clone()), ..Condition::default() };
         self.held.write().unwrap_or_else(PoisonError::into_inner).is_broken = false;
+        self.close()
     }
 
     /// Notes that the store is corrupt, so that whoever opens it next builds it again.
@@ -164,20 +179,24 @@ impl Committed {
         self.restorer.mark_damaged(self.id, cause);
     }
 
-    /// Brings the state to the committed position while nobody else writes it: on from the store that is open, or else exactly as at a
-    /// start, from the directory, the newest snapshot or the journal alone.
-    pub(crate) fn restore(&self, log: &NodeLog, position: Option<&Position>) -> Result<Head, restore::Error> {
-        self.restore_to(log, position, position)
+    /// Brings the state to the committed position for the lane that has it, while nobody else writes it: on from the store that is open,
+    /// or else exactly as at a start, from the directory, the newest snapshot or the journal alone.
+    pub(crate) fn restore(&self, lane: &str, log: &NodeLog, position: Option<&Position>) -> Result<Head, restore::Error> {
+        self.restore_to(lane, log, position, position)
     }
 
     /// The same to the block of a position that may not be committed yet, where `read` is the one that was.
     pub(crate) fn restore_to(
         &self,
+        lane: &str,
         log: &NodeLog,
         position: Option<&Position>,
         read: Option<&Position>,
     ) -> Result<Head, restore::Error> {
         let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.is_of(lane) {
+            return Err(log::Error::Unavailable(ANOTHERS.to_owned()).into());
+        }
         let restored =
             self.restore_observed(log, position, &|block, target| self.set_restoring(Some(Restoring { block, target })));
         self.set_restoring(None);
@@ -257,8 +276,9 @@ impl Committed {
 
     /// The block that a store has come to which follows its journal while no lane of this node runs the partition.
     pub(crate) fn stands_by(&self) -> Option<u64> {
+        let is_nobodys = self.condition().is_nobodys();
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
-        let store = held.store.as_ref().filter(|_| held.origin.source == STANDBY && self.condition().is_nobodys());
+        let store = held.store.as_ref().filter(|_| held.origin.source == STANDBY && is_nobodys);
         store.and_then(|store| store.head()).map(|head| head.number)
     }
 
@@ -274,7 +294,7 @@ impl Committed {
     }
 
     /// Takes the store away; it is closed when the last who reads it lets go, which may take the disk a while.
-    pub(crate) fn close(&self) -> Option<Arc<RocksStore>> {
+    fn close(&self) -> Option<Arc<RocksStore>> {
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
         held.origin = Origin::default();
         held.store.take()
@@ -292,9 +312,12 @@ impl Committed {
         Ok(())
     }
 
-    /// Writes blocks to the store; those that it holds already are refused.
-    pub(crate) fn apply(&self, blocks: &[EncodedBlock]) -> Result<(), store::Error> {
+    /// Writes blocks to the store for the lane that has the partition; those that it holds already are refused.
+    pub(crate) fn apply(&self, lane: &str, blocks: &[EncodedBlock]) -> Result<(), store::Error> {
         let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.is_of(lane) {
+            return Err(store::Error::Busy(ANOTHERS.to_owned()));
+        }
         self.open_store()?.apply(blocks)
     }
 
@@ -302,14 +325,64 @@ impl Committed {
         self.store().ok_or_else(|| store::Error::Io("it is not open".to_owned()))
     }
 
-    pub(crate) fn show(&self, layers: Layers, condition: Condition) {
+    /// Shows that a lane is about to bring the partition here, unless another one has it so far.
+    pub(crate) fn announce(&self, lane: &Arc<str>) {
+        let condition = self.lock_condition();
+        if condition.owner().is_none_or(|owner| owner == lane) {
+            self.hand_to(lane, condition);
+        }
+    }
+
+    /// The partition is a lane's that has claimed it: whatever the one still does that had it before changes nothing of it any more.
+    pub(crate) fn take(&self, lane: &Arc<str>) {
+        let condition = self.lock_condition();
+        if condition.owner() != Some(lane) {
+            self.hand_to(lane, condition);
+        }
+    }
+
+    /// Nothing of it is seen until the lane shows it. Only an operator ends a halt.
+    fn hand_to(&self, lane: &Arc<str>, mut condition: MutexGuard<'_, Condition>) {
+        let halted = condition.halted.take();
+        *condition = Condition { halted, restored_by: Some(lane.clone()), ..Condition::default() };
+        self.set_layers(Arc::from([]));
+    }
+
+    /// Whether the partition is this lane's.
+    pub(crate) fn is_of(&self, lane: &str) -> bool {
+        self.owned_by(lane).is_some()
+    }
+
+    /// The condition, if the partition is this lane's, which no other one takes while that is held.
+    fn owned_by(&self, lane: &str) -> Option<MutexGuard<'_, Condition>> {
+        let condition = self.lock_condition();
+        condition.owner().is_some_and(|owner| **owner == *lane).then_some(condition)
+    }
+
+    /// Lets readers see what the lane that has the partition has committed.
+    pub(crate) fn show(&self, lane: &str, layers: Layers, shown: Condition) {
+        if let Some(mut condition) = self.owned_by(lane) {
+            *condition = shown;
+            self.set_layers(layers);
+        }
+    }
+
+    /// Shows the partition as nobody's and takes its store away, if it is this lane's.
+    pub(crate) fn put_away(&self, lane: &str) -> Option<Arc<RocksStore>> {
+        let mut condition = self.owned_by(lane)?;
+        *condition = Condition::default();
+        self.set_layers(Arc::from([]));
+        *self.lock_fault() = None;
+        self.close()
+    }
+
+    fn set_layers(&self, layers: Layers) {
         *self.layers.write().unwrap_or_else(PoisonError::into_inner) = layers;
-        *self.condition.lock().unwrap_or_else(PoisonError::into_inner) = condition;
     }
 
     /// Takes the partition out of sight, because the lane that ran it has died: what it had is its own until another one has claimed it.
     pub(crate) fn suspend(&self, lane: &Arc<str>) {
-        let mut condition = self.condition.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut condition = self.lock_condition();
         if condition.lane.as_ref() == Some(lane) {
             *condition = Condition { lane: None, restored_by: Some(lane.clone()), ..condition.clone() };
         }
@@ -317,16 +390,23 @@ impl Committed {
 
     /// Shows the partition as halted: nobody will go on with it in this process.
     pub(crate) fn give_up(&self, cause: &str) {
-        self.condition.lock().unwrap_or_else(PoisonError::into_inner).halted = Some(cause.to_owned());
+        self.lock_condition().halted = Some(cause.to_owned());
     }
 
     /// Why the store cannot be written or read now; `None` while it can.
     pub(crate) fn fault(&self) -> Option<String> {
-        self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock_fault().clone()
     }
 
-    pub(crate) fn set_fault(&self, fault: Option<String>) {
-        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    /// Notes what the lane that has the partition has found.
+    pub(crate) fn set_fault(&self, lane: &str, fault: Option<String>) {
+        if let Some(_condition) = self.owned_by(lane) {
+            *self.lock_fault() = fault;
+        }
+    }
+
+    fn lock_fault(&self) -> MutexGuard<'_, Option<String>> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How far it was being restored when that was told last.
@@ -348,7 +428,11 @@ impl Committed {
     }
 
     pub(crate) fn condition(&self) -> Condition {
-        self.condition.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock_condition().clone()
+    }
+
+    fn lock_condition(&self) -> MutexGuard<'_, Condition> {
+        self.condition.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn wallet(&self, id: &WalletId) -> Result<Option<Wallet>, store::Error> {

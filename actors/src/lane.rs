@@ -358,6 +358,6 @@ impl State {
         let (lane, restored_by) = if self.keeps(id) { (name, None) } else { (None, name) };
         let shown = Condition { lane, restored_by, commands_next, postings_next, ..Condition::at(head) };
         let condition = Condition { halted, is_quiet: !is_busy, ..shown };
-        committed.show(self.lane.committed_layers(id), condition);
+        committed.show(&self.args.name, self.lane.committed_layers(id), condition);
     }
 }

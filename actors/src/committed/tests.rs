@@ -1,4 +1,4 @@
-//! One partition on a log of its own: what comes of restoring it, whatever log and position say.
+//! One partition on a log of its own: what comes of restoring it, whatever log and position say, and whose it is.
 
 use finflow_state::{Generation, Header, Positions, Shared, Snapshots, Stamp, snapshot};
 use finflow_topologies::Topic;
@@ -79,7 +79,8 @@ impl Place {
     /// Restores to the position that named this block when it was read.
     fn restore(&self, block: u64) -> String {
         let read = (0 < block).then(|| position(block));
-        match self.committed.restore(&self.log, read.as_ref()) {
+        self.committed.take(&"lane".into());
+        match self.committed.restore("lane", &self.log, read.as_ref()) {
             Ok(head) => format!("at {}", head.number),
             Err(cause) if cause.may_pass() => "once more".to_owned(),
             Err(_) => "halted".to_owned(),
@@ -117,5 +118,65 @@ fn what_contradicts_a_position_counts_only_while_it_is_the_one_that_was_read() {
         }
         assert_eq!(restored, before.map(|before| format!("at {before}")), "{row:?}");
         assert_eq!(place.restore(read), expected, "{row:?}");
+    }
+}
+
+/// Two lanes of one process, step by step: whose the partition is then, whether its store is open, what is wrong with it, and how often one
+/// of them was refused.
+fn shared(steps: &str) -> String {
+    let mut place = Place::new();
+    place.commit(1, true, true);
+    let (committed, mut refused) = (&place.committed, 0);
+    for step in steps.split(", ") {
+        let (lane, what) = step.split_once(' ').expect("a lane and what it does");
+        let lane: Arc<str> = lane.into();
+        match what {
+            "announces" => committed.announce(&lane),
+            "takes" => committed.take(&lane),
+            "restores" => refused += i32::from(committed.restore(&lane, &place.log, Some(&position(1))).is_err()),
+            "shows" => committed.show(&lane, Arc::from([]), Condition { lane: Some(lane.clone()), ..Condition::default() }),
+            "writes" => refused += i32::from(committed.apply(&lane, &[block(2)]).is_err()),
+            "fails" => committed.set_fault(&lane, Some(format!("{lane} failed"))),
+            "dies" => committed.suspend(&lane),
+            "tries again" => drop(committed.give_another_chance(&lane)),
+            "puts it away" => drop(committed.put_away(&lane)),
+            other => panic!("no step: {other}"),
+        }
+    }
+    let Condition { lane, restored_by, .. } = committed.condition();
+    let whose = match (lane, restored_by) {
+        (Some(lane), _) => format!("{lane} runs it"),
+        (None, Some(lane)) => format!("{lane} brings it"),
+        (None, None) => "nobody".to_owned(),
+    };
+    let store = if committed.store().is_some() { "open" } else { "closed" };
+    format!("{whose}, {store}, {}, {refused} refused", committed.fault().as_deref().unwrap_or("well"))
+}
+
+#[test]
+fn what_another_lane_has_claimed_is_none_of_the_former_ones_business() {
+    let begun = "old announces, old takes, old restores, old shows";
+    for (steps, expected) in [
+        ("", "old runs it, open, well, 0 refused"),
+        ("old writes, old fails", "old runs it, open, old failed, 0 refused"),
+        ("old fails, old puts it away", "nobody, closed, well, 0 refused"),
+        ("old dies", "old brings it, open, well, 0 refused"),
+        ("old dies, old announces, old takes, old restores, old shows", "old runs it, open, well, 0 refused"),
+        ("old tries again", "old brings it, closed, well, 0 refused"),
+        // Who is told that it may claim a partition has not claimed it.
+        ("new announces, new shows, new fails, new puts it away", "old runs it, open, well, 0 refused"),
+        ("new restores, new writes", "old runs it, open, well, 2 refused"),
+        // The claim is what counts.
+        ("new takes", "new brings it, open, well, 0 refused"),
+        ("new takes, old shows, old fails, old dies", "new brings it, open, well, 0 refused"),
+        ("new takes, old announces, old puts it away, old tries again", "new brings it, open, well, 0 refused"),
+        ("new takes, old writes, old restores", "new brings it, open, well, 2 refused"),
+        ("new takes, new restores, old puts it away, new shows, old shows", "new runs it, open, well, 0 refused"),
+        ("new takes, new restores, new shows, old writes, old fails, old puts it away", "new runs it, open, well, 1 refused"),
+        ("new takes, new restores, new shows, new puts it away, old shows, old fails", "nobody, closed, well, 0 refused"),
+        ("old dies, new announces, new takes, old puts it away", "new brings it, open, well, 0 refused"),
+    ] {
+        let steps = if steps.is_empty() { begun.to_owned() } else { format!("{begun}, {steps}") };
+        assert_eq!(shared(&steps), expected, "{steps}");
     }
 }

@@ -25,6 +25,7 @@ impl State {
                 continue;
             }
             let Some(committed) = self.args.partitions.get(&id).cloned() else { continue };
+            let name = self.args.name.clone();
             self.applying.insert(id);
             let blocks = self.lane.unapplied(id);
             let count = blocks.len();
@@ -33,7 +34,7 @@ impl State {
             let span = debug_span!("store", partition = id, block, offset);
             let apply = move || {
                 let _entered = span.entered();
-                let applied = committed.apply(&blocks);
+                let applied = committed.apply(&name, &blocks);
                 debug!(blocks = count, is_written = applied.is_ok(), "stored");
                 applied
             };
@@ -41,9 +42,9 @@ impl State {
         }
     }
 
-    /// What a halted partition has not stored, it replays from the journal.
+    /// What a halted partition has not stored, it replays from the journal, and so does another lane of this process that has it by now.
     pub(super) fn may_apply(&self, id: u32) -> bool {
-        let is_running = self.lane.status(id) == Some(&Status::Running);
+        let is_running = self.lane.status(id) == Some(&Status::Running) && self.owns(id);
         is_running && 0 < self.lane.unapplied_epochs(id) && !self.applying.contains(&id)
     }
 
@@ -62,6 +63,8 @@ impl State {
     ) -> Result<(), ActorProcessingErr> {
         self.applying.remove(&id);
         match result.map_err(|error| (Halt::of(&error), error)) {
+            // Its store is none of this lane's business any more.
+            _ if !self.owns(id) => {}
             Err((None, error)) => {
                 self.apply_later(myself, id, error.to_string());
                 if !self.lane.is_committing() && !self.lane.has_open() {
@@ -110,7 +113,7 @@ impl State {
     /// Shows what is wrong with the store of a partition, or that nothing is.
     pub(super) fn set_fault(&self, id: u32, fault: Option<String>) {
         if let Some(committed) = self.args.partitions.get(&id) {
-            committed.set_fault(fault);
+            committed.set_fault(&self.args.name, fault);
         }
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::{Basis, Message, State, lost, pause_after};
-use crate::committed::{Committed, Condition};
+use crate::committed::Condition;
 use crate::log::Assignment;
 use crate::metrics;
 use crate::supervisor::Restarts;
@@ -67,30 +67,20 @@ impl State {
 
     /// Shows a partition as elsewhere, and closes its store beside the lane: a disk may take its time.
     fn forget(&self, id: &u32) {
-        let Some(store) = self.args.partitions.get(id).and_then(|committed| self.put_away(committed)) else { return };
+        let Some(store) = self.args.partitions.get(id).and_then(|committed| committed.put_away(&self.args.name)) else { return };
         tokio::task::spawn_blocking(move || drop(store));
     }
 
-    /// Shows a partition as elsewhere and takes its store away, unless another lane of this node has it by now.
-    fn put_away(&self, committed: &Committed) -> Option<Arc<RocksStore>> {
-        let Condition { lane, restored_by, .. } = committed.condition();
-        if lane.or(restored_by).is_some_and(|owner| owner != self.args.name) {
-            return None;
-        }
-        committed.show(Arc::from([]), Condition::default());
-        committed.set_fault(None);
-        committed.close()
-    }
-
-    /// That of a partition which this lane has and does not run.
-    fn unready(&self) -> Condition {
-        Condition { restored_by: Some(self.args.name.clone()), ..Condition::default() }
+    /// Whether no other lane of this process has claimed the partition since this one did.
+    pub(super) fn owns(&self, id: u32) -> bool {
+        self.args.partitions.get(&id).is_some_and(|committed| committed.is_of(&self.args.name))
     }
 
     /// Takes everything that is assigned, one after the other.
     pub(super) async fn adopt_all(&mut self, myself: &ActorRef<Message>) -> Result<(), ActorProcessingErr> {
         let kept = self.assignment.borrow().kept();
         for id in kept {
+            self.args.partitions.get(&id).into_iter().for_each(|committed| committed.take(&self.args.name));
             if let Some(adoption) = self.adoption(id) {
                 let adopted = adoption.await;
                 self.adopting.insert(id, true);
@@ -132,7 +122,7 @@ impl State {
     /// Closes a partition's store and releases its claim.
     fn give_back(&mut self, myself: &ActorRef<Message>, id: u32) {
         self.from_journal.remove(&id);
-        let store = self.args.partitions.get(&id).and_then(|committed| self.put_away(committed));
+        let store = self.args.partitions.get(&id).and_then(|committed| committed.put_away(&self.args.name));
         self.release(myself, id, store, Duration::ZERO);
         info!(partition = id, "given back");
     }
@@ -164,8 +154,7 @@ impl State {
     fn begin(&mut self, myself: &ActorRef<Message>, id: u32) {
         let Some(adoption) = self.adoption(id) else { return };
         self.adopting.insert(id, true);
-        let known = self.known_halt(id);
-        self.show_restoring(id, known);
+        self.args.partitions.get(&id).into_iter().for_each(|committed| committed.announce(&self.args.name));
         let myself = myself.clone();
         tokio::spawn(async move {
             // A lane that is gone adopts nothing.
@@ -183,7 +172,8 @@ impl State {
             self.claimed.insert(id);
             return None;
         }
-        let (session, log, restores) = (self.session.clone(), self.args.log.clone(), self.restores.clone());
+        let (session, log, restores, name) =
+            (self.session.clone(), self.args.log.clone(), self.restores.clone(), self.args.name.clone());
         let is_from_journal = self.from_journal.contains(&id);
         Some(async move {
             let _permit = restores.acquire_owned().await;
@@ -191,10 +181,11 @@ impl State {
                 // The lane's own thread must not be kept from committing by a transaction that a former owner has left open.
                 log.wait_for_position(id)?;
                 let claim = session.lock().unwrap_or_else(PoisonError::into_inner).claim(id)?;
+                committed.take(&name);
                 if is_from_journal && claim.position.is_none() {
-                    return lost::take_from_journal(&session, &log, &committed, claim);
+                    return lost::take_from_journal(&session, &log, &name, &committed, claim);
                 }
-                let head = committed.restore(&log, claim.position.as_ref());
+                let head = committed.restore(&name, &log, claim.position.as_ref());
                 Ok((claim, head))
             };
             let done = tokio::task::spawn_blocking(work).await;
@@ -233,7 +224,7 @@ impl State {
             }
             Err(cause) => return Err(cause.into()),
         };
-        if !is_wanted {
+        if !is_wanted || !self.owns(id) {
             self.give_back(myself, id);
             return Ok(());
         }
@@ -243,7 +234,7 @@ impl State {
                 info!(partition = id, block = head.number, "adopted");
                 self.refused = 0;
                 self.from_journal.remove(&id);
-                self.args.partitions.get(&id).into_iter().for_each(|committed| committed.set_fault(None));
+                self.set_fault(id, None);
                 self.claimed.insert(id);
                 self.args.clock.meet(head.at_ms);
                 if !self.lane.adopt(claim.epoch, head) {
@@ -273,9 +264,11 @@ impl State {
         }
         self.claimed.insert(id);
         self.from_journal.remove(&id);
+        self.set_fault(id, None);
         if let Some(committed) = self.args.partitions.get(&id) {
-            committed.set_fault(None);
-            committed.show(Arc::from([]), Condition { halted: Some(cause.to_owned()), ..self.unready() });
+            let name = &self.args.name;
+            let (halted, restored_by) = (Some(cause.to_owned()), Some(name.clone()));
+            committed.show(name, Arc::from([]), Condition { halted, restored_by, ..Condition::default() });
         }
     }
 
@@ -284,9 +277,7 @@ impl State {
         let pause = pause_after(self.refused);
         self.refused = self.refused.saturating_add(1);
         warn!(partition = id, cause, ?pause, "cannot be adopted yet");
-        if let Some(committed) = self.args.partitions.get(&id) {
-            committed.set_fault(Some(cause.to_owned()));
-        }
+        self.set_fault(id, Some(cause.to_owned()));
         self.release(myself, id, None, pause);
     }
 
@@ -302,20 +293,13 @@ impl State {
         if basis == Basis::Journal {
             self.from_journal.insert(id);
         }
-        committed.give_another_chance();
+        let store = committed.give_another_chance(&self.args.name);
         self.claimed.remove(&id);
-        self.show_restoring(id, None);
-        self.release(myself, id, committed.close(), Duration::ZERO);
+        self.release(myself, id, store, Duration::ZERO);
     }
 
     /// Why a partition was halted before its lane died, if it was.
     fn known_halt(&self, id: u32) -> Option<String> {
         self.args.partitions.get(&id).and_then(|committed| committed.condition().halted)
-    }
-
-    fn show_restoring(&self, id: u32, known: Option<String>) {
-        if let Some(committed) = self.args.partitions.get(&id) {
-            committed.show(Arc::from([]), Condition { halted: known, ..self.unready() });
-        }
     }
 }

@@ -23,12 +23,13 @@ const ASKED_MAX: u32 = 25;
 pub(super) fn take_from_journal(
     session: &Mutex<Box<dyn Session>>,
     log: &NodeLog,
+    lane: &str,
     committed: &Committed,
     claim: Claim,
 ) -> Adopted {
     let restored = restore::last_block(log, committed.id(), committed.generation()).and_then(|last| {
         let position = Position::of(&last);
-        Ok((committed.restore_to(log, Some(&position), claim.position.as_ref())?, position))
+        Ok((committed.restore_to(lane, log, Some(&position), claim.position.as_ref())?, position))
     });
     let (head, position) = match restored {
         Ok(restored) => restored,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use finflow_ledger::WalletId;
-use finflow_state::{Generation, MemoryStore};
+use finflow_state::Generation;
 use finflow_topologies::lane::Status;
 use finflow_topologies::log::simulated::{Fault, SimulatedLog};
 use finflow_topologies::log::{Log, Outgoing};
@@ -53,7 +53,9 @@ impl World {
 
     fn start(log: &SimulatedLog, life: u64, rules: &Arc<Rules>) -> Node {
         let mut node = Node::start(log, "lane", life, rules).expect("a session");
-        (0..PARTITIONS).for_each(|id| drop(node.adopt(id, Arc::new(MemoryStore::default())).expect("an empty store")));
+        for id in 0..PARTITIONS {
+            node.adopt_empty(id).expect("an empty partition");
+        }
         node
     }
 

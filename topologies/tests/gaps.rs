@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use finflow_ledger::WalletId;
-use finflow_state::{Generation, MemoryStore};
+use finflow_state::Generation;
 use finflow_topologies::lane::Status;
 use finflow_topologies::log::simulated::{Fault, SimulatedLog};
 use finflow_topologies::log::{Log, Outgoing};

@@ -87,7 +87,7 @@ pub(super) struct World {
     pub(super) rng: Rng,
     pub(super) odds: Odds,
     pub(super) log: SimulatedLog,
-    /// Transactions leave offsets without records, those of producers as well.
+    /// Transactions leave offsets without records, and so do producers that give theirs up.
     has_gaps: bool,
     pub(super) rules: Arc<Rules>,
     pub(super) nodes: Vec<Node>,
@@ -194,6 +194,7 @@ impl World {
                 0..8 => self.copy(),
                 8..10 => self.trim()?,
                 10..20 => self.haunt()?,
+                20..24 if self.has_gaps => self.give_up()?,
                 20..60 => self.apply(index)?,
                 60..100 => self.commit(index, true)?,
                 _ => wander(&mut self.nodes[index], &mut self.rng, step, self.now_ms)?,
@@ -208,9 +209,14 @@ impl World {
             let Some((partition, record)) = self.workload.records.get(self.sent).cloned() else { return };
             self.sent += 1;
             let appended = self.log.append(Topic::Commands, partition, vec![record]);
-            let appended = appended.and_then(|_| self.log.skip(Topic::Commands, partition, self.has_gaps.into()));
             self.outcome.faults.extend(appended.err().map(|error| Fault::new(Kind::Failed, error)));
         }
+    }
+
+    /// A producer aborts what it has sent to a partition.
+    fn give_up(&mut self) -> Result<(), Fault> {
+        let (partition, count) = (self.rng.u32(..self.log.partitions()), self.rng.u64(1..4));
+        self.log.skip(Topic::Commands, partition, count).map_err(|error| Fault::new(Kind::Failed, error))
     }
 
     /// No partition may be halted, of whatever node: what one that is not the owner any more takes for a broken invariant stays a

@@ -12,22 +12,16 @@ use crate::broker::Broker;
 use crate::http;
 use crate::process::{Process, Service, eventually};
 
-/// `FINFLOW_RESCALE_WALLETS` sets another number.
-const WALLETS: usize = 1_000;
+const WALLETS: usize = 100_000;
 const ROUNDS: usize = 2;
 const TIMEOUT: Duration = Duration::from_secs(10);
 const RESCALE: [&str; 5] = ["rescale", "--partitions", "32", "--to-prefix", "many"];
 
-fn wallets_count() -> usize {
-    std::env::var("FINFLOW_RESCALE_WALLETS").ok().and_then(|number| number.parse().ok()).unwrap_or(WALLETS)
-}
-
 /// Wallets with money, and transfers between them; some fail.
 fn commands(round: usize) -> String {
     use std::fmt::Write;
-    let wallets = wallets_count();
     let mut lines = String::new();
-    for n in 0..wallets {
+    for n in 0..WALLETS {
         let common = format!(r#""tenant":"acme","wallet":"w{n}""#);
         if round == 0 {
             let open = format!(
@@ -38,7 +32,7 @@ fn commands(round: usize) -> String {
             );
             writeln!(lines, "{{{open}}}\n{{{top_up}}}").expect("a text");
         }
-        let (to, amount) = ((n * 7 + round + 1) % (wallets + 3), n % 13);
+        let (to, amount) = ((n * 7 + round + 1) % (WALLETS + 3), n % 13);
         let transfer = format!(
             r#""type":"transfer",{common},"idempotency_key":"{round}","to":"w{to}","amount":"{amount}.50","currency":"AED""#
         );
@@ -102,7 +96,7 @@ fn old_application(old: &Process<'_>) -> BTreeMap<String, Value> {
     let published = old.json(&["publish", "0.jsonl", "--wait", "--timeout", "600"]);
     assert_eq!(published[0]["unanswered"], 0, "{published:?}");
     let before = wallets(old);
-    assert_eq!(before.len(), wallets_count());
+    assert_eq!(before.len(), WALLETS);
     check(old, &RESCALE, 75, "stop all of them first");
     assert!(old.finflow(&["leave"]).status.success());
     drop(service);
@@ -143,7 +137,7 @@ fn goes_on(new: &Process<'_>, before: &BTreeMap<String, Value>) -> Service {
     let mut last: BTreeMap<String, u64> =
         before.iter().map(|(wallet, row)| (wallet.clone(), row["wallet_seq"].as_u64().expect("a sequence"))).collect();
     let events = new.events();
-    assert!(wallets_count() <= events.len());
+    assert!(WALLETS <= events.len());
     for event in &events {
         let (event, last) = (&event["value"], last.get_mut(event["value"]["wallet"].as_str().expect("a wallet")));
         let last = last.expect("a wallet that was there");

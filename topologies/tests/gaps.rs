@@ -54,7 +54,7 @@ impl World {
     fn start(log: &SimulatedLog, life: u64, rules: &Arc<Rules>) -> Node {
         let mut node = Node::start(log, "lane", life, rules).expect("a session");
         for id in 0..PARTITIONS {
-            node.adopt(id, Arc::new(MemoryStore::default())).expect("an empty store");
+            node.adopt_empty(id).expect("an empty partition");
         }
         node
     }

@@ -42,7 +42,7 @@ pub(crate) struct Condition {
 
 impl Condition {
     /// The lane of this node that runs it, or brings it here.
-    fn owner(&self) -> Option<&Arc<str>> {
+    pub(crate) fn owner(&self) -> Option<&Arc<str>> {
         self.lane.as_ref().or(self.restored_by.as_ref())
     }
 

@@ -10,6 +10,7 @@ use finflow_topologies::Topic;
 use finflow_topologies::log::{Error, Log};
 use tracing::warn;
 
+use super::sweep::commands_next;
 use super::{Args, Seen};
 use crate::clock::Reading;
 use crate::committed::Committed;
@@ -54,8 +55,10 @@ impl Lookout {
         *due_ms = now.monotonic_ms.saturating_add(EVERY_MS);
         let id = *id;
         let committed = args.partitions.get(&id)?.clone();
-        let is_halted = committed.condition().halted.is_some();
-        if committed.running().is_none() {
+        let condition = committed.condition();
+        let is_halted = condition.halted.is_some();
+        let is_halted_here = is_halted && condition.owner().is_some();
+        if committed.running().is_none() && !is_halted_here {
             committed.watch(Watched::default());
             Watched::default().show(id, is_halted);
             self.note(&args.misfit, id, None);
@@ -85,7 +88,13 @@ impl Lookout {
             let held = self.held_back(topic, id, (args.log.range(topic, id)?.end, end), now.monotonic_ms);
             watched.held_back = watched.held_back.into_iter().chain(held).max_by_key(|held| held.for_ms);
         }
-        let (next, range) = (committed.condition().commands_next, args.log.range(Topic::Commands, id)?);
+        let condition = committed.condition();
+        // Commands wait for a halted partition as well, whose lane does not tell any more how far it has come.
+        let next = match condition.halted {
+            None => condition.commands_next,
+            Some(_) => commands_next(&args.log.positions()?, id),
+        };
+        let range = args.log.range(Topic::Commands, id)?;
         let before = self.commands_end.insert(id, range.end).unwrap_or_default();
         if next < before.min(range.end) {
             let waiting = args.log.fetch(Topic::Commands, id, next.max(range.start), 1)?.records;

@@ -6,6 +6,7 @@ use std::time::Instant;
 use self::broker::Broker;
 use self::three::Three;
 
+mod asked;
 mod belonging;
 mod bench;
 #[path = "../../actors/tests/kafka_log/broker.rs"]
@@ -15,10 +16,12 @@ mod child;
 #[path = "../support/contract.rs"]
 mod commands;
 mod contract;
+mod elsewhere;
 #[path = "../support/http.rs"]
 mod http;
 mod process;
 mod rescale;
+mod seen;
 mod three;
 
 #[test]
@@ -26,6 +29,8 @@ fn the_engine_on_a_real_broker() {
     let broker = Broker::start(|_| vec![]);
     timed("the contract's file gives the contract's events", || contract::the_contracts_file_gives_the_contracts_events(&broker));
     timed("a directory is used with one log only", || belonging::a_directory_is_used_with_one_log_only(&broker));
+    timed("what operators must see first is seen", || seen::what_operators_must_see_first_is_seen(&broker));
+    timed("a state goes to another broker", || elsewhere::a_state_goes_to_another_broker(&broker));
     let dir = tempfile::tempdir().expect("a directory");
     let address = broker.address();
     let mut three = Three::start(dir.path(), &address);

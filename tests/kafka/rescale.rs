@@ -8,6 +8,7 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use serde_json::Value;
 
+use crate::asked::{admin, says, wallets};
 use crate::broker::Broker;
 use crate::http;
 use crate::process::{Process, Service, eventually};
@@ -51,39 +52,11 @@ fn ends(broker: &Broker, topic: &str) -> Option<Vec<i64>> {
     found.partitions().iter().map(|partition| end(partition.id())).collect()
 }
 
-/// All wallets, once every partition has found the lane where it stays.
-fn wallets(process: &Process<'_>) -> BTreeMap<String, Value> {
-    eventually(|| match process.finflow(&["wallet", "list"]) {
-        found if found.status.code() == Some(75) => Err(String::from_utf8_lossy(&found.stderr).into_owned()),
-        _ => Ok(()),
-    });
-    let listed = process.json(&["wallet", "list"]);
-    listed.into_iter().map(|wallet| (wallet["wallet"].as_str().expect("a wallet").to_owned(), wallet)).collect()
-}
-
 fn check(process: &Process<'_>, arguments: &[&str], code: i32, told: &str) {
     let output = process.finflow(arguments);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {errors}");
     assert!(errors.contains(told), "{arguments:?}: {errors}");
-}
-
-fn admin(process: &Process<'_>) -> String {
-    eventually(|| {
-        let logged = process.logged();
-        let line = logged.lines().find(|line| line.contains("admin listener")).ok_or("it does not say where it is asked")?;
-        // The log may be coloured.
-        let place = line.find("127.0.0.1:").ok_or("no address")?;
-        let address = line[place..].chars().take_while(|letter| letter.is_ascii_digit() || ".:".contains(*letter)).collect();
-        Ok(address)
-    })
-}
-
-fn says(address: &str, what: &str) {
-    eventually(|| {
-        let answer = http::get(address, "/readyz?verbose");
-        if answer.contains(what) { Ok(()) } else { Err(format!("{what} is not in {answer}")) }
-    });
 }
 
 /// An application on 8 partitions, stopped and sealed, and its wallets.

@@ -1,0 +1,125 @@
+//! What operators must see first, at the addresses where their tools look: each figure stands still at 0 while all is well, says what is
+//! wrong while it is, and is 0 again afterwards.
+
+use std::time::Duration;
+
+use finflow_ledger::WalletId;
+use finflow_topologies::topics::partition_of_wallet;
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+use crate::asked::{admin, says};
+use crate::broker::Broker;
+use crate::http;
+use crate::process::{Process, eventually};
+
+const PARTITIONS: u32 = 2;
+const PREFIX: &str = "seen";
+const BUDGET: Duration = Duration::from_secs(10);
+const LEG: &str = "finflow_leg_oldest_seconds{partition=\"0\"}";
+const COMMAND: &str = "finflow_command_oldest_seconds{partition=\"1\"}";
+const RETENTION: &str = "finflow_commands_retention_used_ratio{partition=\"1\"}";
+const HALTED: &str = "finflow_partition_halted{partition=\"1\"}";
+const LAG: &str = "finflow_last_stable_offset_lag{topic=\"commands\",partition=\"0\"}";
+const OPEN: &str = "finflow_open_transaction_seconds{topic=\"commands\",partition=\"0\"}";
+/// How long commands are kept, in seconds.
+const KEPT: f64 = 604_800.0;
+
+/// What a metric says, if it is there.
+fn figure(address: &str, metric: &str) -> Option<f64> {
+    let told = http::get(address, "/metrics");
+    told.lines().find_map(|line| line.strip_prefix(metric)?.trim().parse().ok())
+}
+
+/// Waits until a metric has reached so much.
+fn reaches(address: &str, metric: &str, least: f64) {
+    eventually(|| match figure(address, metric) {
+        Some(found) if least <= found => Ok(()),
+        found => Err(format!("{metric} is {found:?}, not {least}\n{}", http::get(address, "/readyz?verbose"))),
+    });
+}
+
+/// The first wallet of a name of ours whose home is `partition`.
+fn wallet_of(partition: u32) -> String {
+    let is_there = |name: &String| {
+        let id = WalletId::parse(name).expect("a wallet");
+        partition_of_wallet(&id, PARTITIONS) == partition
+    };
+    (0..).map(|number| format!("w{number}")).find(is_there).expect("one of them")
+}
+
+/// A producer with a transaction that nobody has ended yet, in which one record has come to a partition.
+fn transaction(broker: &str, topic: &str, partition: i32) -> BaseProducer {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", broker)
+        .set("transactional.id", format!("{topic}-left"))
+        .set("transaction.timeout.ms", "60000");
+    let producer: BaseProducer = config.create().expect("a producer");
+    producer.init_transactions(BUDGET).expect("an id");
+    producer.begin_transaction().expect("a transaction");
+    let record = BaseRecord::<str, str>::to(topic).partition(partition).key("").payload("garbage");
+    producer.send(record).map_err(|(error, _)| error).expect("queued");
+    producer.flush(BUDGET).expect("written");
+    producer
+}
+
+pub(crate) fn what_operators_must_see_first_is_seen(broker: &Broker) {
+    let (dir, address) = (tempfile::tempdir().expect("a directory"), broker.address());
+    let process = Process {
+        dir: dir.path(),
+        name: "seen",
+        brokers: &address,
+        prefix: PREFIX,
+        secret: "s",
+        partitions: Some(PARTITIONS),
+        settings: &[],
+    };
+    let [near, far] = [0, 1].map(wallet_of);
+    let open = |wallet: &str| {
+        format!(
+            r#"{{"type":"open_wallet","tenant":"acme","wallet":"{wallet}","idempotency_key":"o","currency":"AED","country":"AE","kind":"personal","holder":"H"}}
+{{"type":"top_up","tenant":"acme","wallet":"{wallet}","idempotency_key":"t","amount":"10","currency":"AED","source":{{"account":"x"}}}}
+"#
+        )
+    };
+    let transfer = |from: &str, to: &str| {
+        format!(
+            r#"{{"type":"transfer","tenant":"acme","wallet":"{from}","idempotency_key":"p","to":"{to}","amount":"1","currency":"AED"}}"#
+        )
+    };
+    std::fs::write(dir.path().join("opened.jsonl"), open(&near) + &open(&far)).expect("a file");
+    std::fs::write(dir.path().join("paid.jsonl"), format!("{}\n{}\n", transfer(&near, &far), transfer(&far, &near)))
+        .expect("a file");
+    assert!(process.finflow(&["topics", "create"]).status.success());
+    let _service = process.run(1);
+    assert_eq!(process.json(&["publish", "opened.jsonl", "--wait"])[0]["unanswered"], 0);
+    let admin = admin(&process);
+    for metric in [LEG, COMMAND, RETENTION, HALTED, LAG, OPEN] {
+        eventually(|| figure(&admin, metric).ok_or_else(|| format!("{metric} is not there")));
+        assert_eq!(figure(&admin, metric), Some(0.0), "{metric}");
+    }
+    says(&admin, "HTTP/1.1 200");
+
+    // What is no posting has come to the postings of one partition: what another one owes it, and its commands, wait. And a producer has
+    // begun a transaction with commands of that other one, and does not end it.
+    transaction(&address, &format!("{PREFIX}.postings.v1"), 1).commit_transaction(BUDGET).expect("committed");
+    says(&admin, "[-]partition 1");
+    says(&admin, "HTTP/1.1 503");
+    assert!(process.finflow(&["publish", "paid.jsonl"]).status.success());
+    reaches(&admin, LEG, 1.0);
+    let left = transaction(&address, &format!("{PREFIX}.commands.v1"), 0);
+    for (metric, least) in [(HALTED, 1.0), (COMMAND, 10.0), (LAG, 1.0), (OPEN, 2.0)] {
+        reaches(&admin, metric, least);
+    }
+    let (waited, used) = (figure(&admin, COMMAND).expect("there"), figure(&admin, RETENTION).expect("there"));
+    assert!(0.0 < used && (used * KEPT - waited).abs() < 30.0, "{used} of {KEPT} s, {waited} s");
+    assert_eq!(figure(&admin, HALTED.replace('1', "0").as_str()), Some(0.0), "the other one goes on");
+    left.abort_transaction(BUDGET).expect("aborted");
+    for metric in [LAG, OPEN] {
+        eventually(|| match figure(&admin, metric) {
+            Some(0.0) => Ok(()),
+            found => Err(format!("{metric} is still {found:?}")),
+        });
+    }
+}

@@ -173,6 +173,9 @@ pub(crate) struct Bench {
     /// How long the latency phase is measured; 0 leaves it out
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(0..=3600))]
     pub(crate) seconds: u64,
+    /// Processes of the latency phase that share the partitions, on Kafka
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=9))]
+    pub(crate) processes: u32,
     /// The process of the Kafka broker, if it runs on this machine: its CPU time is told too
     #[arg(long, value_name = "PID")]
     pub(crate) broker_pid: Option<u32>,

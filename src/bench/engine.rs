@@ -1,9 +1,10 @@
-//! The measured engine: `finflow run` in a process of its own, so that its CPU and memory are nobody else's.
+//! The measured engine: `finflow run` in a process of its own, or in several, so that its CPU and memory are nobody else's.
 //! It is killed when it is dropped.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -17,7 +18,72 @@ use crate::failure::Failure;
 /// How long the engine may take to begin, to become ready, and to stop.
 const PATIENCE: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(2);
+/// How often several processes are asked whether they have shared the partitions out: each time costs a process.
+const SHARED_POLL: Duration = Duration::from_millis(500);
 const HTTP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where an engine runs: the topics with a prefix, and a directory with one for each process.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) common: &'a Common,
+    pub(super) prefix: &'a str,
+    pub(super) dir: &'a Path,
+    /// What its processes show each other.
+    pub(super) secret: &'a str,
+}
+
+impl Place<'_> {
+    pub(super) fn data_dir(self, number: u32) -> PathBuf {
+        self.dir.join(number.to_string())
+    }
+
+    /// A command of the process with this number, with the configuration that the benchmark was given.
+    fn command(self, number: u32, arguments: &[&str]) -> Result<Command, Failure> {
+        let common = self.common;
+        let mut program = Command::new(std::env::current_exe()?);
+        program.args(arguments).args(["--log", "kafka"]).arg("--data-dir").arg(self.data_dir(number));
+        program.args(common.config.iter().flat_map(|file| ["--config".as_ref(), file.as_os_str()]));
+        program.args(common.brokers.iter().flat_map(|brokers| ["--brokers", brokers]));
+        program.args(common.properties.iter().flat_map(|property| ["-X", property]));
+        program.args(common.set.iter().flat_map(|setting| ["--set", setting]));
+        program.args(["--set", &format!("topics.prefix={}", self.prefix), "--set", &format!("node.id=bench-{number}")]);
+        program.args(["--set", &format!("internal.secret={}", self.secret)]).stdin(Stdio::null());
+        Ok(program)
+    }
+
+    /// What a command of the process with this number tells, a value a line.
+    pub(super) fn ask(self, number: u32, arguments: &[&str]) -> Result<Vec<Value>, Failure> {
+        let output = self.command(number, &[arguments, &["--format", "json"]].concat())?.output()?;
+        if !output.status.success() {
+            return Err(Failure::Failed(String::from_utf8_lossy(&output.stderr).into_owned()));
+        }
+        let told = String::from_utf8_lossy(&output.stdout);
+        told.lines().map(|line| serde_json::from_str(line).map_err(|error| Failure::Failed(error.to_string()))).collect()
+    }
+
+    /// Starts so many processes, and waits until every partition is there, and each process has its share.
+    pub(super) fn start_several(self, count: u32) -> Result<Vec<Engine>, Failure> {
+        let engines = (0..count).map(|number| Engine::start(self, number)).collect::<Result<Vec<_>, _>>()?;
+        for engine in &engines {
+            engine.ready()?;
+        }
+        let begun = Instant::now();
+        while !self.are_shared_out(count) {
+            if PATIENCE < begun.elapsed() {
+                return Err(Failure::Temporary("the partitions are not shared out in time".to_owned()));
+            }
+            std::thread::sleep(SHARED_POLL);
+        }
+        Ok(engines)
+    }
+
+    fn are_shared_out(self, count: u32) -> bool {
+        // While they are being shared out, not each of them can be told of.
+        let told = self.ask(0, &["partitions"]).unwrap_or_default();
+        let nodes: BTreeSet<&str> = told.iter().filter_map(|of| of["lane"].as_str()?.split("-lane-").next()).collect();
+        nodes.len() == count as usize && told.iter().all(|of| of["state"] == "running")
+    }
+}
 
 pub(super) struct Engine {
     child: Child,
@@ -26,17 +92,13 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    /// Starts it on the topics with this prefix, with the configuration that the benchmark was given.
-    pub(super) fn start(common: &Common, prefix: &str, dir: &Path) -> Result<Engine, Failure> {
-        let mut program = Command::new(std::env::current_exe()?);
-        program.args(["run", "--log", "kafka", "--admin", "127.0.0.1:0", "--log-format", "json"]).arg("--data-dir").arg(dir);
-        program.args(common.config.iter().flat_map(|file| ["--config".as_ref(), file.as_os_str()]));
-        program.args(common.brokers.iter().flat_map(|brokers| ["--brokers", brokers]));
-        program.args(common.properties.iter().flat_map(|property| ["-X", property]));
-        program.args(common.set.iter().flat_map(|setting| ["--set", setting]));
-        program.args(["--set", &format!("topics.prefix={prefix}")]);
+    /// Starts one process.
+    pub(super) fn start(place: Place<'_>, number: u32) -> Result<Engine, Failure> {
+        let mut program = place.command(number, &["run", "--admin", "127.0.0.1:0", "--log-format", "json"])?;
+        // The first one goes on alone, with everything, when the others are stopped.
+        program.args((0 < number).then_some("--leave-on-exit"));
         let begun = Instant::now();
-        let mut child = program.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        let mut child = program.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
         let lines = child.stderr.take().map(listen);
         let mut engine = Engine { child, admin: String::new(), begun };
         let address = lines.and_then(|lines| lines.recv_timeout(PATIENCE).ok());

@@ -17,7 +17,7 @@ use finflow_topologies::topics::partition_of_key;
 use hdrhistogram::Histogram;
 use serde_json::json;
 
-use super::engine::Engine;
+use super::engine::{Engine, Place};
 use super::load::Load;
 use super::usage::Usage;
 use super::{BATCH, FETCH_BYTES, IDLE_TIMEOUT, MIB, Schedule, TICK, WARM, ended, round, verdict};
@@ -29,6 +29,8 @@ use crate::topics;
 
 /// How long a reader rests that has found nothing.
 const PAUSE: Duration = Duration::from_micros(500);
+/// What the directory of a process keeps its snapshots in.
+const SNAPSHOTS: &str = "snapshots";
 /// The client library tells what it has sent once a second.
 const TOLD: Duration = Duration::from_millis(1_200);
 /// The steps of a transaction.
@@ -42,7 +44,9 @@ pub(super) async fn bench(common: &Common, options: &cli::Bench) -> Result<(), F
     let (partitions, replication) = (config.topics.partitions, config.topics.replication_factor);
     tokio::task::block_in_place(|| {
         topics::make(&settings, partitions, replication)?;
-        let measured = Bench::new(common, options, &settings, temporary.path()).and_then(Bench::run);
+        let secret = format!("{:016x}", fastrand::u64(..));
+        let place = Place { common, prefix: &settings.prefix, dir: temporary.path(), secret: &secret };
+        let measured = Bench::new(place, options, &settings).and_then(Bench::run);
         let removed = KafkaLog::delete_topics(&settings);
         measured.and(removed.map_err(Failure::from))
     })
@@ -51,8 +55,7 @@ pub(super) async fn bench(common: &Common, options: &cli::Bench) -> Result<(), F
 struct Bench<'a> {
     common: &'a Common,
     options: &'a cli::Bench,
-    prefix: &'a str,
-    dir: &'a Path,
+    place: Place<'a>,
     log: KafkaLog,
     load: Load,
     ends: Ends,
@@ -67,12 +70,12 @@ struct Mark {
 }
 
 impl<'a> Bench<'a> {
-    fn new(common: &'a Common, options: &'a cli::Bench, settings: &'a Settings, dir: &'a Path) -> Result<Bench<'a>, Failure> {
+    fn new(place: Place<'a>, options: &'a cli::Bench, settings: &Settings) -> Result<Bench<'a>, Failure> {
         let log = KafkaLog::open(settings.clone())?;
         let ends = Ends::new(KafkaLog::open(settings.clone())?)?;
         let load = Load::new(options.seed, options.wallets, options.hot);
         let broker = options.broker_pid.map(Usage::of);
-        Ok(Bench { common, options, prefix: &settings.prefix, dir, log, load, ends, broker })
+        Ok(Bench { common: place.common, options, place, log, load, ends, broker })
     }
 
     fn run(mut self) -> Result<(), Failure> {
@@ -90,7 +93,7 @@ impl<'a> Bench<'a> {
     }
 
     fn open_wallets(&mut self) -> Result<(), Failure> {
-        let engine = Engine::start(self.common, self.prefix, self.dir)?;
+        let engine = Engine::start(self.place, 0)?;
         let begun = Instant::now();
         let mut numbers = 0..self.options.wallets;
         loop {
@@ -120,12 +123,12 @@ impl<'a> Bench<'a> {
             publish(&self.log, batch)?;
         }
         let transfers = self.load.transfers - before;
-        let engine = Engine::start(self.common, self.prefix, self.dir)?;
+        let engine = Engine::start(self.place, 0)?;
         let seen = self.ends.seen.transfers;
         self.ends.wait(|now| seen < now.transfers)?;
-        let begun = self.mark(&engine);
+        let begun = self.mark(std::slice::from_ref(&engine));
         self.ends.wait(|now| seen + transfers <= now.transfers)?;
-        let over = self.mark(&engine);
+        let over = self.mark(std::slice::from_ref(&engine));
         std::thread::sleep(TOLD);
         let each = |total: f64| round(total / transfers as f64);
         let (cpu, seconds) = (over.engine - begun.engine, (over.at - begun.at).as_secs_f64());
@@ -146,12 +149,11 @@ impl<'a> Bench<'a> {
 
     /// Publishes at a fixed rate, whatever the engine does, and measures from the time each transfer was due.
     fn latency(&mut self) -> Result<(), Failure> {
-        let engine = Engine::start(self.common, self.prefix, self.dir)?;
-        engine.ready()?;
+        let engines = self.place.start_several(self.options.processes)?;
         let schedule = Schedule { first: self.load.transfers, begun: Instant::now(), rate: self.options.rate };
         let total = (self.options.seconds + WARM.as_secs()) * self.options.rate;
         let is_over = AtomicBool::new(false);
-        let begun = self.mark(&engine);
+        let begun = self.mark(&engines);
         let (log, load, ends) = (&self.log, &mut self.load, &mut self.ends);
         let late = std::thread::scope(|threads| {
             let reader = threads.spawn(|| ends.measure(schedule, total, &is_over));
@@ -162,16 +164,19 @@ impl<'a> Bench<'a> {
             let late = reader.join().map_err(|_| Failure::Failed("the reader died".to_owned()))?;
             paced.and(late)
         })?;
-        let over = self.mark(&engine);
-        let of = |what: &str, step: &str| engine.metric(&format!("{KAFKA_STEP_SECONDS}_{what}"), step);
+        let over = self.mark(&engines);
+        let of = |what: &str, step: &str| -> f64 {
+            engines.iter().map(|engine| engine.metric(&format!("{KAFKA_STEP_SECONDS}_{what}"), step)).sum()
+        };
         let steps: BTreeMap<&str, f64> =
             STEPS.into_iter().map(|step| (step, round(of("sum", step) / of("count", step).max(1.0) * 1_000.0))).collect();
-        engine.stop()?;
+        engines.into_iter().try_for_each(Engine::stop)?;
         let at = |quantile: f64| round(late.value_at_quantile(quantile) as f64 / 1_000.0);
         let seconds = (over.at - begun.at).as_secs_f64();
         let percent = |cpu: f64| round(cpu / seconds * 100.0);
         let figures = json!({
-            "phase": "latency", "log": "kafka", "rate": self.options.rate, "seconds": self.options.seconds, "measured": late.len(),
+            "phase": "latency", "log": "kafka", "processes": self.options.processes, "rate": self.options.rate,
+            "seconds": self.options.seconds, "measured": late.len(),
             "p50_ms": at(0.5), "p95_ms": at(0.95), "p99_ms": at(0.99), "max_ms": round(late.max() as f64 / 1_000.0),
             "transaction_ms_mean": steps,
             "cpu_percent": percent(over.engine - begun.engine),
@@ -180,12 +185,12 @@ impl<'a> Bench<'a> {
         print(self.common, &figures)
     }
 
-    /// Takes the engine's directory away and measures how long it takes to be ready again from the journal alone.
+    /// Takes the state away and measures how long it takes to be ready again: from the snapshots and what came after them, and from the
+    /// journal alone.
     fn restore(&mut self) -> Result<(), Failure> {
-        for entry in std::fs::read_dir(self.dir)? {
-            let path = entry?.path();
-            if path.is_dir() { std::fs::remove_dir_all(path)? } else { std::fs::remove_file(path)? }
-        }
+        let engines = self.place.start_several(1)?;
+        self.place.ask(0, &["state", "snapshot"])?;
+        engines.into_iter().try_for_each(Engine::stop)?;
         let (mut blocks, mut rows) = (0_u64, 0_u64);
         for partition in 0..self.log.partitions() {
             each_value(&self.log, Topic::Journal, partition, |value| {
@@ -194,14 +199,31 @@ impl<'a> Bench<'a> {
                 Ok(())
             })?;
         }
-        let engine = Engine::start(self.common, self.prefix, self.dir)?;
-        let took = engine.ready()?.as_secs_f64();
+        let dir = self.place.data_dir(0);
+        let snapshots = dir.join(SNAPSHOTS);
+        let mib = bytes_under(&snapshots)? / MIB;
+        clear(&dir, Some(&snapshots))?;
+        let (seconds, cpu) = self.ready_again()?;
         let figures = json!({
-            "phase": "restore", "log": "kafka", "blocks": blocks, "rows": rows, "seconds_from_start": round(took),
-            "rows_per_second": (rows as f64 / took).round(), "cpu_seconds": round(engine.usage().cpu_seconds()),
+            "phase": "takeover", "log": "kafka", "snapshot_mib": mib, "seconds_from_start": round(seconds), "cpu_seconds": round(cpu),
         });
-        engine.stop()?;
+        print(self.common, &figures)?;
+        clear(&dir, None)?;
+        let (seconds, cpu) = self.ready_again()?;
+        let figures = json!({
+            "phase": "restore", "log": "kafka", "blocks": blocks, "rows": rows, "seconds_from_start": round(seconds),
+            "rows_per_second": (rows as f64 / seconds).round(), "cpu_seconds": round(cpu),
+        });
         print(self.common, &figures)
+    }
+
+    /// How many seconds a start takes until every partition is there, and of the CPU.
+    fn ready_again(&self) -> Result<(f64, f64), Failure> {
+        let engine = Engine::start(self.place, 0)?;
+        let took = engine.ready()?.as_secs_f64();
+        let cpu = engine.usage().cpu_seconds();
+        engine.stop()?;
+        Ok((took, cpu))
     }
 
     fn events(&self) -> Result<Vec<bytes::Bytes>, Failure> {
@@ -215,10 +237,32 @@ impl<'a> Bench<'a> {
         Ok(events)
     }
 
-    fn mark(&self, engine: &Engine) -> Mark {
+    fn mark(&self, engines: &[Engine]) -> Mark {
         let broker = self.broker.as_ref().map(Usage::cpu_seconds);
-        Mark { at: Instant::now(), engine: engine.usage().cpu_seconds(), broker }
+        Mark { at: Instant::now(), engine: engines.iter().map(|engine| engine.usage().cpu_seconds()).sum(), broker }
     }
+}
+
+/// Removes everything in a directory but `kept`.
+fn clear(dir: &Path, kept: Option<&Path>) -> Result<(), Failure> {
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        match path.is_dir() {
+            _ if Some(&*path) == kept => {}
+            true => std::fs::remove_dir_all(path)?,
+            false => std::fs::remove_file(path)?,
+        }
+    }
+    Ok(())
+}
+
+fn bytes_under(dir: &Path) -> Result<u64, Failure> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        bytes += if entry.file_type()?.is_dir() { bytes_under(&entry.path())? } else { entry.metadata()?.len() };
+    }
+    Ok(bytes)
 }
 
 /// Publishes what is due, tick by tick.

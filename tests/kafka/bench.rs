@@ -5,16 +5,30 @@ use serde_json::Value;
 use crate::broker::Broker;
 use crate::process::Process;
 
-const FIGURES: [(&str, &[&str]); 3] = [
+const FIGURES: [(&str, &[&str]); 4] = [
     (
         "throughput",
         &["transfers_per_cpu_second", "transfers_per_second", "records_per_transfer", "bytes_per_transfer", "rss_mib_max"],
     ),
     ("latency", &["p50_ms", "p99_ms", "cpu_percent"]),
+    ("takeover", &["seconds_from_start"]),
     ("restore", &["rows_per_second"]),
 ];
-const RUN: [&str; 12] =
-    ["bench", "--wallets", "100", "--warm", "200", "--transfers", "2000", "--rate", "200", "--seconds", "1", "--seed=7"];
+const RUN: [&str; 13] = [
+    "bench",
+    "--wallets",
+    "100",
+    "--warm",
+    "200",
+    "--transfers",
+    "2000",
+    "--rate",
+    "200",
+    "--seconds",
+    "1",
+    "--seed=7",
+    "--processes=3",
+];
 
 pub(crate) fn it_is_measured(broker: &Broker) {
     let dir = tempfile::tempdir().expect("a directory");
@@ -38,6 +52,7 @@ pub(crate) fn it_is_measured(broker: &Broker) {
     }
     let steps = &phase("latency")["transaction_ms_mean"];
     assert!(["offsets", "records", "end"].iter().all(|step| steps[*step].as_f64().is_some_and(|ms| 0.0 < ms)), "{steps}");
+    assert_eq!(phase("latency")["processes"], 3);
     assert_eq!(phase("audit")["faults"], Value::from(0), "{told:?}");
     let topics = broker.tool(&["org.apache.kafka.tools.TopicCommand", "--bootstrap-server", &brokers, "--list"], "");
     assert!(!topics.contains("bench-"), "{topics}");

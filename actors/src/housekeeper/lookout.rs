@@ -10,7 +10,6 @@ use finflow_topologies::Topic;
 use finflow_topologies::log::{Error, Log};
 use tracing::warn;
 
-use super::sweep::commands_next;
 use super::{Args, Seen};
 use crate::clock::Reading;
 use crate::committed::Committed;
@@ -89,10 +88,11 @@ impl Lookout {
             watched.held_back = watched.held_back.into_iter().chain(held).max_by_key(|held| held.for_ms);
         }
         let condition = committed.condition();
-        // Commands wait for a halted partition as well, whose lane does not tell any more how far it has come.
-        let next = match condition.halted {
-            None => condition.commands_next,
-            Some(_) => commands_next(&args.log.positions()?, id),
+        // Commands wait for a halted partition as well, whose lane does not tell any more how far it has come. Where its position is lost,
+        // nobody can tell.
+        let position = if condition.halted.is_some() { args.log.position(id)?.map(|position| position.commands) } else { None };
+        let Some(next) = position.or_else(|| condition.halted.is_none().then_some(condition.commands_next)) else {
+            return Ok(());
         };
         let range = args.log.range(Topic::Commands, id)?;
         let before = self.commands_end.insert(id, range.end).unwrap_or_default();

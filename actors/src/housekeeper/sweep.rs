@@ -131,7 +131,7 @@ fn look(args: &Args, now: Reading) -> Result<Option<BTreeMap<u32, u64>>, Error> 
 }
 
 /// The first command of a partition that is not consumed, as the positions of the log say.
-pub(super) fn commands_next(positions: &BTreeMap<u32, Option<Position>>, id: u32) -> u64 {
+fn commands_next(positions: &BTreeMap<u32, Option<Position>>, id: u32) -> u64 {
     positions.get(&id).and_then(Option::as_ref).map_or(0, |position| position.commands)
 }
 

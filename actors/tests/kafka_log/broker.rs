@@ -19,6 +19,8 @@ pub(crate) struct Broker {
     pub(crate) port: u16,
     /// How many brokers, each on a pair of ports.
     count: u16,
+    /// Further settings of each of them, at every start.
+    settings: Vec<String>,
 }
 
 fn script() -> Command {
@@ -42,7 +44,10 @@ fn free_ports(count: u16) -> u16 {
 impl Broker {
     /// Starts a broker with these settings, given the port of its plain listener.
     pub(crate) fn start(settings: impl Fn(u16) -> Vec<String>) -> Broker {
-        Broker::of(1, |broker| broker.launch(1, &settings(broker.port)))
+        Broker::of(1, |broker| {
+            broker.settings = settings(broker.port);
+            broker.launch(1)
+        })
     }
 
     /// Starts so many brokers that share their topics.
@@ -55,10 +60,11 @@ impl Broker {
         })
     }
 
-    fn of(count: u16, launch: impl Fn(&Broker) -> Output) -> Broker {
+    fn of(count: u16, launch: impl Fn(&mut Broker) -> Output) -> Broker {
         for _ in 0..ATTEMPTS {
-            let broker = Broker { dir: tempfile::tempdir().expect("a directory"), port: free_ports(2 * count), count };
-            let started = launch(&broker);
+            let dir = tempfile::tempdir().expect("a directory");
+            let mut broker = Broker { dir, port: free_ports(2 * count), count, settings: Vec::new() };
+            let started = launch(&mut broker);
             if started.status.success() {
                 return broker;
             }
@@ -67,9 +73,9 @@ impl Broker {
         panic!("the broker does not start");
     }
 
-    fn launch(&self, number: u16, settings: &[String]) -> Output {
+    fn launch(&self, number: u16) -> Output {
         let mut start = script();
-        start.arg("start").arg(self.port_of(number).to_string()).arg(self.home(number)).args(settings);
+        start.arg("start").arg(self.port_of(number).to_string()).arg(self.home(number)).args(&self.settings);
         start.output().expect("the script")
     }
 
@@ -114,7 +120,7 @@ impl Broker {
     /// Starts one of the brokers again, with its data and where it was.
     #[allow(dead_code, reason = "one suite kills brokers and goes on")]
     pub(crate) fn revive(&self, number: u16) {
-        let started = self.launch(number, &[]);
+        let started = self.launch(number);
         assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
     }
 

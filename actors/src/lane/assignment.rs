@@ -29,11 +29,13 @@ pub(super) fn watch_assignment(mut assignment: watch::Receiver<Assignment>, myse
 }
 
 impl State {
-    /// Lets go of what is assigned elsewhere or was lost since it was claimed, and begins to take what is assigned to this lane.
+    /// Lets go of what is assigned elsewhere, was lost since it was claimed or has been claimed by another lane of this process, and
+    /// begins to take what is assigned to this lane.
     pub(super) fn follow_assignment(&mut self, myself: &ActorRef<Message>) -> Result<(), ActorProcessingErr> {
         let given = self.assignment.borrow().clone();
         let kept = given.kept();
-        let leaving: Vec<u32> = self.claimed.iter().copied().filter(|id| !given.keeps(*id, &self.lost_before)).collect();
+        let is_its = |id: &u32| given.keeps(*id, &self.lost_before) && self.owns(*id);
+        let leaving: Vec<u32> = self.claimed.iter().copied().filter(|id| !is_its(id)).collect();
         for id in leaving {
             self.let_go(myself, id);
         }
@@ -76,11 +78,15 @@ impl State {
         self.args.partitions.get(&id).is_some_and(|committed| committed.is_of(&self.args.name))
     }
 
+    fn take(&self, id: u32) {
+        self.args.partitions.get(&id).into_iter().for_each(|committed| committed.take(&self.args.name));
+    }
+
     /// Takes everything that is assigned, one after the other.
     pub(super) async fn adopt_all(&mut self, myself: &ActorRef<Message>) -> Result<(), ActorProcessingErr> {
         let kept = self.assignment.borrow().kept();
         for id in kept {
-            self.args.partitions.get(&id).into_iter().for_each(|committed| committed.take(&self.args.name));
+            self.take(id);
             if let Some(adoption) = self.adoption(id) {
                 let adopted = adoption.await;
                 self.adopting.insert(id, true);
@@ -98,6 +104,7 @@ impl State {
             let given = self.assignment.borrow();
             held == given.kept() && held.iter().all(|id| given.keeps(*id, &self.lost_before))
         };
+        let is_so = is_so && self.claimed.iter().all(|id| self.owns(*id));
         if !is_so {
             myself.cast(Message::Assigned)?;
         }
@@ -169,6 +176,7 @@ impl State {
         // Before the claim: one that is lost meanwhile is known for it.
         self.lost_before.insert(id, self.assignment.borrow().losses(id));
         if committed.is_broken() {
+            committed.take(&self.args.name);
             self.claimed.insert(id);
             return None;
         }
@@ -256,8 +264,9 @@ impl State {
         Ok(())
     }
 
-    /// Shows a partition as halted that is this lane's and cannot be restored.
+    /// Shows a partition as halted that is this lane's, claimed or not, and cannot be restored.
     fn halt_unrestored(&mut self, id: u32, cause: &str) {
+        self.take(id);
         error!(partition = id, cause, "halted");
         if self.known_halt(id).is_none() {
             metrics::halts(id).increment(1);

@@ -110,7 +110,8 @@ impl State {
     fn fetch(&mut self) -> bool {
         let mut is_whole = true;
         let ends = self.args.log.moment();
-        for id in self.lane.partitions().collect::<Vec<_>>() {
+        // Of what another lane of this process has by now nothing is read here: both would share one reader.
+        for id in self.lane.partitions().filter(|id| self.owns(*id)).collect::<Vec<_>>() {
             let wants = self.lane.wants(id);
             for (topic, from) in [(Topic::Commands, wants.commands), (Topic::Postings, wants.postings)] {
                 let Some(from) = from else { continue };

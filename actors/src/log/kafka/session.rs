@@ -278,13 +278,24 @@ impl Keeper {
         }
         self.ready()?;
         let epoch = self.member.claim(partition);
-        match self.member.committed(&[partition]) {
+        let found = self.member.committed(&[partition]).and_then(|found| self.still_claimed(partition, epoch).map(|()| found));
+        match found {
             Ok(mut found) => Ok(Claim { epoch, position: found.remove(&partition) }),
             Err(error) => {
                 self.member.release(partition);
                 Err(error)
             }
         }
+    }
+
+    /// While the brokers were waited for, the group may have given the partition to somebody else.
+    fn still_claimed(&mut self, partition: u32, epoch: u64) -> Result<(), Error> {
+        self.member.serve(Duration::ZERO);
+        self.place()?;
+        if self.member.is_claimed(partition, epoch) {
+            return Ok(());
+        }
+        Err(Error::Unavailable("the partition was lost while its position was read".to_owned()))
     }
 
     /// Serves the group until `is_so`.

@@ -69,20 +69,10 @@ pub(crate) fn is_misfit(cause: &str) -> bool {
     cause.contains("are configured") || cause.contains("differ in their number of partitions")
 }
 
-/// Whether the brokers are gone, or nobody among them answers, which passes.
-fn is_unreachable(cause: &str) -> bool {
-    const PASSING: [&str; 9] = [
-        "no broker answers",
-        "does not answer",
-        "(Local: Broker transport failure)",
-        "(Local: All broker connections are down)",
-        "(Local: Host resolution failure)",
-        "(Local: Timed out)",
-        "Timed out",
-        "oordinator not available",
-        "oordinator load in progress",
-    ];
-    PASSING.iter().any(|said| cause.contains(said))
+/// Whether what is not available now stays so until somebody mends it: what brokers refuse, and topics that nobody has made.
+fn needs_somebody(cause: &str) -> bool {
+    const LASTING: [&str; 4] = ["Authentication fail", "(Local: SSL error)", "(Local: Unknown topic)", "there is no topic"];
+    LASTING.iter().any(|said| cause.contains(said))
 }
 
 impl From<MoveError> for Failure {
@@ -115,7 +105,7 @@ impl From<log::Error> for Failure {
     fn from(error: log::Error) -> Failure {
         match error {
             log::Error::Refused(cause) => Failure::Configuration(cause),
-            log::Error::Unavailable(ref cause) if is_unreachable(cause) => Failure::Temporary(error.to_string()),
+            log::Error::Unavailable(ref cause) if !needs_somebody(cause) => Failure::Temporary(error.to_string()),
             error => Failure::Failed(error.to_string()),
         }
     }
@@ -149,6 +139,7 @@ mod tests {
             (unavailable("the group does not answer"), 75),
             (unavailable("Meta data fetch error: BrokerTransportFailure (Local: Broker transport failure)"), 75),
             (unavailable("Meta data fetch error: Authentication (Local: Authentication failure)"), 1),
+            (unavailable("journal-0 gives nothing at 0"), 75),
             (unavailable("Transaction error: Timed out waiting for operation to finish, retry call to resume"), 75),
             (unavailable("there is no topic finflow.commands.v1; `finflow topics create` makes what is missing"), 1),
             (log::Error::Busy("locked".to_owned()), 75),

@@ -47,7 +47,9 @@ impl Place<'_> {
         program.args(common.properties.iter().flat_map(|property| ["-X", property]));
         program.args(common.set.iter().flat_map(|setting| ["--set", setting]));
         program.args(["--set", &format!("topics.prefix={}", self.prefix), "--set", &format!("node.id=bench-{number}")]);
-        program.args(["--set", &format!("internal.secret={}", self.secret)]).stdin(Stdio::null());
+        program.args(["--set", &format!("internal.secret={}", self.secret)]);
+        // Its snapshots are no application's.
+        program.args(["--set", "snapshots.url=", "--set", "snapshots.shared=false"]).stdin(Stdio::null());
         Ok(program)
     }
 

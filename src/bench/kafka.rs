@@ -42,6 +42,10 @@ pub(super) async fn bench(common: &Common, options: &cli::Bench) -> Result<(), F
     settings.prefix = format!("{}-bench-{:08x}", config.topics.prefix, fastrand::u32(..));
     let temporary = tempfile::tempdir()?;
     let (partitions, replication) = (config.topics.partitions, config.topics.replication_factor);
+    if partitions < options.processes {
+        let cause = format!("--processes: {} of them cannot share {partitions} partitions", options.processes);
+        return Err(Failure::Configuration(cause));
+    }
     tokio::task::block_in_place(|| {
         topics::make(&settings, partitions, replication)?;
         let secret = format!("{:016x}", fastrand::u64(..));
@@ -170,7 +174,7 @@ impl<'a> Bench<'a> {
         };
         let steps: BTreeMap<&str, f64> =
             STEPS.into_iter().map(|step| (step, round(of("sum", step) / of("count", step).max(1.0) * 1_000.0))).collect();
-        engines.into_iter().try_for_each(Engine::stop)?;
+        stop(engines)?;
         let at = |quantile: f64| round(late.value_at_quantile(quantile) as f64 / 1_000.0);
         let seconds = (over.at - begun.at).as_secs_f64();
         let percent = |cpu: f64| round(cpu / seconds * 100.0);
@@ -188,9 +192,6 @@ impl<'a> Bench<'a> {
     /// Takes the state away and measures how long it takes to be ready again: from the snapshots and what came after them, and from the
     /// journal alone.
     fn restore(&mut self) -> Result<(), Failure> {
-        let engines = self.place.start_several(1)?;
-        self.place.ask(0, &["state", "snapshot"])?;
-        engines.into_iter().try_for_each(Engine::stop)?;
         let (mut blocks, mut rows) = (0_u64, 0_u64);
         for partition in 0..self.log.partitions() {
             each_value(&self.log, Topic::Journal, partition, |value| {
@@ -199,17 +200,20 @@ impl<'a> Bench<'a> {
                 Ok(())
             })?;
         }
+        let engines = self.place.start_several(1)?;
+        self.place.ask(0, &["state", "snapshot"])?;
+        stop(engines)?;
         let dir = self.place.data_dir(0);
         let snapshots = dir.join(SNAPSHOTS);
-        let mib = bytes_under(&snapshots)? / MIB;
         clear(&dir, Some(&snapshots))?;
-        let (seconds, cpu) = self.ready_again()?;
+        let (seconds, cpu) = self.ready_again("snapshot")?;
+        let state_mib = bytes_under(&dir, Some(&snapshots))? / MIB;
         let figures = json!({
-            "phase": "takeover", "log": "kafka", "snapshot_mib": mib, "seconds_from_start": round(seconds), "cpu_seconds": round(cpu),
+            "phase": "takeover", "log": "kafka", "state_mib": state_mib, "seconds_from_start": round(seconds), "cpu_seconds": round(cpu),
         });
         print(self.common, &figures)?;
         clear(&dir, None)?;
-        let (seconds, cpu) = self.ready_again()?;
+        let (seconds, cpu) = self.ready_again("journal")?;
         let figures = json!({
             "phase": "restore", "log": "kafka", "blocks": blocks, "rows": rows, "seconds_from_start": round(seconds),
             "rows_per_second": (rows as f64 / seconds).round(), "cpu_seconds": round(cpu),
@@ -217,13 +221,17 @@ impl<'a> Bench<'a> {
         print(self.common, &figures)
     }
 
-    /// How many seconds a start takes until every partition is there, and of the CPU.
-    fn ready_again(&self) -> Result<(f64, f64), Failure> {
+    /// How many seconds a start takes until every partition is there, each from `source`, and of the CPU.
+    fn ready_again(&self, source: &str) -> Result<(f64, f64), Failure> {
         let engine = Engine::start(self.place, 0)?;
         let took = engine.ready()?.as_secs_f64();
         let cpu = engine.usage().cpu_seconds();
+        let told = self.place.ask(0, &["partitions"])?;
         engine.stop()?;
-        Ok((took, cpu))
+        match told.iter().find(|of| of["restored_from"] != source) {
+            None => Ok((took, cpu)),
+            Some(other) => Err(Failure::Failed(format!("a partition was not restored from {source}: {other}"))),
+        }
     }
 
     fn events(&self) -> Result<Vec<bytes::Bytes>, Failure> {
@@ -256,13 +264,24 @@ fn clear(dir: &Path, kept: Option<&Path>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn bytes_under(dir: &Path) -> Result<u64, Failure> {
+/// The bytes of all files in a directory, without those in `left_out`.
+fn bytes_under(dir: &Path, left_out: Option<&Path>) -> Result<u64, Failure> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
-        bytes += if entry.file_type()?.is_dir() { bytes_under(&entry.path())? } else { entry.metadata()?.len() };
+        let path = entry.path();
+        if entry.file_type()?.is_dir() {
+            bytes += if Some(&*path) == left_out { 0 } else { bytes_under(&path, left_out)? };
+        } else {
+            bytes += entry.metadata()?.len();
+        }
     }
     Ok(bytes)
+}
+
+/// Stops all engines, the first one last: it goes on alone.
+fn stop(engines: Vec<Engine>) -> Result<(), Failure> {
+    engines.into_iter().rev().try_for_each(Engine::stop)
 }
 
 /// Publishes what is due, tick by tick.

@@ -11,7 +11,7 @@ const FIGURES: [(&str, &[&str]); 4] = [
         &["transfers_per_cpu_second", "transfers_per_second", "records_per_transfer", "bytes_per_transfer", "rss_mib_max"],
     ),
     ("latency", &["p50_ms", "p99_ms", "cpu_percent"]),
-    ("takeover", &["seconds_from_start"]),
+    ("takeover", &["state_mib", "seconds_from_start"]),
     ("restore", &["rows_per_second"]),
 ];
 const RUN: [&str; 13] = [

@@ -1,5 +1,5 @@
-//! What operators must see first, at the addresses where their tools look: each figure stands still at 0 while all is well, says what is
-//! wrong while it is, and is 0 again afterwards.
+//! What operators must see first, at the addresses where their tools look: each figure is 0 while all is well, and says what is wrong while
+//! it is. What an open transaction holds back is 0 again when that has ended; what is halted here stays so.
 
 use std::time::Duration;
 

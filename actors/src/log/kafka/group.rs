@@ -31,6 +31,11 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// How long each question of a look may take; there are two.
 const LOOK_TIMEOUT: Duration = Duration::from_millis(1_500);
 const _: () = assert!(LOOK_INTERVAL.as_millis() + 2 * LOOK_TIMEOUT.as_millis() < SESSION_TIMEOUT.as_millis());
+/// How long a client may take for an answer before another one is asked.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
+/// How many of those that have not answered are kept: while all brokers are gone, none of them helps.
+const FORMER_MAX: usize = 3;
+const UNANSWERED: &str = "no answer in time";
 /// How long after a look that found this process's member its committed state may still be told. A member that was there at a look
 /// was heard at most a heartbeat before, and is missed a session timeout after that.
 const LEASE: Duration = Duration::from_secs(3);
@@ -99,7 +104,7 @@ impl Group {
             brokers: settings.brokers.clone(),
         };
         let mut addresses = Addresses::new(settings, partitions)?;
-        let mut question = question(settings, asker.clone())?;
+        let mut questions = Questions::new(settings, asker.clone())?;
         let brokers = settings.brokers.clone();
         let look = move || {
             let mut before = Instant::now();
@@ -112,9 +117,8 @@ impl Group {
                     error!(cause, "this process has to end");
                     ends.send_replace(Some(cause));
                 }
-                // What it reports on its own shows in the answers too.
                 while asker.poll(Duration::ZERO).is_some() {}
-                let (asked_at, found) = answer(&mut question);
+                let (asked_at, found) = questions.answer();
                 let own = names.own();
                 if let Ok((_, members)) = &found {
                     names.see(asked_at, members);
@@ -283,13 +287,54 @@ impl View {
     }
 }
 
-fn question(settings: &Settings, asker: Asker) -> Result<Question<Quiet>, KafkaError> {
-    Question::new(asker, &settings.prefix, &Topic::Commands.name(&settings.prefix))
+/// What a look asks, by a client that is asked for as long as it answers.
+///
+/// The client library keeps a question for the coordinator that it knows, and where that is gone it asks who the new one is only when the
+/// connection to some broker comes or goes (librdkafka 2.12, `rd_kafka_coord_req_fsm`): with one broker out of several lost, a question
+/// may stay for many minutes. A new client knows nothing, and finds the new coordinator. The former one is kept until it has answered,
+/// because a question cannot be taken back.
+struct Questions {
+    settings: Settings,
+    question: Question<Quiet>,
+    former: Vec<Question<Quiet>>,
 }
 
-/// One answer, and when it was asked for.
-fn answer(question: &mut Question<Quiet>) -> (Instant, Description) {
-    question.ask(LOOK_TIMEOUT).unwrap_or_else(|| (Instant::now(), Err("no answer in time".to_owned())))
+impl Questions {
+    fn new(settings: &Settings, asker: Asker) -> Result<Questions, KafkaError> {
+        Ok(Questions { settings: settings.clone(), question: question(settings, asker)?, former: Vec::new() })
+    }
+
+    /// One answer, and when it was asked for.
+    fn answer(&mut self) -> (Instant, Description) {
+        let is_answered = |former: &mut Question<Quiet>| {
+            former.serve();
+            former.ask(Duration::ZERO).is_some()
+        };
+        for answered in self.former.extract_if(.., is_answered) {
+            // Its client takes a while to close.
+            std::thread::spawn(move || drop(answered));
+        }
+        self.question.serve();
+        if let Some(answer) = self.question.ask(LOOK_TIMEOUT) {
+            return answer;
+        }
+        if ANSWER_TIMEOUT <= self.question.unanswered_for() && self.former.len() < FORMER_MAX {
+            let anew = asker(&self.settings).and_then(|asker| question(&self.settings, asker));
+            match anew {
+                Ok(anew) => self.former.push(std::mem::replace(&mut self.question, anew)),
+                Err(cause) => warn!(%cause, "cannot ask for the group anew"),
+            }
+        }
+        (Instant::now(), Err(UNANSWERED.to_owned()))
+    }
+}
+
+fn asker(settings: &Settings) -> Result<Asker, KafkaError> {
+    Ok(Arc::new(settings.reader(super::LOOK_WAIT).create_with_context(Quiet)?))
+}
+
+fn question(settings: &Settings, asker: Asker) -> Result<Question<Quiet>, KafkaError> {
+    Question::new(asker, &settings.prefix, &Topic::Commands.name(&settings.prefix))
 }
 
 /// Finds the processes of an application for who is none of them.
@@ -304,8 +349,8 @@ impl Lookup {
     /// # Errors
     /// The client library refuses its configuration.
     pub fn new(settings: &Settings) -> Result<Lookup, Error> {
-        let asker: Asker = Arc::new(settings.reader(super::LOOK_WAIT).create_with_context(Quiet).map_err(unavailable)?);
-        Ok(Lookup { question: question(settings, asker).map_err(unavailable)?, settings: settings.clone() })
+        let question = asker(settings).and_then(|asker| question(settings, asker)).map_err(unavailable)?;
+        Ok(Lookup { question, settings: settings.clone() })
     }
 
     /// The addresses of all processes in the group that have a partition, and whether there may be others.
@@ -313,7 +358,9 @@ impl Lookup {
     /// # Errors
     /// The brokers do not answer.
     pub fn addresses(&mut self) -> Result<(Vec<String>, bool), Error> {
-        let (is_settled, members) = answer(&mut self.question).1.map_err(Error::Unavailable)?;
+        let unanswered = || Error::Unavailable(UNANSWERED.to_owned());
+        let (_, found) = self.question.ask(LOOK_TIMEOUT).ok_or_else(unanswered)?;
+        let (is_settled, members) = found.map_err(Error::Unavailable)?;
         let count = members.iter().flat_map(|member| &member.partitions).max().map_or(0, |last| last.saturating_add(1));
         let addresses = Addresses::new(&self.settings, count).map_err(unavailable)?;
         let said = addresses.read(LOOK_TIMEOUT).map_err(unavailable)?;

@@ -101,6 +101,16 @@ impl<C: ConsumerContext + 'static> Question<C> {
         Ok(Question { queue, asked_at: None, group, topic: topic.to_owned(), consumer })
     }
 
+    /// For how long the question has not been answered that was asked last.
+    pub(super) fn unanswered_for(&self) -> Duration {
+        self.asked_at.map_or(Duration::ZERO, |asked_at| asked_at.elapsed())
+    }
+
+    /// Serves the client. What it reports on its own shows in the answers too.
+    pub(super) fn serve(&self) {
+        while self.consumer.poll(Duration::ZERO).is_some() {}
+    }
+
     /// Asks, unless an earlier question is not answered yet, and waits for the answer: when it was asked, whether the group has decided
     /// who has what, and its members. `None` when the time is over; the answer is then waited for the next time.
     pub(super) fn ask(&mut self, budget: Duration) -> Option<(Instant, Description)> {

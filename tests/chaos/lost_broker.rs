@@ -1,4 +1,5 @@
-//! One broker out of three is lost: whatever it led others lead from then on, and the application goes on meanwhile.
+//! One broker out of three is lost, the coordinator of the group: whatever it led others lead from then on, and the application goes on
+//! meanwhile.
 
 use std::path::Path;
 use std::time::Instant;
@@ -27,12 +28,13 @@ pub(crate) fn one_broker_out_of_three_is_lost(dir: &Path, seed: u64) {
 
     load.start(RATE);
     settles_everywhere(&mut app, &witness);
-    let number = 1 + (seed % u64::from(BROKERS)) as u16;
+    let number = coordinator(&broker, app.prefix);
     let lost = Instant::now();
     broker.kill(number);
     settles_everywhere(&mut app, &witness);
     println!("    every partition settles without broker {number} after {:.1} s", lost.elapsed().as_secs_f64());
     app.all_run();
+    println!("    all processes have partitions again after {:.1} s", lost.elapsed().as_secs_f64());
     broker.revive(number);
     settles_everywhere(&mut app, &witness);
     load.finish();
@@ -40,4 +42,27 @@ pub(crate) fn one_broker_out_of_three_is_lost(dir: &Path, seed: u64) {
     let marks = [Mark { kind: Kind::Broker, at: lost, partitions: (0..PARTITIONS).collect() }];
     report(&marks, &witness.seen().gaps, lost);
     verdict::all_is_well(&mut app, &witness, &load, seed);
+}
+
+/// The broker that the group's members are held together by.
+fn coordinator(broker: &Broker, group: &str) -> u16 {
+    let address = broker.address();
+    let told = broker.tool(
+        &[
+            "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
+            "--bootstrap-server",
+            &address,
+            "--describe",
+            "--state",
+            "--group",
+            group,
+        ],
+        "",
+    );
+    // GROUP, COORDINATOR (ID), ASSIGNMENT-STRATEGY, ...
+    let id = told.lines().filter(|line| line.starts_with(group)).find_map(|line| {
+        let (_, rest) = line.split_once('(')?;
+        rest.split(')').next()?.parse().ok()
+    });
+    id.unwrap_or_else(|| panic!("nobody coordinates {group}: {told}"))
 }

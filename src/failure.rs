@@ -69,9 +69,21 @@ pub(crate) fn is_misfit(cause: &str) -> bool {
     cause.contains("are configured") || cause.contains("differ in their number of partitions")
 }
 
-/// Whether what is not available now stays so until somebody mends it: what brokers refuse, and topics that nobody has made.
+/// Whether what is not available now stays so until somebody mends it: what brokers refuse, topics that nobody has made, and a disk.
 fn needs_somebody(cause: &str) -> bool {
-    const LASTING: [&str; 4] = ["Authentication fail", "(Local: SSL error)", "(Local: Unknown topic)", "there is no topic"];
+    const LASTING: [&str; 11] = [
+        "uthentication fail",
+        "uthorization fail",
+        "not authorized",
+        "(Local: SSL error)",
+        "(Local: Unknown topic)",
+        "there is no topic",
+        "has no block 0",
+        "has to be run to its end",
+        "IO error",
+        "(os error",
+        "Permission denied",
+    ];
     LASTING.iter().any(|said| cause.contains(said))
 }
 
@@ -140,6 +152,8 @@ mod tests {
             (unavailable("Meta data fetch error: BrokerTransportFailure (Local: Broker transport failure)"), 75),
             (unavailable("Meta data fetch error: Authentication (Local: Authentication failure)"), 1),
             (unavailable("journal-0 gives nothing at 0"), 75),
+            (unavailable("IO error: While appending to file: data/log/000008.sst: File too large"), 1),
+            (unavailable("data/log: File exists (os error 17)"), 1),
             (unavailable("Transaction error: Timed out waiting for operation to finish, retry call to resume"), 75),
             (unavailable("there is no topic finflow.commands.v1; `finflow topics create` makes what is missing"), 1),
             (log::Error::Busy("locked".to_owned()), 75),

@@ -104,7 +104,7 @@ impl Group {
             brokers: settings.brokers.clone(),
         };
         let mut addresses = Addresses::new(settings, partitions)?;
-        let mut questions = Questions::new(settings, asker.clone())?;
+        let mut questions = Questions::new(settings)?;
         let brokers = settings.brokers.clone();
         let look = move || {
             let mut before = Instant::now();
@@ -292,7 +292,7 @@ impl View {
 /// The client library keeps a question for the coordinator that it knows, and where that is gone it asks who the new one is only when the
 /// connection to some broker comes or goes (librdkafka 2.12, `rd_kafka_coord_req_fsm`): with one broker out of several lost, a question
 /// may stay for many minutes. A new client knows nothing, and finds the new coordinator. The former one is kept until it has answered,
-/// because a question cannot be taken back.
+/// because a question cannot be taken back, and has a client of its own, because it ends with that at the latest.
 struct Questions {
     settings: Settings,
     question: Question<Quiet>,
@@ -300,19 +300,23 @@ struct Questions {
 }
 
 impl Questions {
-    fn new(settings: &Settings, asker: Asker) -> Result<Questions, KafkaError> {
-        Ok(Questions { settings: settings.clone(), question: question(settings, asker)?, former: Vec::new() })
+    fn new(settings: &Settings) -> Result<Questions, KafkaError> {
+        let question = asker(settings).and_then(|asker| question(settings, asker))?;
+        Ok(Questions { settings: settings.clone(), question, former: Vec::new() })
     }
 
     /// One answer, and when it was asked for.
     fn answer(&mut self) -> (Instant, Description) {
-        let is_answered = |former: &mut Question<Quiet>| {
+        let mut late = None;
+        let is_over = |former: &mut Question<Quiet>| {
             former.serve();
-            former.ask(Duration::ZERO).is_some()
+            late = former.ask(Duration::ZERO).or(late.take());
+            // One that the library would give up is closed before: a client that is closed takes its questions with it.
+            former.unanswered_for() == Duration::ZERO || OUTAGE_MAX < former.unanswered_for()
         };
-        for answered in self.former.extract_if(.., is_answered) {
-            // Its client takes a while to close.
-            std::thread::spawn(move || drop(answered));
+        for over in self.former.extract_if(.., is_over) {
+            // A client takes a while to close; where there is no thread for that, it closes here.
+            let _ = std::thread::Builder::new().spawn(move || drop(over));
         }
         self.question.serve();
         if let Some(answer) = self.question.ask(LOOK_TIMEOUT) {
@@ -325,7 +329,8 @@ impl Questions {
                 Err(cause) => warn!(%cause, "cannot ask for the group anew"),
             }
         }
-        (Instant::now(), Err(UNANSWERED.to_owned()))
+        // What was asked long ago tells who has what, and proves no lease.
+        late.unwrap_or_else(|| (Instant::now(), Err(UNANSWERED.to_owned())))
     }
 }
 

@@ -143,6 +143,8 @@ pub(crate) struct State {
     hung: Vec<u32>,
     /// How often those have been replaced that did not answer.
     hangs: BTreeMap<u32, Restarts>,
+    /// The assignment is looked at again soon.
+    is_recalling: bool,
     /// A `Turn` is in the mailbox already.
     is_scheduled: Arc<AtomicBool>,
     /// What time is counted from that no wrong clock may stretch.
@@ -188,6 +190,7 @@ impl Actor for LaneActor {
             resting: BTreeMap::new(),
             hung: Vec::new(),
             hangs: BTreeMap::new(),
+            is_recalling: false,
             is_scheduled: Arc::new(AtomicBool::new(false)),
             begun: Instant::now(),
             opened_at: None,

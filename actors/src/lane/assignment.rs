@@ -32,6 +32,7 @@ impl State {
     /// Lets go of what is assigned elsewhere, was lost since it was claimed or has been claimed by another lane of this process, and
     /// begins to take what is assigned to this lane.
     pub(super) fn follow_assignment(&mut self, myself: &ActorRef<Message>) -> Result<(), ActorProcessingErr> {
+        self.is_recalling = false;
         let given = self.assignment.borrow().clone();
         let kept = given.kept();
         let is_its = |id: &u32| given.keeps(*id, &self.lost_before) && self.owns(*id);
@@ -221,7 +222,7 @@ impl State {
                 return Ok(());
             }
             // Somebody else has written the position: it concerns this partition and no other.
-            Err(log::Error::Corrupt(cause)) if is_wanted => {
+            Err(log::Error::Corrupt(cause)) if is_wanted && self.keeps(id) => {
                 self.halt_unrestored(id, &cause);
                 myself.cast(Message::Turn)?;
                 return Ok(());

@@ -37,6 +37,11 @@ impl State {
         if self.draining.is_none() && !self.fetch() {
             myself.send_after(RETRY_DELAY, || Message::Turn);
         }
+        // What another lane has claimed is let go of, though nothing else happens here.
+        if !self.is_recalling && self.claimed.iter().any(|id| !self.owns(*id)) {
+            self.is_recalling = true;
+            myself.send_after(RETRY_DELAY, || Message::Assigned);
+        }
         self.carry();
         let decided = self.decide_rounds(myself).await;
         for id in std::mem::take(&mut self.hung) {

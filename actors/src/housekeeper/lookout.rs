@@ -88,11 +88,15 @@ impl Lookout {
             watched.held_back = watched.held_back.into_iter().chain(held).max_by_key(|held| held.for_ms);
         }
         let condition = committed.condition();
-        // Commands wait for a halted partition as well, whose lane does not tell any more how far it has come. Where its position is lost,
-        // nobody can tell.
-        let position = if condition.halted.is_some() { args.log.position(id)?.map(|position| position.commands) } else { None };
-        let Some(next) = position.or_else(|| condition.halted.is_none().then_some(condition.commands_next)) else {
-            return Ok(());
+        // Commands wait for a halted partition as well, whose lane does not tell any more how far it has come. Where its position is lost
+        // or somebody else's, nobody can tell.
+        let next = match &condition.halted {
+            None => condition.commands_next,
+            Some(_) => match args.log.position(id) {
+                Ok(Some(position)) => position.commands,
+                Ok(None) | Err(Error::Corrupt(_)) => return Ok(()),
+                Err(cause) => return Err(cause),
+            },
         };
         let range = args.log.range(Topic::Commands, id)?;
         let before = self.commands_end.insert(id, range.end).unwrap_or_default();

@@ -18,6 +18,8 @@ use crate::failure::Failure;
 /// How long the engine may take to begin, to become ready, and to stop.
 const PATIENCE: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(2);
+/// What the directory of a process keeps its snapshots in.
+pub(super) const SNAPSHOTS: &str = "snapshots";
 /// How often several processes are asked whether they have shared the partitions out: each time costs a process.
 const SHARED_POLL: Duration = Duration::from_millis(500);
 const HTTP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -49,7 +51,8 @@ impl Place<'_> {
         program.args(["--set", &format!("topics.prefix={}", self.prefix), "--set", &format!("node.id=bench-{number}")]);
         program.args(["--set", &format!("internal.secret={}", self.secret)]);
         // Its snapshots are no application's.
-        program.args(["--set", "snapshots.url=", "--set", "snapshots.shared=false"]).stdin(Stdio::null());
+        let snapshots = format!("snapshots.url=file://{}", self.data_dir(number).join(SNAPSHOTS).display());
+        program.args(["--set", "snapshots.shared=false", "--set", &snapshots]).stdin(Stdio::null());
         Ok(program)
     }
 

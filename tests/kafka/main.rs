@@ -22,6 +22,8 @@ mod http;
 mod process;
 mod rescale;
 mod seen;
+#[path = "../../actors/tests/kafka_log/stray.rs"]
+mod stray;
 mod three;
 
 #[test]

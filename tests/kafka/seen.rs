@@ -1,21 +1,19 @@
 //! What operators must see first, at the addresses where their tools look: each figure is 0 while all is well, and says what is wrong while
 //! it is. What an open transaction holds back is 0 again when that has ended; what is halted here stays so.
 
-use std::time::Duration;
-
+use finflow_actors::log::kafka::Settings;
 use finflow_ledger::WalletId;
+use finflow_topologies::Topic;
 use finflow_topologies::topics::partition_of_wallet;
-use rdkafka::ClientConfig;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use crate::asked::{admin, says};
 use crate::broker::Broker;
 use crate::http;
 use crate::process::{Process, eventually};
+use crate::stray::Stray;
 
 const PARTITIONS: u32 = 2;
 const PREFIX: &str = "seen";
-const BUDGET: Duration = Duration::from_secs(10);
 const LEG: &str = "finflow_leg_oldest_seconds{partition=\"0\"}";
 const COMMAND: &str = "finflow_command_oldest_seconds{partition=\"1\"}";
 const RETENTION: &str = "finflow_commands_retention_used_ratio{partition=\"1\"}";
@@ -48,24 +46,9 @@ fn wallet_of(partition: u32) -> String {
     (0..).map(|number| format!("w{number}")).find(is_there).expect("one of them")
 }
 
-/// A producer with a transaction that nobody has ended yet, in which one record has come to a partition.
-fn transaction(broker: &str, topic: &str, partition: i32) -> BaseProducer {
-    let mut config = ClientConfig::new();
-    config
-        .set("bootstrap.servers", broker)
-        .set("transactional.id", format!("{topic}-left"))
-        .set("transaction.timeout.ms", "60000");
-    let producer: BaseProducer = config.create().expect("a producer");
-    producer.init_transactions(BUDGET).expect("an id");
-    producer.begin_transaction().expect("a transaction");
-    let record = BaseRecord::<str, str>::to(topic).partition(partition).key("").payload("garbage");
-    producer.send(record).map_err(|(error, _)| error).expect("queued");
-    producer.flush(BUDGET).expect("written");
-    producer
-}
-
 pub(crate) fn what_operators_must_see_first_is_seen(broker: &Broker) {
     let (dir, address) = (tempfile::tempdir().expect("a directory"), broker.address());
+    let cluster = Settings::new(&address, PREFIX);
     let process = Process {
         dir: dir.path(),
         name: "seen",
@@ -103,19 +86,19 @@ pub(crate) fn what_operators_must_see_first_is_seen(broker: &Broker) {
 
     // What is no posting has come to the postings of one partition: what another one owes it, and its commands, wait. And a producer has
     // begun a transaction with commands of that other one, and does not end it.
-    transaction(&address, &format!("{PREFIX}.postings.v1"), 1).commit_transaction(BUDGET).expect("committed");
+    Stray::open(&cluster, "garbage", Topic::Postings, 1).commit();
     says(&admin, "[-]partition 1");
     says(&admin, "HTTP/1.1 503");
     assert!(process.finflow(&["publish", "paid.jsonl"]).status.success());
     reaches(&admin, LEG, 1.0);
-    let left = transaction(&address, &format!("{PREFIX}.commands.v1"), 0);
+    let left = Stray::open(&cluster, "left", Topic::Commands, 0);
     for (metric, least) in [(HALTED, 1.0), (COMMAND, 10.0), (LAG, 1.0), (OPEN, 2.0)] {
         reaches(&admin, metric, least);
     }
     let (waited, used) = (figure(&admin, COMMAND).expect("there"), figure(&admin, RETENTION).expect("there"));
     assert!(0.0 < used && (used * KEPT - waited).abs() < 30.0, "{used} of {KEPT} s, {waited} s");
     assert_eq!(figure(&admin, HALTED.replace('1', "0").as_str()), Some(0.0), "the other one goes on");
-    left.abort_transaction(BUDGET).expect("aborted");
+    left.abort();
     for metric in [LAG, OPEN] {
         eventually(|| match figure(&admin, metric) {
             Some(0.0) => Ok(()),

@@ -10,11 +10,11 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 const BUDGET: Duration = Duration::from_secs(10);
 
 /// A transaction with one record, which is written and not ended, as a process leaves it that has been killed.
-pub(super) struct Stray(BaseProducer);
+pub(crate) struct Stray(BaseProducer);
 
 impl Stray {
     /// It is known to the brokers as `id`, and outlives any test unless it is ended.
-    pub(super) fn open(cluster: &Cluster, id: &str, topic: Topic, partition: u32) -> Stray {
+    pub(crate) fn open(cluster: &Cluster, id: &str, topic: Topic, partition: u32) -> Stray {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &cluster.brokers).set("transactional.id", id).set("transaction.timeout.ms", "60000");
         let producer: BaseProducer = config.create().expect("a producer");
@@ -27,7 +27,12 @@ impl Stray {
         Stray(producer)
     }
 
-    pub(super) fn abort(self) {
+    #[allow(dead_code, reason = "one suite commits what nobody can read")]
+    pub(crate) fn commit(self) {
+        self.0.commit_transaction(BUDGET).expect("committed");
+    }
+
+    pub(crate) fn abort(self) {
         self.0.abort_transaction(BUDGET).expect("aborted");
     }
 }

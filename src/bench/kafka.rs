@@ -55,7 +55,6 @@ pub(super) async fn bench(common: &Common, options: &cli::Bench) -> Result<(), F
 }
 
 struct Bench<'a> {
-    common: &'a Common,
     options: &'a cli::Bench,
     place: Place<'a>,
     log: KafkaLog,
@@ -77,7 +76,7 @@ impl<'a> Bench<'a> {
         let ends = Ends::new(KafkaLog::open(settings.clone())?)?;
         let load = Load::new(options.seed, options.wallets, options.hot);
         let broker = options.broker_pid.map(Usage::of);
-        Ok(Bench { common: place.common, options, place, log, load, ends, broker })
+        Ok(Bench { options, place, log, load, ends, broker })
     }
 
     fn run(mut self) -> Result<(), Failure> {
@@ -91,7 +90,7 @@ impl<'a> Bench<'a> {
         }
         self.restore()?;
         let events = self.events()?;
-        verdict(self.common, events.iter().map(|event| &**event))
+        verdict(self.place.common, events.iter().map(|event| &**event))
     }
 
     fn open_wallets(&mut self) -> Result<(), Failure> {
@@ -110,7 +109,7 @@ impl<'a> Bench<'a> {
         let resident = engine.usage().resident_bytes() / MIB;
         engine.stop()?;
         print(
-            self.common,
+            self.place.common,
             &json!({ "phase": "open", "wallets": self.options.wallets, "seconds": round(seconds), "rss_mib": resident }),
         )
     }
@@ -146,7 +145,7 @@ impl<'a> Bench<'a> {
             "rss_mib_max": engine.usage().resident_bytes_max() / MIB,
         });
         engine.stop()?;
-        print(self.common, &figures)
+        print(self.place.common, &figures)
     }
 
     /// Publishes at a fixed rate, whatever the engine does, and measures from the time each transfer was due.
@@ -184,7 +183,7 @@ impl<'a> Bench<'a> {
             "cpu_percent": percent(over.engine - begun.engine),
             "broker_cpu_percent": over.broker.zip(begun.broker).map(|(over, begun)| percent(over - begun)),
         });
-        print(self.common, &figures)
+        print(self.place.common, &figures)
     }
 
     /// Takes the state away and measures how long it takes to be ready again: from the snapshots and what came after them, and from the
@@ -209,14 +208,14 @@ impl<'a> Bench<'a> {
         let figures = json!({
             "phase": "takeover", "log": "kafka", "state_mib": state_mib, "seconds_from_start": round(seconds), "cpu_seconds": round(cpu),
         });
-        print(self.common, &figures)?;
+        print(self.place.common, &figures)?;
         clear(&dir, None)?;
         let (seconds, cpu) = self.ready_again("journal")?;
         let figures = json!({
             "phase": "restore", "log": "kafka", "blocks": blocks, "rows": rows, "seconds_from_start": round(seconds),
             "rows_per_second": (rows as f64 / seconds).round(), "cpu_seconds": round(cpu),
         });
-        print(self.common, &figures)
+        print(self.place.common, &figures)
     }
 
     /// How many seconds a start takes until every partition is there, each from `source`, and of the CPU.

@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::{Args, Seen};
 use crate::clock::Reading;
-use crate::committed::Committed;
+use crate::committed::{Committed, Condition};
 use crate::watched::{HeldBack, Watched};
 
 /// How often each partition is looked at; one a step, so that more than a hundred take longer.
@@ -67,7 +67,7 @@ impl Lookout {
         let legs = oldest_leg_ms(&committed, now.wall_ms);
         watched.leg_oldest_ms = legs.as_ref().ok().copied().flatten();
         if args.log.fault().is_none() {
-            let looked = self.log(args, id, &committed, now, &mut watched);
+            let looked = self.log(args, id, &condition, now, &mut watched);
             self.note(&args.misfit, id, looked.err().map(|cause| cause.to_string()));
         }
         committed.watch(watched);
@@ -76,7 +76,7 @@ impl Lookout {
     }
 
     /// What the log has to tell.
-    fn log(&mut self, args: &Args, id: u32, committed: &Committed, now: Reading, watched: &mut Watched) -> Result<(), Error> {
+    fn log(&mut self, args: &Args, id: u32, condition: &Condition, now: Reading, watched: &mut Watched) -> Result<(), Error> {
         if args.log.is_shared() && self.kept.1 <= now.monotonic_ms {
             self.kept = (args.log.commands_kept()?, now.monotonic_ms.saturating_add(RETENTION_EVERY_MS));
         }
@@ -87,7 +87,6 @@ impl Lookout {
             let held = self.held_back(topic, id, (args.log.range(topic, id)?.end, end), now.monotonic_ms);
             watched.held_back = watched.held_back.into_iter().chain(held).max_by_key(|held| held.for_ms);
         }
-        let condition = committed.condition();
         // Commands wait for a halted partition as well, whose lane does not tell any more how far it has come. Where its position is lost
         // or somebody else's, nobody can tell.
         let next = match &condition.halted {

@@ -1,7 +1,9 @@
 //! The contract's file on Kafka: published and read with foreign clients, and again with our own, with a service and without.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Output, Stdio};
 
 use rdkafka::ClientConfig;
@@ -52,7 +54,7 @@ fn kcat(broker: &Broker, arguments: &[&str], input: &str) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-fn run_kcat(broker: &Broker, arguments: &[&str], input: &str) -> Output {
+fn run_kcat(broker: &Broker, arguments: &[impl AsRef<OsStr>], input: &str) -> Output {
     let mut kcat = Command::new("kcat");
     kcat.args(["-b", &broker.address()]).args(arguments);
     let kcat = kcat.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
@@ -132,9 +134,12 @@ fn dead_letters_are_as_the_contract_says(broker: &Broker) {
     assert_eq!((&record["ts"], &record["tstype"]), (&origin["ts"], &"create".into()), "it keeps its time");
 
     // Longer than a command may be, and longer than the topic takes.
+    // With a header whose name is no text, which must stop nobody who reads it.
     let produce = |length: usize| {
         let long = "x".repeat(length);
-        let output = run_kcat(broker, &["-P", "-t", "finflow.commands.v1", "-K", "|"], &format!("alice|{long}\n"));
+        let arguments = ["-P", "-t", "finflow.commands.v1", "-K", "|", "-H"].map(OsStr::new).into_iter();
+        let arguments: Vec<&OsStr> = arguments.chain([OsStr::from_bytes(b"\xffname=value")]).collect();
+        let output = run_kcat(broker, &arguments, &format!("alice|{long}\n"));
         (long, output)
     };
     let (whole, taken) = produce(200 * 1024);
@@ -143,7 +148,8 @@ fn dead_letters_are_as_the_contract_says(broker: &Broker) {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("Message size too large"), "{refused:?}");
     eventually(|| {
         let letters = shown(broker, "finflow.dlq.v1");
-        let is_whole = letters.iter().any(|letter| letter["payload"].as_str() == Some(whole.as_str()));
+        let is_named = |letter: &Value| self::headers(letter).get("\u{fffd}name").is_some_and(|value| value == "value");
+        let is_whole = letters.iter().any(|letter| letter["payload"].as_str() == Some(whole.as_str()) && is_named(letter));
         if is_whole && letters.len() == 2 { Ok(()) } else { Err(format!("{} dead letters", letters.len())) }
     });
 }

@@ -2,10 +2,12 @@
 #![allow(unsafe_code)]
 
 use std::collections::BTreeMap;
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use finflow_topologies::log::{Headers, HeadersBuilder, Record};
 use rdkafka::TopicPartitionList;
 use rdkafka::bindings;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -57,6 +59,127 @@ pub(super) fn position<C: ConsumerContext>(consumer: &BaseConsumer<C>, list: &To
         return None;
     }
     list.elements().first().and_then(|found| found.offset().to_raw()).and_then(|offset| u64::try_from(offset).ok())
+}
+
+/// The queue of a partition that was split off from its client's common one, to take records from many at a time.
+///
+/// The crate takes one event after the other, each with its locks, and panics over a header whose name is not UTF-8: whoever may write a
+/// record could stop its readers.
+pub(super) struct Batches<C: ConsumerContext + 'static> {
+    queue: *mut bindings::rd_kafka_queue_t,
+    taken: Vec<*mut bindings::rd_kafka_message_t>,
+    /// Dropped last: the queue is the client's.
+    _consumer: Arc<BaseConsumer<C>>,
+}
+
+// SAFETY: a queue may be used by any thread; this one is used by its owner alone, who leaves no message behind in `taken`.
+unsafe impl<C: ConsumerContext + 'static> Send for Batches<C> {}
+
+impl<C: ConsumerContext + 'static> Batches<C> {
+    /// Of one partition; at most `count_max` records are taken at a time.
+    pub(super) fn new(consumer: Arc<BaseConsumer<C>>, topic: &str, partition: i32, count_max: usize) -> Option<Batches<C>> {
+        let topic = CString::new(topic).ok()?;
+        // SAFETY: the client lives, and is kept alive; the library copies the name, and the queue is ours until it is destroyed below.
+        let queue = unsafe { bindings::rd_kafka_queue_get_partition(consumer.client().native_ptr(), topic.as_ptr(), partition) };
+        (!queue.is_null()).then(|| Batches { queue, taken: Vec::with_capacity(count_max), _consumer: consumer })
+    }
+
+    /// Takes what is there, up to the limit, and copies it: the library's own buffers hold a whole fetch and should go soon. It waits for
+    /// the first record as long as `patience`, and for no other. An error is what the library found at its place among the records; what
+    /// stood before it in this batch is lost with it, and read again by whoever begins where it stands.
+    pub(super) fn take(&mut self, patience: Duration) -> Result<Vec<Record>, KafkaError> {
+        let mut count = self.consume(Duration::ZERO, self.taken.capacity());
+        if count == 0 && !patience.is_zero() {
+            count = self.consume(patience, 1);
+        }
+        let mut records = Ok(Vec::with_capacity(count));
+        for message in self.taken.drain(..) {
+            // SAFETY: the library has given the message to us; it is destroyed once, after what it holds was copied.
+            unsafe {
+                if let Ok(so_far) = &mut records {
+                    match record(message) {
+                        Ok(record) => so_far.push(record),
+                        Err(error) => records = Err(error),
+                    }
+                }
+                bindings::rd_kafka_message_destroy(message);
+            }
+        }
+        records
+    }
+
+    /// The library fills a batch for as long as it may wait.
+    fn consume(&mut self, patience: Duration, count_max: usize) -> usize {
+        let patience_ms = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
+        let count_max = count_max.min(self.taken.capacity());
+        // SAFETY: the queue lives; the library writes so many pointers at most, which there is room for, and says how many.
+        unsafe {
+            let taken = bindings::rd_kafka_consume_batch_queue(self.queue, patience_ms, self.taken.as_mut_ptr(), count_max);
+            let count = usize::try_from(taken).unwrap_or_default().min(count_max);
+            self.taken.set_len(count);
+            count
+        }
+    }
+}
+
+impl<C: ConsumerContext + 'static> Drop for Batches<C> {
+    fn drop(&mut self) {
+        // SAFETY: it is ours, and not used after this.
+        unsafe { bindings::rd_kafka_queue_destroy(self.queue) };
+    }
+}
+
+/// A copy of a message, or the error that it stands for.
+///
+/// # Safety
+/// `message` is live, and was given by a consumer.
+unsafe fn record(message: *const bindings::rd_kafka_message_t) -> Result<Record, KafkaError> {
+    // SAFETY: the caller's promise; key and value are null or as long as the message says.
+    unsafe {
+        let found = &*message;
+        if found.err != bindings::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Err(KafkaError::MessageConsumption(found.err.into()));
+        }
+        let mut kind = bindings::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+        let timestamp_ms = bindings::rd_kafka_message_timestamp(message, &mut kind);
+        Ok(Record {
+            offset: u64::try_from(found.offset).unwrap_or_default(),
+            // None is told as -1.
+            timestamp_ms: timestamp_ms.max(0),
+            key: bytes(found.key, found.key_len).map(Bytes::copy_from_slice),
+            value: bytes(found.payload, found.len).map(Bytes::copy_from_slice),
+            headers: headers(message),
+        })
+    }
+}
+
+/// # Safety
+/// As of [`record`].
+unsafe fn headers(message: *const bindings::rd_kafka_message_t) -> Headers {
+    // SAFETY: the caller's promise; the headers are the message's, names are C strings, and values are null or as long as the library says.
+    unsafe {
+        let mut found = std::ptr::null_mut();
+        if bindings::rd_kafka_message_headers(message, &mut found) != bindings::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Headers::default();
+        }
+        let mut builder = HeadersBuilder::default();
+        for index in 0.. {
+            let (mut name, mut value, mut length) = (std::ptr::null(), std::ptr::null(), 0);
+            let error = bindings::rd_kafka_header_get_all(found, index, &mut name, &mut value, &mut length);
+            if error != bindings::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+                break;
+            }
+            builder.push(&CStr::from_ptr(name).to_string_lossy(), bytes(value, length).unwrap_or_default());
+        }
+        builder.build()
+    }
+}
+
+/// # Safety
+/// `first` is null, or the first of so many bytes, which live for as long as what is returned is used.
+unsafe fn bytes<'a>(first: *const c_void, length: usize) -> Option<&'a [u8]> {
+    // SAFETY: the caller's promise.
+    (!first.is_null()).then(|| unsafe { std::slice::from_raw_parts(first.cast(), length) })
 }
 
 /// A member of a consumer group, as the group's coordinator describes it.

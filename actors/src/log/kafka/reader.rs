@@ -15,15 +15,16 @@ use finflow_topologies::log::{Error, Fetched, Position};
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
 use super::admission::is_unauthorized;
 use super::context::Quiet;
-use super::record::{record, unavailable, weight};
+use super::native::{self, Batches};
+use super::positions;
+use super::record::{unavailable, weight};
 use super::settings::Settings;
-use super::{native, positions};
 
 /// How often the consumer's own events are served, and whoever follows looks again.
 const SERVE_INTERVAL: Duration = Duration::from_millis(250);
@@ -37,7 +38,9 @@ const LEADER_PAUSE: Duration = Duration::from_millis(50);
 const RECORDS_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one look into a queue waits for the first of them.
 const RECORDS_PATIENCE: Duration = Duration::from_millis(20);
-/// Records taken at a time by a lane, at most.
+/// Records taken from a queue at a time, at most.
+const BATCH_RECORDS: usize = 256;
+/// Records taken at a time by a lane: no further batch is begun past so many.
 const TAKE_RECORDS_MAX: usize = 2_048;
 
 type Place = (Topic, u32);
@@ -63,7 +66,9 @@ pub(super) struct Reader {
 
 /// One partition being read.
 struct Feed {
-    queue: PartitionQueue<Quiet>,
+    batches: Batches<Quiet>,
+    /// What tells when its queue is not empty any more, for as long as it lives.
+    _queue: PartitionQueue<Quiet>,
     /// The offset of the next record, or of what is before it and not seen.
     next: u64,
     /// Something may have come since the queue was found empty.
@@ -256,6 +261,8 @@ impl Reader {
         // The queue is split off before the assignment, so that no record reaches the common one.
         let queue = self.consumer.split_partition_queue(&name, partition as i32);
         let mut queue = queue.ok_or(Error::UnknownPartition { topic, partition })?;
+        let batches = Batches::new(self.consumer.clone(), &name, partition as i32, BATCH_RECORDS);
+        let batches = batches.ok_or(Error::UnknownPartition { topic, partition })?;
         self.get_to_know(topic, &name);
         let is_touched = Arc::new(AtomicBool::new(true));
         let (touched, changed) = (is_touched.clone(), self.changed.clone());
@@ -268,7 +275,7 @@ impl Reader {
         list.add_partition_offset(&name, partition as i32, offset).map_err(unavailable)?;
         self.consumer.incremental_assign(&list).map_err(unavailable)?;
         self.make_room((topic, partition));
-        Ok(Feed { queue, next: from, is_touched })
+        Ok(Feed { batches, _queue: queue, next: from, is_touched })
     }
 
     /// Has the library look for the leaders of a topic that it meets for the first time; by itself it does so once a second.
@@ -346,13 +353,17 @@ fn take(feed: &mut Feed, fetched: &mut Fetched, bytes_max: usize, patience: Dura
     let mut bytes = 0_usize;
     loop {
         let patience = if fetched.records.is_empty() { patience } else { Duration::ZERO };
-        let Some(message) = feed.queue.poll(patience) else { return Ok(false) };
-        let message = message?;
-        let Some(offset) = u64::try_from(message.offset()).ok().filter(|offset| fetched.next <= *offset) else { continue };
-        let record = record(&message);
-        bytes = bytes.saturating_add(weight(&record));
-        fetched.records.push(record);
-        fetched.next = offset.saturating_add(1);
+        let taken = feed.batches.take(patience)?;
+        if taken.is_empty() {
+            return Ok(false);
+        }
+        for record in taken {
+            if fetched.next <= record.offset {
+                bytes = bytes.saturating_add(weight(&record));
+                fetched.next = record.offset.saturating_add(1);
+                fetched.records.push(record);
+            }
+        }
         if bytes_max <= bytes || TAKE_RECORDS_MAX <= fetched.records.len() {
             return Ok(true);
         }

@@ -2,33 +2,12 @@
 
 use bytes::Bytes;
 use finflow_state::Stamp;
-use finflow_topologies::log::{Error, Headers, HeadersBuilder, Outgoing, Position, Record};
-use rdkafka::Message;
+use finflow_topologies::log::{Error, Outgoing, Position, Record};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Header, Headers as _, OwnedHeaders};
+use rdkafka::message::{Header, OwnedHeaders};
 
 /// The format of the metadata string.
 const FORMAT: &str = "1";
-
-/// A copy of a fetched message: the library's own buffers hold a whole fetch and should go soon.
-pub(super) fn record(message: &BorrowedMessage<'_>) -> Record {
-    Record {
-        offset: u64::try_from(message.offset()).unwrap_or_default(),
-        timestamp_ms: message.timestamp().to_millis().unwrap_or_default(),
-        key: message.key().map(Bytes::copy_from_slice),
-        value: message.payload().map(Bytes::copy_from_slice),
-        headers: headers(message),
-    }
-}
-
-fn headers(message: &BorrowedMessage<'_>) -> Headers {
-    let Some(found) = message.headers() else { return Headers::default() };
-    let mut builder = HeadersBuilder::default();
-    for header in found.iter() {
-        builder.push(header.key, header.value.unwrap_or_default());
-    }
-    builder.build()
-}
 
 /// The headers of a record on its way out.
 pub(super) fn owned_headers(record: &Outgoing) -> Option<OwnedHeaders> {

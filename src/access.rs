@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use finflow_actors::log::kafka::{self, Lookup};
 use finflow_actors::socket::Client;
 use finflow_actors::{
-    Awaited, Checked, Clock, Housekeeping, JournalEnd, Node, PartitionStatus, Publish, Settings, SnapshotPlace,
+    Awaited, Checked, Clock, Expired, Housekeeping, JournalEnd, Node, PartitionStatus, Publish, Settings, SnapshotPlace,
 };
 use finflow_config::{Config, Problems};
 use finflow_ledger::{Coordinates, Payment, PaymentId, Wallet, WalletId};
@@ -342,6 +342,22 @@ impl Access {
         match self {
             Access::Running(client) => Ok(client.journal_end(partition).await?),
             Access::Own(node) => node.journal_end(partition).map_err(|error| Failure::Failed(error.to_string())),
+        }
+    }
+
+    /// What of the commands of a halted partition has expired.
+    pub(crate) async fn expired(&self, partition: u32) -> Result<Expired, Failure> {
+        match self {
+            Access::Running(client) => Ok(client.expired(partition).await?),
+            Access::Own(node) => node.expired(partition).map_err(|error| Failure::Failed(error.to_string())),
+        }
+    }
+
+    /// Lets a halted partition go on past them.
+    pub(crate) async fn resume_past_expired(&self, partition: u32) -> Result<Expired, Failure> {
+        match self {
+            Access::Running(client) => Ok(client.resume_past_expired(partition).await?),
+            Access::Own(node) => node.resume_past_expired(partition).map_err(|error| Failure::Failed(error.to_string())),
         }
     }
 

@@ -395,10 +395,13 @@ pub(crate) struct Resume {
     #[arg(required_unless_present = "from_journal")]
     pub(crate) partition: Option<u32>,
     /// Where Kafka has lost the position, because the group's offsets have expired or were deleted: go on from the journal's last block
-    #[arg(long)]
+    #[arg(long, group = "basis")]
     pub(crate) from_journal: bool,
+    /// Where `commands` has let go of some that were not consumed: accept that they are lost, and go on at the first one that is left
+    #[arg(long, group = "basis")]
+    pub(crate) skip_expired: bool,
     /// Only say where it would go on, or what stands against it
-    #[arg(long, requires = "from_journal")]
+    #[arg(long, requires = "basis")]
     pub(crate) dry_run: bool,
 }
 

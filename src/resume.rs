@@ -28,6 +28,7 @@ pub(crate) async fn resume(common: &Common, access: &Access, command: &Resume) -
             halted(access, partition).await?;
             from_journal(common, access, &[partition], command.dry_run).await
         }
+        Some(partition) if command.skip_expired => past_expired(common, access, partition, command.dry_run).await,
         Some(partition) => from_position(common, access, partition).await,
         None => {
             let status = access.status().await?;
@@ -71,6 +72,25 @@ async fn halted(access: &Access, partition: u32) -> Result<(), Failure> {
 async fn from_position(common: &Common, access: &Access, partition: u32) -> Result<(), Failure> {
     halted(access, partition).await?;
     access.resume(partition).await?;
+    goes_on(common, access, partition).await
+}
+
+/// Lets a partition go on past commands that the log has let go of, and says which; nobody is told what has become of those.
+async fn past_expired(common: &Common, access: &Access, partition: u32, is_dry_run: bool) -> Result<(), Failure> {
+    halted(access, partition).await?;
+    let expired = match is_dry_run {
+        true => access.expired(partition).await?,
+        false => access.resume_past_expired(partition).await?,
+    };
+    let told = json!({
+        "partition": partition, "status": status_of(is_dry_run), "expired_from": expired.from, "expired_to": expired.to,
+    });
+    print(common, &told)?;
+    if is_dry_run { Ok(()) } else { goes_on(common, access, partition).await }
+}
+
+/// Looks whether a partition that was let go on does so.
+async fn goes_on(common: &Common, access: &Access, partition: u32) -> Result<(), Failure> {
     let (begun, mut runs_since) = (Instant::now(), None);
     loop {
         match status(access, partition).await?.cause {
@@ -93,8 +113,7 @@ async fn from_journal(common: &Common, access: &Access, partitions: &[u32], is_d
             found => ends.push(found?),
         }
     }
-    let status = if is_dry_run { "would go on" } else { "goes on" };
-    ends.iter().try_for_each(|end| print(common, &end_json(end, status)))?;
+    ends.iter().try_for_each(|end| print(common, &end_json(end, status_of(is_dry_run))))?;
     if !is_dry_run {
         for end in &ends {
             access.resume_from_journal(end.partition).await?;
@@ -129,6 +148,10 @@ async fn runs(access: &Access, partition: u32) -> Result<(), Failure> {
         }
         tokio::time::sleep(LOOK_PAUSE).await;
     }
+}
+
+fn status_of(is_dry_run: bool) -> &'static str {
+    if is_dry_run { "would go on" } else { "goes on" }
 }
 
 fn again(partition: u32, cause: &str) -> Failure {

@@ -16,6 +16,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("payment", "finflow payment show pay_00000000000000000000000000"),
     ("partitions", "finflow partitions resume 3"),
     ("partitions", "finflow partitions resume 3 --from-journal"),
+    ("partitions", "finflow partitions resume 3 --skip-expired"),
     ("dlq", "finflow dlq show 3:0"),
     ("dlq", "finflow dlq replay 3:0 --yes"),
     ("state", "finflow state verify"),

@@ -145,6 +145,16 @@ fn a_halted_partition_goes_on_once_its_cause_is_gone() {
     let both = check(dir, &["partitions", "resume", "--from-journal"], 1, "partition 1 has a position, at block");
     assert!(both.is_empty(), "nothing goes on: {both:?}");
     check(dir, &["partitions", "resume"], 2, "required arguments were not provided");
+    check(dir, &["partitions", "resume", "2", "--skip-expired"], 1, "partition 2 is not halted");
+    check(
+        dir,
+        &["partitions", "resume", "0", "--skip-expired"],
+        1,
+        "no command of partition 0 has expired: it goes on at offset",
+    );
+    check(dir, &["partitions", "resume", "0", "--skip-expired", "--dry-run"], 1, "no command of partition 0 has expired");
+    check(dir, &["partitions", "resume", "0", "--skip-expired", "--from-journal"], 2, "cannot be used with");
+    check(dir, &["partitions", "resume", "0", "--dry-run"], 2, "required arguments were not provided");
     check(dir, &["partitions", "resume", "0"], 1, "partition 0 is halted again: the store holds block");
     swap(&state);
     for partition in ["0", "1"] {

@@ -88,7 +88,7 @@ pub(crate) enum Message {
     Applied(u32, usize, Result<(), store::Error>),
     /// A doubt was settled, or could not be.
     Resolved(Result<Resolution, log::Error>),
-    /// Lets a halted partition go on, from its position or, where that is lost, from the last block of its journal.
+    /// Lets a halted partition go on.
     Resume(u32, Basis),
     /// Proposes records that may be forgotten.
     Sweep(u32, Vec<PaymentId>),
@@ -113,6 +113,8 @@ pub(crate) enum Basis {
     Position,
     /// Where it has none, at the last block of its journal.
     Journal,
+    /// At the first command that the log still holds, which is this offset.
+    PastExpired(u64),
 }
 
 type Alarm = tokio::task::JoinHandle<Result<(), ractor::MessagingErr<Message>>>;
@@ -237,8 +239,11 @@ impl Actor for LaneActor {
             Message::Resume(partition, basis) if state.is_unrestored(partition) => state.adopt_again(&myself, partition, basis),
             // One that was restored has a position.
             Message::Resume(_, Basis::Journal) => {}
-            Message::Resume(partition, Basis::Position) => {
+            Message::Resume(partition, basis) => {
                 state.lane.resume(partition);
+                if let Basis::PastExpired(start) = basis {
+                    state.pass_expired(partition, start);
+                }
                 state.show(partition);
                 myself.cast(Message::Turn)?;
             }

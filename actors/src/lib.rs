@@ -4,8 +4,8 @@ pub use self::bucket::{Bucket, BucketSettings, Credentials};
 pub use self::clock::{Clock, Reading};
 pub use self::committed::Restoring;
 pub use self::node::{
-    Adopted, Awaited, Checked, Foreign, JournalEnd, MoveError, Node, PartitionStatus, Publish, ReadError, Rescaled, ResumeError,
-    STOP_MAX, Source, StartError, adopt, belongs, bring, discard, rescale,
+    Adopted, Awaited, Checked, Expired, Foreign, JournalEnd, MoveError, Node, PartitionStatus, Publish, ReadError, Rescaled,
+    ResumeError, STOP_MAX, Source, StartError, adopt, belongs, bring, discard, rescale,
 };
 pub use self::settings::{Housekeeping, Settings, SnapshotPlace};
 pub use self::snapshots::SnapshotError;

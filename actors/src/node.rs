@@ -20,7 +20,7 @@ pub use self::belonging::{Foreign, belongs};
 pub use self::moving::{MoveError, Rescaled, Source, bring, rescale};
 pub use self::opening::discard;
 use self::opening::{Purpose, arguments, open};
-pub use self::resuming::{JournalEnd, ResumeError};
+pub use self::resuming::{Expired, JournalEnd, ResumeError};
 use self::root::Root;
 pub use self::status::PartitionStatus;
 pub use self::stopping::STOP_MAX;

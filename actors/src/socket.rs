@@ -20,7 +20,7 @@ pub use self::door::Door;
 use self::door::Standing;
 use self::frames::{FRAME_BYTES_MAX, Read, Sent, Wire, receive, row, send};
 pub(crate) use self::route::Peers;
-use crate::node::{Awaited, Checked, JournalEnd, Node, PartitionStatus, Publish, ReadError, ResumeError};
+use crate::node::{Awaited, Checked, Expired, JournalEnd, Node, PartitionStatus, Publish, ReadError, ResumeError};
 use crate::snapshots::SnapshotError;
 
 mod client;
@@ -77,6 +77,9 @@ enum Request {
     /// What the end of a journal says of a partition whose position is lost.
     JournalEnd(u32),
     ResumeFromJournal(u32),
+    /// The commands that the log has let go of before they were consumed.
+    Expired(u32),
+    ResumePastExpired(u32),
     Leave,
 }
 
@@ -97,6 +100,7 @@ enum Reply {
     Checked(Box<Checked>),
     Block(Option<u64>),
     JournalEnd(JournalEnd),
+    Expired(Expired),
 }
 
 /// Where the socket of a data directory is.
@@ -175,9 +179,11 @@ impl Request {
 
     /// Whether processes ask each other this.
     fn is_peers(&self) -> bool {
-        use Request::{JournalEnd, Payment, Payments, Resume, ResumeFromJournal, Snapshot, Status, Verify, Wallet, Wallets};
-        let is_read = matches!(self, Wallet(_) | Wallets(..) | Payment(_) | Payments(_) | Status | Verify(..) | JournalEnd(_));
-        is_read || matches!(self, Snapshot(_) | Resume(_) | ResumeFromJournal(_))
+        use Request::{Expired, JournalEnd, Payment, Payments, Status, Verify, Wallet, Wallets};
+        use Request::{Resume, ResumeFromJournal, ResumePastExpired, Snapshot};
+        let is_read = matches!(self, Wallet(_) | Wallets(..) | Payment(_) | Payments(_) | Status | Verify(..));
+        let is_halts = matches!(self, JournalEnd(_) | Expired(_) | Resume(_) | ResumeFromJournal(_) | ResumePastExpired(_));
+        is_read || is_halts || matches!(self, Snapshot(_))
     }
 
     /// How long its answer may take: some read all of a partition.
@@ -239,7 +245,7 @@ async fn answer(node: &Node, request: Request) -> Result<Reply, Reply> {
             }
             Reply::Rows(found.iter().map(|payment| row::<Payments>(&payment.id, payment)).collect())
         }
-        Request::Status => Reply::Status(blocking(node, |node| Ok(node.status())).await?),
+        Request::Status => Reply::Status(blocking(node, |node| Ok::<_, log::Error>(node.status())).await?),
         Request::Faults => Reply::Faults(node.faults()),
         Request::Idle(millis) => Reply::Idle(node.idle(Duration::from_millis(millis)).await),
         Request::Verify(partition, snapshots) => Reply::Checked(Box::new(node.check_one(partition, snapshots).await?)),
@@ -251,10 +257,10 @@ async fn answer(node: &Node, request: Request) -> Result<Reply, Reply> {
             node.resume(partition)?;
             Reply::Done
         }
-        Request::JournalEnd(partition) => {
-            let node = node.clone();
-            let ask = tokio::task::spawn_blocking(move || node.journal_end(partition));
-            Reply::JournalEnd(ask.await.map_err(failed)??)
+        Request::JournalEnd(partition) => Reply::JournalEnd(blocking(node, move |node| node.journal_end(partition)).await?),
+        Request::Expired(partition) => Reply::Expired(blocking(node, move |node| node.expired(partition)).await?),
+        Request::ResumePastExpired(partition) => {
+            Reply::Expired(blocking(node, move |node| node.resume_past_expired(partition)).await?)
         }
         Request::ResumeFromJournal(partition) => {
             node.resume_from_journal(partition)?;
@@ -269,16 +275,22 @@ fn awaited_from((partition, offset, record): (u32, u64, Option<[u8; 16]>)) -> Aw
 }
 
 /// A call to the log, which may wait for brokers, away from the threads that run the engine.
-async fn blocking<T: Send + 'static>(
+async fn blocking<T: Send + 'static, E: Into<Reply> + Send + 'static>(
     node: &Node,
-    ask: impl FnOnce(&Node) -> Result<T, log::Error> + Send + 'static,
+    ask: impl FnOnce(&Node) -> Result<T, E> + Send + 'static,
 ) -> Result<T, Reply> {
     let node = node.clone();
-    tokio::task::spawn_blocking(move || ask(&node)).await.map_err(failed)?.map_err(failed)
+    tokio::task::spawn_blocking(move || ask(&node)).await.map_err(failed)?.map_err(E::into)
 }
 
 fn failed(error: impl std::fmt::Display) -> Reply {
     Reply::Failed(error.to_string())
+}
+
+impl From<log::Error> for Reply {
+    fn from(error: log::Error) -> Reply {
+        failed(error)
+    }
 }
 
 impl From<ReadError> for Reply {

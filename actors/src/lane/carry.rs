@@ -5,6 +5,10 @@
 
 use std::time::{Duration, Instant};
 
+use finflow_topologies::Topic;
+use finflow_topologies::log::Fetched;
+use tracing::warn;
+
 use super::State;
 
 /// How seldom an epoch is committed for that alone: a producer may leave a gap behind each of its transactions.
@@ -18,6 +22,15 @@ impl State {
             self.carried_at = Some(Instant::now());
             self.note_opened();
         }
+    }
+
+    /// Reads on at the first command that the log still holds, because an operator accepts that those before it are lost, and has the
+    /// position carried there at once. A partition that has read past it by now stays where it is.
+    pub(super) fn pass_expired(&mut self, id: u32, start: u64) {
+        let Some(from) = self.lane.wants(id).commands.filter(|from| *from < start) else { return };
+        warn!(partition = id, from, start, "an operator lets it go on past commands that have expired");
+        self.lane.offer(Topic::Commands, id, from, Fetched { records: Vec::new(), next: start });
+        self.carried_at = None;
     }
 
     /// How long until positions are carried on; `None` where none is behind.

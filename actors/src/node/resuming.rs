@@ -1,10 +1,12 @@
-//! Letting halted partitions go on, because an operator says so: from their position, or where that is lost from their journal.
+//! Letting halted partitions go on, because an operator says so: from their position, where that is lost from their journal, and where
+//! the log does not hold any more what is to come next, past it.
 
-use finflow_topologies::log;
-use finflow_topologies::restore;
+use finflow_topologies::log::{self, Log};
+use finflow_topologies::{Topic, restore};
 use serde::{Deserialize, Serialize};
 
 use super::{Node, ReadError, root};
+use crate::committed::Committed;
 use crate::lane::Basis;
 
 /// Where a partition goes on whose position is lost, as the last block of its journal says.
@@ -24,7 +26,18 @@ pub struct JournalEnd {
     pub postings: u64,
 }
 
-/// Why a partition does not go on from its journal.
+/// Commands of a partition that the log has let go of before they were consumed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expired {
+    /// The partition.
+    pub partition: u32,
+    /// The offset of the first command that was not consumed.
+    pub from: u64,
+    /// The offset of the first one that the log still holds.
+    pub to: u64,
+}
+
+/// Why a partition does not go on from its journal, or past what has expired.
 #[derive(Debug, thiserror::Error)]
 pub enum ResumeError {
     /// It runs on another node, or on none.
@@ -43,6 +56,19 @@ pub enum ResumeError {
         partition: u32,
         /// The block that the position names.
         block: u64,
+    },
+    /// Its position is lost, so that nobody knows what was not consumed.
+    #[error("the position of partition {0} is lost: `finflow partitions resume {0} --from-journal` comes first")]
+    Unpositioned(u32),
+    /// The log holds everything that it has not consumed.
+    #[error("no command of partition {partition} has expired: it goes on at offset {at}, and the log begins at {start}")]
+    Unexpired {
+        /// The partition.
+        partition: u32,
+        /// The offset of the first command that was not consumed.
+        at: u64,
+        /// The first offset that the log holds.
+        start: u64,
     },
     /// The log does not tell its position.
     #[error(transparent)]
@@ -63,14 +89,7 @@ impl Node {
 
     /// What [`Node::resume_from_journal`] would go on from, or why it would not. This asks the log, and changes nothing.
     pub fn journal_end(&self, partition: u32) -> Result<JournalEnd, ResumeError> {
-        let Some(committed) = self.0.partitions.get(&partition) else { return Err(ResumeError::Runs(partition)) };
-        let condition = committed.condition();
-        if self.is_elsewhere(&condition) {
-            return Err(ReadError::Elsewhere(partition).into());
-        }
-        if condition.halted.is_none() {
-            return Err(ResumeError::Runs(partition));
-        }
+        let committed = self.halted(partition)?;
         if let Some(position) = self.0.log.position(partition)? {
             return Err(ResumeError::Positioned { partition, block: position.block });
         }
@@ -83,6 +102,38 @@ impl Node {
             commands: last.positions.commands,
             postings: last.positions.postings,
         })
+    }
+
+    /// What of the commands of a halted partition has expired, or why nothing has. This asks the log, and changes nothing.
+    pub fn expired(&self, partition: u32) -> Result<Expired, ResumeError> {
+        self.halted(partition)?;
+        let position = self.0.log.position(partition)?.ok_or(ResumeError::Unpositioned(partition))?;
+        let (from, start) = (position.commands, self.0.log.range(Topic::Commands, partition)?.start);
+        if start <= from {
+            return Err(ResumeError::Unexpired { partition, at: from, start });
+        }
+        Ok(Expired { partition, from, to: start })
+    }
+
+    /// Lets a halted partition go on at the first command that the log still holds, and gives what is lost by it: nobody is told what has
+    /// become of those commands, and who sends one again has it carried out.
+    pub fn resume_past_expired(&self, partition: u32) -> Result<Expired, ResumeError> {
+        let expired = self.expired(partition)?;
+        self.resume_from(partition, Basis::PastExpired(expired.to))?;
+        Ok(expired)
+    }
+
+    /// A partition that is halted here.
+    fn halted(&self, partition: u32) -> Result<&Committed, ResumeError> {
+        let Some(committed) = self.0.partitions.get(&partition) else { return Err(ResumeError::Runs(partition)) };
+        let condition = committed.condition();
+        if self.is_elsewhere(&condition) {
+            return Err(ReadError::Elsewhere(partition).into());
+        }
+        if condition.halted.is_none() {
+            return Err(ResumeError::Runs(partition));
+        }
+        Ok(committed)
     }
 
     /// Restores a halted partition that has no position to the last block of its journal, commits that as its position, and lets it go

@@ -15,7 +15,7 @@ use super::frames::{Read, Sent, Wire, receive, rows, send};
 use super::{Error, REPLY_TIMEOUT, Reply, Request, path, unexpected};
 #[cfg(doc)]
 use crate::node::Node;
-use crate::node::{Awaited, Checked, JournalEnd, PartitionStatus, Publish, ReadError};
+use crate::node::{Awaited, Checked, Expired, JournalEnd, PartitionStatus, Publish, ReadError};
 
 /// A connection to a running node.
 pub struct Client(Mutex<Box<dyn Wire>>);
@@ -165,6 +165,23 @@ impl Client {
     /// See [`Node::resume_from_journal`].
     pub async fn resume_from_journal(&self, partition: u32) -> Result<(), Error> {
         self.ask(Request::ResumeFromJournal(partition), REPLY_TIMEOUT).await.map(|_| ())
+    }
+
+    /// See [`Node::expired`].
+    pub async fn expired(&self, partition: u32) -> Result<Expired, Error> {
+        self.ask_expired(Request::Expired(partition)).await
+    }
+
+    /// See [`Node::resume_past_expired`].
+    pub async fn resume_past_expired(&self, partition: u32) -> Result<Expired, Error> {
+        self.ask_expired(Request::ResumePastExpired(partition)).await
+    }
+
+    async fn ask_expired(&self, request: Request) -> Result<Expired, Error> {
+        match self.ask(request, REPLY_TIMEOUT).await? {
+            Reply::Expired(expired) => Ok(expired),
+            other => unexpected(&other),
+        }
     }
 
     /// See [`Node::leave`]: `true` where the others have been seen to do without it.

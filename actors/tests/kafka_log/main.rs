@@ -17,6 +17,7 @@ use self::proxy::Armed;
 
 mod broker;
 mod cut_off;
+mod expired;
 mod fenced;
 mod gaps;
 mod held_back;
@@ -154,6 +155,9 @@ fn a_real_broker_keeps_the_contract() {
     });
     timed("what producers have aborted is passed for good", || {
         block_on(gaps::what_producers_have_aborted_is_passed_for_good(&Settings::new(&direct, "gaps")));
+    });
+    timed("an operator lets a partition go on past commands that have expired", || {
+        block_on(expired::an_operator_lets_it_go_on_past_commands_that_have_expired(&Settings::new(&direct, "expired")));
     });
     timed("what is trimmed is had from snapshots", || {
         block_on(trimming::what_is_trimmed_is_had_from_snapshots(&Settings::new(&direct, "trimming")));

@@ -10,6 +10,7 @@ use super::hosted::Status;
 use super::{Lane, close};
 use crate::halt::Halt;
 use crate::log::{self, Transaction};
+use crate::topics::Topic;
 
 impl Lane {
     /// Suspects a partition: the open epoch is dropped whole and decided again without it, until the log has told.
@@ -29,11 +30,18 @@ impl Lane {
     }
 
     /// Takes note that inputs of a partition cannot be fetched. What the log does not hold any more is lost, and the partition
-    /// suspect; anything else may pass.
+    /// suspect; anything else may pass. Of commands an operator may accept it, of postings nobody: those hold money.
     pub fn unreadable(&mut self, partition: u32, error: &log::Error) {
-        if matches!(error, log::Error::OutOfRange { .. } | log::Error::Corrupt(_)) {
-            self.suspect(partition, Halt::Input(error.to_string()));
-        }
+        let remedy = match error {
+            log::Error::OutOfRange { topic: Topic::Commands, asked, start, .. } if asked < start => {
+                format!(
+                    "; `finflow partitions resume {partition} --skip-expired` accepts that commands are lost, and goes on behind them"
+                )
+            }
+            log::Error::OutOfRange { .. } | log::Error::Corrupt(_) => String::new(),
+            _ => return,
+        };
+        self.suspect(partition, Halt::Input(format!("{error}{remedy}")));
     }
 
     /// Whether a partition is suspect: a confirmation should be closed and committed soon.

@@ -33,14 +33,17 @@ pub(crate) async fn run(common: &Common, options: &cli::Run) -> Result<(), Failu
     let runtime = tokio::runtime::Handle::current();
     let starting = tokio::task::spawn_blocking(move || runtime.block_on(Node::start(settings)));
     let node = tokio::select! {
-        started = starting => started.map_err(|error| Failure::Failed(format!("the engine died: {error}")))??,
+        started = starting => {
+            let started = started.map_err(|error| Failure::Failed(format!("the engine died: {error}")));
+            started.and_then(|started| started.map_err(Failure::from)).unwrap_or_else(|failure| fail(&failure))
+        }
         name = signals.next() => {
             info!("stopping on {name}, before it has started");
             end(0);
         }
     };
     admin.show(node.clone());
-    let server = socket::serve(node.clone(), &common.data_dir)?;
+    let server = socket::serve(node.clone(), &common.data_dir).unwrap_or_else(|error| fail(&error.into()));
     let door = door.map(|door| door.serve(node.clone(), config.internal.secret.clone()));
     info!(data_dir = %common.data_dir.display(), "running");
     let name = tokio::select! {
@@ -126,6 +129,12 @@ async fn door(settings: &mut Settings, internal: &finflow_config::Internal) -> R
 fn fall(cause: &str) -> ! {
     let _ = writeln!(std::io::stderr(), "finflow: {cause}; start it again");
     end(TEMPORARY)
+}
+
+/// Ends a process whose engine cannot be had, also where parts of it have begun: what is still being restored is not waited for.
+fn fail(failure: &Failure) -> ! {
+    let _ = writeln!(std::io::stderr(), "finflow: {failure}");
+    end(failure.code().into())
 }
 
 /// Ends the process without waiting for threads that a disk may hold for ever. The log is the truth: nothing is lost by it. Nothing is

@@ -2,34 +2,109 @@
 //!
 //! What it reaches is what Kafka and its client leave to an engine that would cost nothing. It prints one JSON line.
 //!
+//! An event is JSON with the engine's eight headers, and as much of it differs from one to the next: ids, numbers, times.
+//!
 //! Environment: `BOOTSTRAP` (127.0.0.1:9092), `N` and `WARM_N` commands (500000, 200000), `COMMANDS` in one transaction at most (8000),
-//! `EVENT_BYTES` of each of two events and `BLOCK_BYTES` of block for each command (450, 240), `COMMAND_BYTES` (150), `BROKER_PID`.
+//! `BLOCK_BYTES` of block for each command (240), `COMMAND_BYTES` (150), `HEADERS=0` for events without, `BROKER_PID`.
 
+use std::fmt::Write;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
-use rdkafka::{Message, Offset, TopicPartitionList};
+use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::{ClientContext, Message, Offset, Statistics, TopicPartitionList};
 
 const PARTITIONS: i32 = 8;
 /// A block of the largest transaction fits.
 const RECORD_BYTES_MAX: &str = "4194304";
 const TIMEOUT: Duration = Duration::from_secs(30);
+const TIME: &str = "2026-11-29T00:00:00.000Z";
+/// How often the client library tells what it has sent.
+const TOLD_MS: u64 = 200;
 const TICKS_PER_SECOND: f64 = 100.0;
 
 type Failed = Box<dyn std::error::Error>;
-type Transactional = ThreadedProducer<DefaultProducerContext>;
+type Transactional = ThreadedProducer<Counted>;
+
+/// Counts what it sends, as brokers receive it.
+#[derive(Default)]
+struct Counted(AtomicU64);
+
+impl ClientContext for Counted {
+    fn stats(&self, statistics: Statistics) {
+        self.0.store(u64::try_from(statistics.tx_bytes).unwrap_or_default(), Ordering::Relaxed);
+    }
+}
+
+impl ProducerContext for Counted {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}
+
+/// An event as the engine writes it, with what differs from one to the next.
+#[derive(Default)]
+struct Event {
+    id: String,
+    payment: String,
+    wallet: String,
+    value: String,
+    has_headers: bool,
+}
+
+impl Event {
+    /// Becomes another one.
+    fn renew(&mut self, key: Option<&[u8]>) {
+        let text = |text: &mut String, prefix: &str| {
+            text.clear();
+            let _ = write!(text, "{prefix}_{:032x}", fastrand::u128(..));
+        };
+        text(&mut self.id, "evt");
+        text(&mut self.payment, "pay");
+        self.wallet.clear();
+        self.wallet.push_str(std::str::from_utf8(key.unwrap_or_default()).unwrap_or_default());
+        let Event { id, payment, wallet, value, .. } = self;
+        let (seq, amount) = (fastrand::u16(..), fastrand::u16(..));
+        value.clear();
+        // Writing into a string cannot fail.
+        let _ = write!(
+            value,
+            r#"{{"event":"payment.settled","id":"{id}","payment":"{payment}","tenant":"bench","wallet":"{wallet}","#
+        );
+        let _ = write!(value, r#""wallet_seq":{seq},"type":"transfer","amount":"{amount}.00","currency":"AED","at":"{TIME}","#);
+        let _ =
+            write!(value, r#""idempotency_key":"{amount}","correlation_id":"{payment}","balance":{{"available":"{amount}.00","#);
+        let _ = write!(value, r#""held":"0.00","ledger":"{amount}.00"}},"to":"wallet-{seq}"}}"#);
+    }
+
+    fn headers(&self) -> Option<OwnedHeaders> {
+        let all = [
+            ("ce_specversion", "1.0"),
+            ("ce_id", &self.id),
+            ("ce_source", "finflow"),
+            ("ce_type", "finflow.payment.settled.v1"),
+            ("ce_time", TIME),
+            ("ce_subject", &self.wallet),
+            ("content-type", "application/json"),
+            ("correlation-id", &self.payment),
+        ];
+        let with = |headers: OwnedHeaders, (key, value)| headers.insert(Header { key, value: Some(value) });
+        self.has_headers.then(|| all.into_iter().fold(OwnedHeaders::new(), with))
+    }
+}
 
 struct Copy {
     brokers: String,
     commands: String,
     events: String,
     blocks: String,
-    event: Vec<u8>,
+    has_headers: bool,
     block_bytes: usize,
     batch: usize,
 }
@@ -47,7 +122,7 @@ fn main() -> Result<(), Failed> {
         commands: topic("commands"),
         events: topic("events"),
         blocks: topic("blocks"),
-        event: noise(number("EVENT_BYTES", 450)),
+        has_headers: number("HEADERS", 1) != 0,
         block_bytes: number("BLOCK_BYTES", 240),
         batch: number("COMMANDS", 8_000),
     };
@@ -79,6 +154,7 @@ impl Copy {
             ("batch.num.messages", "10000"),
             ("compression.codec", "lz4"),
             ("queue.buffering.max.messages", "1000000"),
+            ("statistics.interval.ms", &TOLD_MS.to_string()),
         ] {
             config.set(name, value);
         }
@@ -106,12 +182,12 @@ impl Copy {
     }
 
     fn load(&self, count: usize) -> Result<(), Failed> {
-        let producer: Transactional = self.producer().create()?;
+        let producer: Transactional = self.producer().create_with_context(Counted::default())?;
         let value = noise(number("COMMAND_BYTES", 150));
         for index in 0..count {
             let key = format!("wallet-{}", index % 100_000);
             let partition = (index % PARTITIONS as usize) as i32;
-            send(&producer, &self.commands, partition, Some(key.as_bytes()), &value)?;
+            send(&producer, &self.commands, partition, (Some(key.as_bytes()), &value), None)?;
         }
         producer.flush(TIMEOUT)?;
         Ok(())
@@ -130,30 +206,40 @@ impl Copy {
         reader.assign(&list)?;
         let mut producer = self.producer();
         producer.set("transactional.id", &self.commands).set("delivery.report.only.error", "true");
-        let producer: Transactional = producer.create()?;
+        let producer: Transactional = producer.create_with_context(Counted::default())?;
         producer.init_transactions(TIMEOUT)?;
 
-        let mut next = vec![0_i64; PARTITIONS as usize];
+        let (mut next, mut event) =
+            (vec![0_i64; PARTITIONS as usize], Event { has_headers: self.has_headers, ..Event::default() });
         let mut copied = 0;
         while copied < warm {
-            copied += self.transaction(&reader, &producer, &mut next)?;
+            copied += self.transaction(&reader, &producer, &mut next, &mut event)?;
         }
+        let bytes = sent(&producer);
         let (begun, cpu, broker) = (Instant::now(), own_cpu(), broker_cpu());
         let (before, mut transactions) = (copied, 0);
         while copied < warm + count {
-            copied += self.transaction(&reader, &producer, &mut next)?;
+            copied += self.transaction(&reader, &producer, &mut next, &mut event)?;
             transactions += 1;
         }
         let (seconds, cpu, copied) = (begun.elapsed().as_secs_f64(), own_cpu() - cpu, (copied - before) as f64);
+        let bytes = (sent(&producer) - bytes) as f64 / copied;
         let broker = broker.zip(broker_cpu()).map_or("null".to_owned(), |(before, now)| format!("{:.2}", now - before));
         let used = format!(r#""seconds":{seconds:.2},"process_cpu_seconds":{cpu:.2},"broker_cpu_seconds":{broker}"#);
         let (rate, per_cpu_second) = (copied / seconds, copied / cpu.max(0.01));
-        let figures = format!(r#""transfers_per_s":{rate:.0},"transfers_per_cpu_s":{per_cpu_second:.0}"#);
+        let figures =
+            format!(r#""transfers_per_s":{rate:.0},"transfers_per_cpu_s":{per_cpu_second:.0},"bytes_per_command":{bytes:.0}"#);
         Ok(format!(r#"{{"peer":"copy","commands":{copied},{used},{figures},"transactions":{transactions}}}"#))
     }
 
     /// Copies what is there, up to a batch, and gives how many commands that was.
-    fn transaction(&self, reader: &BaseConsumer, producer: &Transactional, next: &mut [i64]) -> Result<usize, Failed> {
+    fn transaction(
+        &self,
+        reader: &BaseConsumer,
+        producer: &Transactional,
+        next: &mut [i64],
+        event: &mut Event,
+    ) -> Result<usize, Failed> {
         let mut taken = vec![0_usize; next.len()];
         let mut count = 0;
         while count < self.batch {
@@ -166,7 +252,8 @@ impl Copy {
             let partition = message.partition() as usize;
             // One event stays with the payer, the other goes to the receiver, who is mostly in another partition.
             for partition in [partition, (partition + 1) % next.len()] {
-                send(producer, &self.events, partition as i32, message.key(), &self.event)?;
+                event.renew(message.key());
+                send(producer, &self.events, partition as i32, (message.key(), event.value.as_bytes()), event.headers())?;
             }
             next[partition] = message.offset() + 1;
             taken[partition] += 1;
@@ -177,7 +264,7 @@ impl Copy {
         }
         let mut offsets = TopicPartitionList::new();
         for (partition, taken) in (0_i32..).zip(&taken).filter(|(_, taken)| 0 < **taken) {
-            send(producer, &self.blocks, partition, None, &noise(self.block_bytes * taken))?;
+            send(producer, &self.blocks, partition, (None, &noise(self.block_bytes * taken)), None)?;
             offsets.add_partition_offset(&self.commands, partition, Offset::Offset(next[partition as usize]))?;
         }
         // Draining first: the library's own commit looks for delivered records only every 100 ms.
@@ -191,9 +278,21 @@ impl Copy {
     }
 }
 
-fn send(producer: &Transactional, topic: &str, partition: i32, key: Option<&[u8]>, value: &[u8]) -> Result<(), Failed> {
+/// What the client library has sent so far, as it last told.
+fn sent(producer: &Transactional) -> u64 {
+    std::thread::sleep(Duration::from_millis(2 * TOLD_MS));
+    producer.context().0.load(Ordering::Relaxed)
+}
+
+fn send(
+    producer: &Transactional,
+    topic: &str,
+    partition: i32,
+    (key, value): (Option<&[u8]>, &[u8]),
+    headers: Option<OwnedHeaders>,
+) -> Result<(), Failed> {
     let mut record = BaseRecord::<[u8], [u8]>::to(topic).partition(partition).payload(value);
-    record.key = key;
+    (record.key, record.headers) = (key, headers);
     loop {
         match producer.send(record) {
             Ok(()) => return Ok(()),

@@ -354,10 +354,10 @@ impl Access {
     }
 
     /// Lets a halted partition go on past them.
-    pub(crate) async fn resume_past_expired(&self, partition: u32) -> Result<Expired, Failure> {
+    pub(crate) async fn resume_past_expired(&self, partition: u32, to: u64) -> Result<(), Failure> {
         match self {
-            Access::Running(client) => Ok(client.resume_past_expired(partition).await?),
-            Access::Own(node) => node.resume_past_expired(partition).map_err(|error| Failure::Failed(error.to_string())),
+            Access::Running(client) => Ok(client.resume_past_expired(partition, to).await?),
+            Access::Own(node) => node.resume_past_expired(partition, to).map_err(|error| Failure::Failed(error.to_string())),
         }
     }
 

@@ -59,38 +59,22 @@ async fn status(access: &Access, partition: u32) -> Result<PartitionStatus, Fail
     found.ok_or_else(|| Failure::Failed(format!("there is no partition {partition}: they are 0 to {last}")))
 }
 
-/// Fails unless the partition is known to be halted.
-async fn halted(access: &Access, partition: u32) -> Result<(), Failure> {
+/// How a partition is; fails unless it is known to be halted.
+async fn halted(access: &Access, partition: u32) -> Result<PartitionStatus, Failure> {
     let status = status(access, partition).await?;
     if is_unavailable(&status) {
         return Err(unavailable(partition));
     }
-    status.cause.map(|_| ()).ok_or_else(|| Failure::Failed(format!("partition {partition} is not halted")))
+    if status.cause.is_none() {
+        return Err(Failure::Failed(format!("partition {partition} is not halted")));
+    }
+    Ok(status)
 }
 
 /// Lets a halted partition go on, and looks whether it does.
 async fn from_position(common: &Common, access: &Access, partition: u32) -> Result<(), Failure> {
     halted(access, partition).await?;
     access.resume(partition).await?;
-    goes_on(common, access, partition).await
-}
-
-/// Lets a partition go on past commands that the log has let go of, and says which; nobody is told what has become of those.
-async fn past_expired(common: &Common, access: &Access, partition: u32, is_dry_run: bool) -> Result<(), Failure> {
-    halted(access, partition).await?;
-    let expired = match is_dry_run {
-        true => access.expired(partition).await?,
-        false => access.resume_past_expired(partition).await?,
-    };
-    let told = json!({
-        "partition": partition, "status": status_of(is_dry_run), "expired_from": expired.from, "expired_to": expired.to,
-    });
-    print(common, &told)?;
-    if is_dry_run { Ok(()) } else { goes_on(common, access, partition).await }
-}
-
-/// Looks whether a partition that was let go on does so.
-async fn goes_on(common: &Common, access: &Access, partition: u32) -> Result<(), Failure> {
     let (begun, mut runs_since) = (Instant::now(), None);
     loop {
         match status(access, partition).await?.cause {
@@ -100,6 +84,33 @@ async fn goes_on(common: &Common, access: &Access, partition: u32) -> Result<(),
             None => return print(common, &resumed(partition)),
         }
         tokio::time::sleep(LOOK_PAUSE).await;
+    }
+}
+/// Lets a partition go on past commands that the log has let go of, and says which first; nobody is told what has become of those. It has
+/// gone on when its position is committed behind them: until then it would be halted again by the next start.
+async fn past_expired(common: &Common, access: &Access, partition: u32, is_dry_run: bool) -> Result<(), Failure> {
+    let before = halted(access, partition).await?.block;
+    let expired = access.expired(partition).await?;
+    let told = json!({
+        "partition": partition, "status": status_of(is_dry_run), "expired_from": expired.from, "expired_to": expired.to,
+    });
+    print(common, &told)?;
+    if is_dry_run {
+        return Ok(());
+    }
+    access.resume_past_expired(partition, expired.to).await?;
+    let begun = Instant::now();
+    loop {
+        let status = status(access, partition).await?;
+        match status.cause {
+            Some(cause) if RESUMED_WITHIN < begun.elapsed() => return Err(again(partition, &cause)),
+            None if before < status.block => return print(common, &resumed(partition)),
+            _ if TAKEN_WITHIN < begun.elapsed() => {
+                let cause = format!("partition {partition} has not committed yet that it goes on: see `finflow partitions`");
+                return Err(Failure::Temporary(cause));
+            }
+            _ => tokio::time::sleep(LOOK_PAUSE).await,
+        }
     }
 }
 

@@ -5,7 +5,10 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use finflow_actors::log::embedded::EmbeddedLog;
 use finflow_ledger::WalletId;
+use finflow_topologies::Topic;
+use finflow_topologies::log::{Log, Outgoing};
 use finflow_topologies::topics::partition_of_wallet;
 use serde_json::Value;
 
@@ -150,9 +153,9 @@ fn a_halted_partition_goes_on_once_its_cause_is_gone() {
         dir,
         &["partitions", "resume", "0", "--skip-expired"],
         1,
-        "no command of partition 0 has expired: it goes on at offset",
+        "partition 0 could not be restored: `finflow partitions resume 0`",
     );
-    check(dir, &["partitions", "resume", "0", "--skip-expired", "--dry-run"], 1, "no command of partition 0 has expired");
+    check(dir, &["partitions", "resume", "0", "--skip-expired", "--dry-run"], 1, "partition 0 could not be restored");
     check(dir, &["partitions", "resume", "0", "--skip-expired", "--from-journal"], 2, "cannot be used with");
     check(dir, &["partitions", "resume", "0", "--dry-run"], 2, "required arguments were not provided");
     check(dir, &["partitions", "resume", "0"], 1, "partition 0 is halted again: the store holds block");
@@ -162,6 +165,37 @@ fn a_halted_partition_goes_on_once_its_cause_is_gone() {
         assert_eq!(told[0]["status"], "resumed");
     }
     assert_eq!(digests(&check(dir, &["state", "verify"], 0, "")), digests(&before));
+}
+
+#[test]
+fn a_partition_goes_on_past_commands_that_have_expired_where_an_operator_says_so() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path();
+    publish(dir, 0);
+    let before = check(dir, &["state", "verify"], 0, "");
+    let log = EmbeddedLog::open(&dir.join("data/log"), 3).expect("a log");
+    let from = log.append(Topic::Commands, 1, vec![Outgoing::default(); 5]).expect("a log");
+    log.trim(Topic::Commands, 1, from + 5).expect("a log");
+    drop(log);
+    let service = start(dir);
+    let resume = ["partitions", "resume", "1", "--skip-expired"];
+    let begun = Instant::now();
+    while !command(dir, &[&resume[..], &["--dry-run"]].concat()).output().expect("the program runs").status.success() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it is halted");
+    }
+    check(dir, &["partitions", "resume", "1"], 1, "partition 1 is halted again: inputs are lost");
+    let place = |line: &Value| (line["expired_from"].as_u64(), line["expired_to"].as_u64());
+    for (arguments, status) in [(&["--dry-run"][..], "would go on"), (&[][..], "goes on")] {
+        let told = check(dir, &[&resume[..], arguments].concat(), 0, "");
+        assert_eq!((told[0]["status"].as_str(), place(&told[0])), (Some(status), (Some(from), Some(from + 5))), "{told:?}");
+        assert_eq!(told.get(1).map(|line| &line["status"]), arguments.is_empty().then_some(&"resumed".into()), "{told:?}");
+    }
+    check(dir, &resume, 1, "partition 1 is not halted");
+    drop(service);
+    // It was committed before it was told.
+    let _service = start(dir);
+    publish(dir, 0);
+    assert_eq!(digests(&check(dir, &["state", "verify"], 0, "")), digests(&before), "everything was carried out before");
 }
 
 #[test]

@@ -240,10 +240,10 @@ impl Actor for LaneActor {
             // One that was restored has a position.
             Message::Resume(_, Basis::Journal) => {}
             Message::Resume(partition, basis) => {
-                state.lane.resume(partition);
                 if let Basis::PastExpired(start) = basis {
-                    state.pass_expired(partition, start);
+                    state.accept_loss(partition, start);
                 }
+                state.lane.resume(partition);
                 state.show(partition);
                 myself.cast(Message::Turn)?;
             }

@@ -77,10 +77,13 @@ enum Request {
     /// What the end of a journal says of a partition whose position is lost.
     JournalEnd(u32),
     ResumeFromJournal(u32),
+    Leave,
+    // What is asked is told by its place here: what comes later stands behind, so that a service of another version does not take it for
+    // something else.
     /// The commands that the log has let go of before they were consumed.
     Expired(u32),
-    ResumePastExpired(u32),
-    Leave,
+    /// Where the partition is to go on.
+    ResumePastExpired(u32, u64),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -101,6 +104,8 @@ enum Reply {
     Block(Option<u64>),
     JournalEnd(JournalEnd),
     Expired(Expired),
+    /// Nobody can at present.
+    Unavailable(String),
 }
 
 /// Where the socket of a data directory is.
@@ -182,7 +187,7 @@ impl Request {
         use Request::{Expired, JournalEnd, Payment, Payments, Status, Verify, Wallet, Wallets};
         use Request::{Resume, ResumeFromJournal, ResumePastExpired, Snapshot};
         let is_read = matches!(self, Wallet(_) | Wallets(..) | Payment(_) | Payments(_) | Status | Verify(..));
-        let is_halts = matches!(self, JournalEnd(_) | Expired(_) | Resume(_) | ResumeFromJournal(_) | ResumePastExpired(_));
+        let is_halts = matches!(self, JournalEnd(_) | Expired(_) | Resume(_) | ResumeFromJournal(_) | ResumePastExpired(..));
         is_read || is_halts || matches!(self, Snapshot(_))
     }
 
@@ -259,8 +264,9 @@ async fn answer(node: &Node, request: Request) -> Result<Reply, Reply> {
         }
         Request::JournalEnd(partition) => Reply::JournalEnd(blocking(node, move |node| node.journal_end(partition)).await?),
         Request::Expired(partition) => Reply::Expired(blocking(node, move |node| node.expired(partition)).await?),
-        Request::ResumePastExpired(partition) => {
-            Reply::Expired(blocking(node, move |node| node.resume_past_expired(partition)).await?)
+        Request::ResumePastExpired(partition, to) => {
+            blocking(node, move |node| node.resume_past_expired(partition, to)).await?;
+            Reply::Done
         }
         Request::ResumeFromJournal(partition) => {
             node.resume_from_journal(partition)?;
@@ -289,7 +295,10 @@ fn failed(error: impl std::fmt::Display) -> Reply {
 
 impl From<log::Error> for Reply {
     fn from(error: log::Error) -> Reply {
-        failed(error)
+        match error {
+            log::Error::Unavailable(_) => Reply::Unavailable(error.to_string()),
+            other => failed(other),
+        }
     }
 }
 
@@ -306,6 +315,7 @@ impl From<ResumeError> for Reply {
     fn from(error: ResumeError) -> Reply {
         match error {
             ResumeError::Read(error) => error.into(),
+            ResumeError::Log(error) => error.into(),
             other => failed(other),
         }
     }

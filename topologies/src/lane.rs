@@ -135,6 +135,14 @@ impl Lane {
         true
     }
 
+    /// Takes note that commands of a partition before `start` may be lost: whenever it fetches anew, it does so there, if it has not come
+    /// further. Nothing of it is committed yet; that it stands there is, by the next epoch.
+    pub fn accept_loss(&mut self, partition: u32, start: u64) {
+        if let Some(hosted) = self.hosted.get_mut(&partition) {
+            hosted.lost_before = start;
+        }
+    }
+
     /// Lets a halted partition go on from its last committed block.
     pub fn resume(&mut self, partition: u32) {
         self.drop_open();

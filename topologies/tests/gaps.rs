@@ -127,3 +127,41 @@ fn a_gap_is_carried_on_however_the_first_attempt_ends() {
         check(&[Step::Command, REST, Step::Gap, Step::Rest(Some(fault))], 2);
     }
 }
+
+/// What is let go of unread halts the partition, again after every resume, until an operator accepts the loss; that holds whatever drops
+/// what is open before it is committed, and however the first commit ends.
+#[test]
+fn commands_that_expired_unread_are_passed_where_an_operator_accepts_it() {
+    use Step::{Command, Die, Drop, Expire, Gap};
+    for (between, fault) in [
+        (&[][..], None),
+        (&[Drop][..], None),
+        (&[Command][..], None),
+        (&[Command, Drop, Gap][..], Some(Fault::Abort)),
+        (&[][..], Some(Fault::DoubtAborted)),
+        (&[Drop][..], Some(Fault::DoubtCommitted)),
+    ] {
+        let mut world = World::new();
+        [Command, REST, Command, Command].into_iter().for_each(|step| world.take(step));
+        let range = world.log.range(Topic::Commands, GAPPED).expect("a partition");
+        world.take(Expire);
+        for _ in 0..2 {
+            world.node.run(0).expect("a lane in memory");
+            let status = world.node.lane.status(GAPPED);
+            let Some(Status::Halted(cause)) = status else { panic!("{status:?}") };
+            assert!(cause.to_string().contains("`finflow partitions resume 1 --skip-expired`"), "{cause}");
+            world.node.lane.resume(GAPPED);
+        }
+        world.node.lane.accept_loss(GAPPED, range.end);
+        world.node.lane.resume(GAPPED);
+        between.iter().chain([&Step::Rest(fault), &REST]).for_each(|step| world.take(*step));
+        let kept = between.iter().filter(|step| matches!(step, Command)).count();
+        let told = |world: &World| world.log.range(Topic::Events, GAPPED).map(|range| range.end);
+        assert_eq!(world.node.lane.status(GAPPED), Some(&Status::Running), "{between:?} {fault:?}");
+        assert_eq!(told(&world), Ok(1 + kept as u64), "{between:?} {fault:?}: what is left is carried out");
+        // For good.
+        [Die, REST].into_iter().for_each(|step| world.take(step));
+        assert_eq!(world.node.lane.status(GAPPED), Some(&Status::Running), "{between:?} {fault:?}");
+        assert_eq!((world.node.suspicions, told(&world)), (0, Ok(1 + kept as u64)), "{between:?} {fault:?}");
+    }
+}

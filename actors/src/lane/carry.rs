@@ -5,8 +5,6 @@
 
 use std::time::{Duration, Instant};
 
-use finflow_topologies::Topic;
-use finflow_topologies::log::Fetched;
 use tracing::warn;
 
 use super::State;
@@ -24,12 +22,11 @@ impl State {
         }
     }
 
-    /// Reads on at the first command that the log still holds, because an operator accepts that those before it are lost, and has the
-    /// position carried there at once. A partition that has read past it by now stays where it is.
-    pub(super) fn pass_expired(&mut self, id: u32, start: u64) {
-        let Some(from) = self.lane.wants(id).commands.filter(|from| *from < start) else { return };
-        warn!(partition = id, from, start, "an operator lets it go on past commands that have expired");
-        self.lane.offer(Topic::Commands, id, from, Fetched { records: Vec::new(), next: start });
+    /// Has a partition read on at `start`, where the log begins, because an operator accepts that what it has not read before is lost; and
+    /// has its position carried there at once.
+    pub(super) fn accept_loss(&mut self, id: u32, start: u64) {
+        warn!(partition = id, start, "an operator lets it go on past commands that have expired");
+        self.lane.accept_loss(id, start);
         self.carried_at = None;
     }
 

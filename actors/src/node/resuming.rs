@@ -60,6 +60,9 @@ pub enum ResumeError {
     /// Its position is lost, so that nobody knows what was not consumed.
     #[error("the position of partition {0} is lost: `finflow partitions resume {0} --from-journal` comes first")]
     Unpositioned(u32),
+    /// It could not be restored.
+    #[error("partition {0} could not be restored: `finflow partitions resume {0}` comes first")]
+    Unrestored(u32),
     /// The log holds everything that it has not consumed.
     #[error("no command of partition {partition} has expired: it goes on at offset {at}, and the log begins at {start}")]
     Unexpired {
@@ -106,7 +109,9 @@ impl Node {
 
     /// What of the commands of a halted partition has expired, or why nothing has. This asks the log, and changes nothing.
     pub fn expired(&self, partition: u32) -> Result<Expired, ResumeError> {
-        self.halted(partition)?;
+        if self.halted(partition)?.condition().lane.is_none() {
+            return Err(ResumeError::Unrestored(partition));
+        }
         let position = self.0.log.position(partition)?.ok_or(ResumeError::Unpositioned(partition))?;
         let (from, start) = (position.commands, self.0.log.range(Topic::Commands, partition)?.start);
         if start <= from {
@@ -115,12 +120,14 @@ impl Node {
         Ok(Expired { partition, from, to: start })
     }
 
-    /// Lets a halted partition go on at the first command that the log still holds, and gives what is lost by it: nobody is told what has
-    /// become of those commands, and who sends one again has it carried out.
-    pub fn resume_past_expired(&self, partition: u32) -> Result<Expired, ResumeError> {
-        let expired = self.expired(partition)?;
-        self.resume_from(partition, Basis::PastExpired(expired.to))?;
-        Ok(expired)
+    /// Lets a halted partition go on at the offset that [`Node::expired`] has told, if the log still begins there or later: nobody is told
+    /// what has become of the commands before it, and who sends one again has it carried out. Asked twice, it does so once.
+    pub fn resume_past_expired(&self, partition: u32, to: u64) -> Result<(), ResumeError> {
+        let start = self.0.log.range(Topic::Commands, partition)?.start;
+        if start < to {
+            return Err(ResumeError::Unexpired { partition, at: to, start });
+        }
+        Ok(self.resume_from(partition, Basis::PastExpired(to))?)
     }
 
     /// A partition that is halted here.

@@ -169,19 +169,15 @@ impl Client {
 
     /// See [`Node::expired`].
     pub async fn expired(&self, partition: u32) -> Result<Expired, Error> {
-        self.ask_expired(Request::Expired(partition)).await
-    }
-
-    /// See [`Node::resume_past_expired`].
-    pub async fn resume_past_expired(&self, partition: u32) -> Result<Expired, Error> {
-        self.ask_expired(Request::ResumePastExpired(partition)).await
-    }
-
-    async fn ask_expired(&self, request: Request) -> Result<Expired, Error> {
-        match self.ask(request, REPLY_TIMEOUT).await? {
+        match self.ask(Request::Expired(partition), REPLY_TIMEOUT).await? {
             Reply::Expired(expired) => Ok(expired),
             other => unexpected(&other),
         }
+    }
+
+    /// See [`Node::resume_past_expired`].
+    pub async fn resume_past_expired(&self, partition: u32, to: u64) -> Result<(), Error> {
+        self.ask(Request::ResumePastExpired(partition, to), REPLY_TIMEOUT).await.map(|_| ())
     }
 
     /// See [`Node::leave`]: `true` where the others have been seen to do without it.
@@ -195,6 +191,7 @@ impl Client {
     async fn ask(&self, request: Request, deadline: Duration) -> Result<Reply, Error> {
         match self.exchange(&request, deadline).await? {
             Reply::Failed(cause) => Err(Error::Failed(cause)),
+            Reply::Unavailable(cause) => Err(Error::Unavailable(cause)),
             Reply::Elsewhere(partition) => Err(Error::Unavailable(ReadError::Elsewhere(partition).to_string())),
             reply => Ok(reply),
         }

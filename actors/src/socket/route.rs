@@ -76,7 +76,7 @@ fn partition_of(node: &Node, request: &Request) -> Option<u32> {
         Request::Wallets(partition, ..) | Request::Verify(partition, _) => Some(*partition),
         Request::Snapshot(partition) | Request::Resume(partition) => Some(*partition),
         Request::JournalEnd(partition) | Request::ResumeFromJournal(partition) => Some(*partition),
-        Request::Expired(partition) | Request::ResumePastExpired(partition) => Some(*partition),
+        Request::Expired(partition) | Request::ResumePastExpired(partition, _) => Some(*partition),
         _ => None,
     }
 }

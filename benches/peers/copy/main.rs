@@ -1,6 +1,6 @@
 //! A transactional copy: reads commands and writes as many records and bytes as the engine does, and decides nothing.
 //!
-//! What it reaches is what Kafka and its client leave to an engine that would cost nothing. It prints one JSON line.
+//! What it reaches is what Kafka and its client leave to an engine that does nothing but write its events. It prints one JSON line.
 //!
 //! An event is JSON with the engine's eight headers, and as much of it differs from one to the next: ids, numbers, times.
 //!
@@ -223,8 +223,8 @@ impl Copy {
             transactions += 1;
         }
         let (seconds, cpu, copied) = (begun.elapsed().as_secs_f64(), own_cpu() - cpu, (copied - before) as f64);
-        let bytes = (sent(&producer) - bytes) as f64 / copied;
         let broker = broker.zip(broker_cpu()).map_or("null".to_owned(), |(before, now)| format!("{:.2}", now - before));
+        let bytes = (sent(&producer) - bytes) as f64 / copied;
         let used = format!(r#""seconds":{seconds:.2},"process_cpu_seconds":{cpu:.2},"broker_cpu_seconds":{broker}"#);
         let (rate, per_cpu_second) = (copied / seconds, copied / cpu.max(0.01));
         let figures =

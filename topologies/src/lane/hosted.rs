@@ -75,6 +75,8 @@ pub(super) struct Hosted {
     pub(super) due: Vec<(i64, PaymentId)>,
     /// Where the next fetch goes on.
     read: Positions,
+    /// An operator accepts that commands before this offset, which were not read, are lost.
+    pub(super) lost_before: u64,
 }
 
 impl Hosted {
@@ -92,6 +94,7 @@ impl Hosted {
             postings: Queue::default(),
             sweep: Vec::new(),
             due: Vec::new(),
+            lost_before: 0,
         }
     }
 
@@ -136,6 +139,7 @@ impl Hosted {
         self.sweep.clear();
         self.due.clear();
         self.read = self.newest().positions;
+        self.read.commands = self.read.commands.max(self.lost_before);
     }
 
     pub(super) fn wants(&self) -> Wants {

@@ -76,7 +76,7 @@ pub(super) struct Batches<C: ConsumerContext + 'static> {
 unsafe impl<C: ConsumerContext + 'static> Send for Batches<C> {}
 
 impl<C: ConsumerContext + 'static> Batches<C> {
-    /// Of one partition; at most `count_max` records are taken at a time.
+    /// Of one partition; at most `count_max` records are taken at a time, whoever asks for more.
     pub(super) fn new(consumer: Arc<BaseConsumer<C>>, topic: &str, partition: i32, count_max: usize) -> Option<Batches<C>> {
         let topic = CString::new(topic).ok()?;
         // SAFETY: the client lives, and is kept alive; the library copies the name, and the queue is ours until it is destroyed below.
@@ -84,11 +84,11 @@ impl<C: ConsumerContext + 'static> Batches<C> {
         (!queue.is_null()).then(|| Batches { queue, taken: Vec::with_capacity(count_max), _consumer: consumer })
     }
 
-    /// Takes what is there, up to the limit, and copies it: the library's own buffers hold a whole fetch and should go soon. It waits for
-    /// the first record as long as `patience`, and for no other. An error is what the library found at its place among the records; what
-    /// stood before it in this batch is lost with it, and read again by whoever begins where it stands.
-    pub(super) fn take(&mut self, patience: Duration) -> Result<Vec<Record>, KafkaError> {
-        let mut count = self.consume(Duration::ZERO, self.taken.capacity());
+    /// Takes what is there, up to so many records, and copies it: the library's own buffers hold a whole fetch and should go soon. It
+    /// waits for the first record as long as `patience`, and for no other. An error is what the library found at its place among the
+    /// records; what stood before it in this batch is lost with it, and read again by whoever begins where they stand.
+    pub(super) fn take(&mut self, count_max: usize, patience: Duration) -> Result<Vec<Record>, KafkaError> {
+        let mut count = self.consume(Duration::ZERO, count_max);
         if count == 0 && !patience.is_zero() {
             count = self.consume(patience, 1);
         }

@@ -38,8 +38,10 @@ const LEADER_PAUSE: Duration = Duration::from_millis(50);
 const RECORDS_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one look into a queue waits for the first of them.
 const RECORDS_PATIENCE: Duration = Duration::from_millis(20);
-/// Records taken from a queue at a time, at most.
-const BATCH_RECORDS: usize = 256;
+/// Records taken from a queue at a time, at most: those of a batch are all taken, however long they are.
+const BATCH_RECORDS: usize = 32;
+/// As short as records are: who asks for so few bytes is given no more than one of them.
+const RECORD_BYTES_MIN: usize = 64;
 /// Records taken at a time by a lane: no further batch is begun past so many.
 const TAKE_RECORDS_MAX: usize = 2_048;
 
@@ -353,7 +355,7 @@ fn take(feed: &mut Feed, fetched: &mut Fetched, bytes_max: usize, patience: Dura
     let mut bytes = 0_usize;
     loop {
         let patience = if fetched.records.is_empty() { patience } else { Duration::ZERO };
-        let taken = feed.batches.take(patience)?;
+        let taken = feed.batches.take((bytes_max.saturating_sub(bytes) / RECORD_BYTES_MIN).max(1), patience)?;
         if taken.is_empty() {
             return Ok(false);
         }

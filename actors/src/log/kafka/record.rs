@@ -14,11 +14,8 @@ pub(super) fn owned_headers(record: &Outgoing) -> Option<OwnedHeaders> {
     if record.headers.is_empty() {
         return None;
     }
-    let headers = record
-        .headers
-        .iter()
-        .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }));
-    Some(headers)
+    let room = OwnedHeaders::new_with_capacity(record.headers.iter().count());
+    Some(record.headers.iter().fold(room, |headers, (key, value)| headers.insert(Header { key, value: Some(value) })))
 }
 
 /// How many bytes a record counts for in a fetch.

@@ -18,11 +18,12 @@ MISSING := $(strip \
   $(if $(shell which ps),,procps) \
   $(if $(shell which mvn),,maven) \
   $(if $(shell which kcat),,kcat) \
-  $(if $(shell java -version 2>&1 | grep -E 'version "(1[7-9]|[2-9][0-9])'),,openjdk-17-jre-headless))
+  $(if $(shell java -version 2>&1 | grep -E 'version "(1[7-9]|[2-9][0-9])'),,openjdk-17-jdk-headless))
 
 # What the peers need besides.
 PEERS_MISSING := $(strip \
   $(if $(shell which python3),,python3) \
+  $(if $(shell which javac),,default-jdk-headless) \
   $(if $(shell which pgbench),,postgresql))
 
 # Where `make kafka` keeps its broker's data.
@@ -35,8 +36,8 @@ setup:
 ifneq ($(MISSING),)
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  apt-get update -qq && missing="$(MISSING)" && \
-	  { apt-cache show openjdk-17-jre-headless >/dev/null 2>&1 || \
-	    missing="$$(echo $$missing | sed s/openjdk-17-jre-headless/default-jre-headless/)"; } && \
+	  { apt-cache show openjdk-17-jdk-headless >/dev/null 2>&1 || \
+	    missing="$$(echo $$missing | sed s/openjdk-17-jdk-headless/default-jdk-headless/)"; } && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; \
 	else \
 	  echo "finflow needs these packages, please install them: $(MISSING)" >&2; exit 1; \

@@ -43,8 +43,8 @@ pub(crate) struct Args {
     pub(crate) clock: Arc<Guard>,
     /// What is wrong with the application's own topics: it is not ready.
     pub(crate) misfit: Seen,
-    /// What has come to topics that were left: it is said, and goes on.
-    pub(crate) late: Seen,
+    /// What is wrong with topics while the work goes on: records that come to those that were left, and settings that keep too little.
+    pub(crate) doubtful: Seen,
 }
 
 /// The jobs, each of which does a bounded step at a time.
@@ -85,8 +85,8 @@ impl Job for Housekeeper {
         if !self.args.log.is_shared() {
             self.retention.step(&self.args, now);
         }
-        // A wall clock that has jumped would forget records too early.
-        if self.args.clock.strayed().is_some() {
+        // A wall clock that has jumped would forget records too early, and so would commands with a time of their producers'.
+        if self.args.clock.strayed().is_some() || self.watch.has_producers_time() {
             return;
         }
         match self.sweep.step(&self.args, now) {

@@ -74,6 +74,8 @@ pub const TRIM_FAILURES: &str = "finflow_trim_failures_total";
 /// The first offset that is left of what is trimmed below snapshots, by topic and partition.
 pub const LOG_START: &str = "finflow_log_start_offset";
 
+/// Settings of topics with which something in them is lost sooner than the engine needs, or told with another time.
+pub const TOPIC_SETTINGS_LOOSE: &str = "finflow_topic_settings_loose";
 /// Records that have come to a topic after the application left it for another number of partitions, by topic.
 pub const FORMER_RECORDS: &str = "finflow_former_generation_records";
 
@@ -81,7 +83,7 @@ pub const FORMER_RECORDS: &str = "finflow_former_generation_records";
 pub const STANDBY_PARTITIONS: &str = "finflow_standby_partitions";
 
 /// Every metric: name, labels in their order, help.
-pub const CATALOGUE: [(&str, &[&str], &str); 36] = [
+pub const CATALOGUE: [(&str, &[&str], &str); 37] = [
     (INPUTS, &[], "Inputs consumed by committed epochs"),
     (SETTLED, &[], "Payments that settled"),
     (ESCALATED, &[], "Payments that have waited for too long and were left to a human"),
@@ -111,6 +113,7 @@ pub const CATALOGUE: [(&str, &[&str], &str); 36] = [
     (TRIM_TIMESTAMP, &["partition"], "When a log was trimmed last, or had nothing to trim, in seconds since 1970-01-01 UTC"),
     (TRIM_FAILURES, &[], "Attempts to trim a log that something hindered"),
     (LOG_START, &["partition", "topic"], "The first offset that is left of what is trimmed below snapshots"),
+    (TOPIC_SETTINGS_LOOSE, &[], "Settings of topics with which something in them is lost, or told with another time"),
     (FORMER_RECORDS, &["topic"], "Records that have come to a topic after the application left it"),
     (PARTITION_HALTED, &["partition"], "Whether a partition of this process is halted"),
     (LEG_OLDEST_SECONDS, &["partition"], "For how long the oldest leg to another partition has waited for its answer"),

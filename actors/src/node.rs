@@ -131,7 +131,7 @@ struct Inner {
     clock: Arc<Guard>,
     /// What is wrong with the topics, and what has come to those that were left.
     misfit: Seen,
-    late: Seen,
+    doubtful: Seen,
     /// What keeps dying beside the lanes, and is not started any more.
     given_up: Seen,
     /// What keeps each lane from its work.

@@ -99,6 +99,7 @@ fn shown(right: &Right, command: &str, options: &Acls) -> serde_json::Value {
         Operation::Read => "read",
         Operation::Write => "write",
         Operation::Delete => "delete",
+        Operation::DescribeConfigs => "describe_configs",
     };
     json!({
         "principal": options.principal,

@@ -1,7 +1,8 @@
 //! The watch: what happens to topics behind the engine's back. Records that come to a former generation, which nobody carries out;
-//! and another number of partitions than the application has, with which producers send commands to where nobody reads them.
+//! another number of partitions than the application has, with which producers send commands to where nobody reads them; and settings
+//! with which something is lost.
 //!
-//! Partition 0 knows the former generations, so the node that runs it looks; at the partitions of the topics every node does.
+//! Partition 0 knows the former generations, so the node that runs it looks; at partitions and settings of the topics every node does.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +14,7 @@ use tracing::{error, warn};
 use super::Args;
 use crate::clock::Reading;
 use crate::log::NodeLog;
-use crate::log::kafka::KafkaLog;
+use crate::log::kafka::{KafkaLog, Loose};
 use crate::metrics;
 
 /// How often the topics are looked at.
@@ -46,26 +47,54 @@ impl Seen {
 pub(super) struct Watch {
     due_ms: i64,
     /// Why a look came to nothing, as it was said last: topics that were left may be removed one day, and that is said once.
-    told: Option<String>,
+    told: Vec<String>,
+    /// Whether commands tell another time than the brokers', as it was seen last.
+    has_producers_time: bool,
 }
 
 impl Watch {
     pub(super) fn new(now_ms: i64) -> Watch {
-        Watch { due_ms: now_ms, told: None }
+        Watch { due_ms: now_ms, told: Vec::new(), has_producers_time: false }
     }
 
-    /// Looks, if that is due. An embedded log is nobody else's.
+    /// Whether nothing can be forgotten by the time that commands tell.
+    pub(super) fn has_producers_time(&self) -> bool {
+        self.has_producers_time
+    }
+
+    /// Looks, if that is due and a broker answers. An embedded log is nobody else's.
     pub(super) fn step(&mut self, args: &Args, now: Reading) {
         let NodeLog::Kafka(log) = &args.log else { return };
-        if now.monotonic_ms < self.due_ms {
+        if now.monotonic_ms < self.due_ms || log.fault().is_some() {
             return;
         }
         self.due_ms = now.monotonic_ms.saturating_add(EVERY_MS);
-        let failed = look(args, log).and_then(|()| look_back(args, log)).err();
+        let looks = [look(args, log), self.look_at_settings(args, log), look_back(args, log)];
+        let failed: Vec<String> = looks.into_iter().filter_map(Result::err).collect();
         if failed != self.told {
             failed.iter().for_each(|cause| warn!(cause, "the topics cannot be looked at"));
             self.told = failed;
         }
+    }
+
+    /// Looks whether the topics still keep what is in them. This engine goes on where they do not.
+    fn look_at_settings(&mut self, args: &Args, log: &KafkaLog) -> Result<(), String> {
+        let loose = log.loose().map_err(|error| error.to_string());
+        let told = match &loose {
+            Ok(loose) => {
+                ::metrics::gauge!(metrics::TOPIC_SETTINGS_LOOSE).set(loose.len() as f64);
+                self.has_producers_time = loose.iter().any(Loose::has_producers_time);
+                loose.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+            }
+            Err(cause) => format!("their settings cannot be seen: {cause}"),
+        };
+        let told = Some(told).filter(|told| !told.is_empty());
+        if args.doubtful.note("topics", told.clone())
+            && let (Some(cause), Ok(_)) = (told, &loose)
+        {
+            error!(cause, "topics are set to lose what is in them, or to tell it with another time");
+        }
+        loose.map(drop)
     }
 }
 
@@ -98,7 +127,7 @@ fn look_back(args: &Args, log: &KafkaLog) -> Result<(), String> {
             ::metrics::gauge!(metrics::FORMER_RECORDS, "topic" => name.clone()).set(late as f64);
             let what =
                 (0 < late).then(|| format!("{late} records have come since the application left it; nobody carries them out"));
-            if args.late.note(&name, what) && 0 < late {
+            if args.doubtful.note(&name, what) && 0 < late {
                 error!(topic = name, records = late, "records come to a generation that was left; nobody carries them out");
             }
         }

@@ -22,6 +22,7 @@ use self::record::unavailable;
 use self::session::{Exit, Exits};
 pub use self::settings::{COMMON, Flaw, SESSION_TIMEOUT, Settings, TRANSACTION_TIMEOUT, flaw};
 use self::topics::Admin;
+pub(crate) use self::topics::Loose;
 use super::{Assignment, Seat};
 use crate::clock::Clock;
 use crate::finding::Finding;
@@ -150,6 +151,11 @@ impl KafkaLog {
     pub fn check_topics(settings: &Settings, partitions: u32) -> Result<Vec<String>, Error> {
         admission::reach(settings)?;
         Admin::new(settings)?.check(partitions)
+    }
+
+    /// The settings of the topics that are looser than an engine needs.
+    pub(crate) fn loose(&self) -> Result<Vec<Loose>, Error> {
+        self.0.admin.loose()
     }
 
     /// Whether the cluster is ready for an engine of so many partitions, and for this principal.

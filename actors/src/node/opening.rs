@@ -22,6 +22,7 @@ use crate::housekeeper::{self, Seen};
 use crate::lane::{Args, Troubles};
 use crate::log::NodeLog;
 use crate::log::embedded::{Disk, EmbeddedLog};
+use crate::log::kafka::KafkaLog;
 use crate::metrics;
 use crate::naming::lane_name;
 use crate::restoring::{Restorer, clear, directory, move_aside};
@@ -54,6 +55,9 @@ pub(super) fn open(disk: Arc<dyn Disk>, settings: Settings, purpose: Purpose) ->
         Some(kafka) => NodeLog::kafka(kafka, settings.partitions)?,
         None => NodeLog::embedded(disk, &settings.data_dir.join("log"), settings.partitions)?,
     };
+    if let (Purpose::Run, NodeLog::Kafka(kafka)) = (purpose, &log) {
+        keeps_state(kafka)?;
+    }
     // On a cluster a session is refused that joins the group.
     if purpose == Purpose::Run
         && settings.kafka.is_none()
@@ -100,12 +104,29 @@ pub(super) fn open(disk: Arc<dyn Disk>, settings: Settings, purpose: Purpose) ->
         is_gone: watch::Sender::new(false),
         clock,
         misfit: Seen::default(),
-        late: Seen::default(),
+        doubtful: Seen::default(),
         given_up: Seen::default(),
         troubles,
         started_ms,
         root: None,
     })
+}
+
+/// Fails where the topics lose committed state, or have it swept by another clock: before this process joins the others. What cannot be
+/// seen now, and what is less than that, is told by the housekeeper while it runs.
+fn keeps_state(log: &KafkaLog) -> Result<(), log::Error> {
+    let loose = match log.loose() {
+        Ok(loose) => loose,
+        Err(cause) => {
+            warn!(%cause, "nobody knows whether the topics keep what is in them");
+            return Ok(());
+        }
+    };
+    let fatal: Vec<String> = loose.iter().filter(|setting| setting.is_fatal()).map(ToString::to_string).collect();
+    if fatal.is_empty() {
+        return Ok(());
+    }
+    Err(log::Error::Refused(format!("{}; set it with kafka-configs", fatal.join("; "))))
 }
 
 /// Moves the state directory of a partition aside, where all of it stays, and says where it is; the next start builds another.
@@ -156,7 +177,7 @@ pub(super) fn arguments(inner: &Inner) -> root::Args {
         carrier: inner.carrier.clone(),
         clock: inner.clock.clone(),
         misfit: inner.misfit.clone(),
-        late: inner.late.clone(),
+        doubtful: inner.doubtful.clone(),
     };
     let timers = timers::Args { partitions: inner.partitions.clone(), clock: inner.clock.clone() };
     let (settings, log) = (&inner.settings, &inner.log);

@@ -146,7 +146,7 @@ impl Node {
     /// What an operator has to look after although everything works, by what it is about.
     pub fn warnings(&self) -> BTreeMap<String, String> {
         let legs = self.0.partitions.iter().flat_map(|(id, committed)| committed.watched().warnings(*id));
-        self.0.late.all().into_iter().chain(legs).collect()
+        self.0.doubtful.all().into_iter().chain(legs).collect()
     }
 
     /// Whether a lane is one of this node's.

@@ -78,9 +78,7 @@ fn topics(settings: &Settings, partitions: u32) -> Finding {
         Ok(problems) => {
             Finding::wrong("topics", problems.join("; "), "set it with kafka-configs; a partition count stays as it was made")
         }
-        Err(Error::Refused(cause)) => {
-            Finding::skipped("topics", format!("their settings are an administrator's to see (`finflow topics check`): {cause}"))
-        }
+        Err(Error::Refused(cause)) => Finding::skipped("topics", cause),
         Err(error) => Finding::unavailable("topics", error.to_string(), "ask again"),
     }
 }

@@ -29,6 +29,8 @@ pub enum Operation {
     Write,
     /// Delete records.
     Delete,
+    /// See the settings of a topic.
+    DescribeConfigs,
 }
 
 /// What it may be done with.
@@ -57,7 +59,7 @@ pub struct Right {
 
 /// Every right that an application with topics under `prefix` needs, its consumer reading as `group`.
 pub fn rights(prefix: &str, group: &str) -> Vec<Right> {
-    use Operation::{Delete, Read, Write};
+    use Operation::{Delete, DescribeConfigs, Read, Write};
     use Role::{Consumer, Engine, Producer, Trimmer};
     let topic = |topic: Topic| Resource::Topic(topic.name(prefix));
     let rows = [
@@ -70,6 +72,11 @@ pub fn rights(prefix: &str, group: &str) -> Vec<Right> {
         (Engine, Write, topic(Topic::Postings), "sends to other partitions"),
         (Engine, Write, topic(Topic::Journal), "keeps the state"),
         (Engine, Write, topic(Topic::Dlq), "puts aside what it cannot understand"),
+        (Engine, DescribeConfigs, topic(Topic::Commands), "sees that commands wait for it, with the broker's time"),
+        (Engine, DescribeConfigs, topic(Topic::Postings), "sees that what is sent stays until it is applied"),
+        (Engine, DescribeConfigs, topic(Topic::Events), "sees that events stay for those who read them"),
+        (Engine, DescribeConfigs, topic(Topic::Journal), "sees that the state stays"),
+        (Engine, DescribeConfigs, topic(Topic::Dlq), "sees that dead letters stay for who repairs them"),
         (Engine, Write, Resource::TransactionalIds(format!("{prefix}-")), "commits each epoch as one transaction, a lane an id"),
         (Trimmer, Delete, topic(Topic::Postings), "trims what is applied"),
         (Trimmer, Delete, topic(Topic::Journal), "trims what is below the snapshots"),
@@ -88,6 +95,7 @@ impl Operation {
             Operation::Read => "Read",
             Operation::Write => "Write",
             Operation::Delete => "Delete",
+            Operation::DescribeConfigs => "DescribeConfigs",
         }
     }
 }

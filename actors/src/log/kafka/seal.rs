@@ -15,7 +15,7 @@ use super::settings::Settings;
 use super::topics::{Admin, batch_bytes_max, options, wait};
 
 /// A batch of one mark takes 78 bytes, one of a command at least 61 for its header, and 60 for the names of its fields.
-const SEALED_BYTES: usize = 100;
+pub(super) const SEALED_BYTES: usize = 100;
 const LIMIT: &str = "max.message.bytes";
 
 impl Admin {

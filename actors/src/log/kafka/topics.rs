@@ -19,6 +19,7 @@ use tracing::info;
 use super::admission::{is_unauthorized, unauthorized};
 use super::context::Quiet;
 use super::record::unavailable;
+use super::seal::SEALED_BYTES;
 use super::settings::{BATCH_BYTES_MAX, Settings};
 
 /// How long the cluster may take for an administrative request.
@@ -37,6 +38,51 @@ const FOR_EVER: &str = "-1";
 pub(super) struct Admin {
     client: AdminClient<Quiet>,
     settings: Settings,
+}
+
+/// A topic as the brokers have it.
+struct Found {
+    partitions: u32,
+    /// Of the partition that has fewest.
+    replication: i32,
+}
+
+/// A setting of a topic that is looser than the engine needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Loose {
+    topic: Topic,
+    name: String,
+    key: &'static str,
+    found: String,
+    due: String,
+}
+
+impl Loose {
+    /// Whether an engine must not go on with it: committed state or commands go, or it is swept by another clock than the brokers'.
+    pub(crate) fn is_fatal(&self) -> bool {
+        match self.topic {
+            Topic::Journal | Topic::Postings => ["cleanup.policy", "retention.ms", "retention.bytes"].contains(&self.key),
+            Topic::Commands => self.key == "cleanup.policy" || self.has_producers_time(),
+            Topic::Events | Topic::Dlq => false,
+        }
+    }
+
+    /// Whether commands tell their producers' time: nothing can be forgotten by it.
+    pub(crate) fn has_producers_time(&self) -> bool {
+        self.topic == Topic::Commands && self.key == "message.timestamp.type"
+    }
+
+    fn is_seal(&self) -> bool {
+        let is_short = self.found.parse::<usize>().is_ok_and(|found| found <= SEALED_BYTES);
+        self.topic == Topic::Commands && self.key == "max.message.bytes" && is_short
+    }
+}
+
+impl std::fmt::Display for Loose {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Loose { name, key, found, due, .. } = self;
+        write!(f, "{name}: {key} is {found:?}, {due} is needed")
+    }
 }
 
 /// The longest batch that a topic takes, in bytes: what is longer than a command may be is refused to its producer, and whatever is
@@ -219,28 +265,57 @@ impl Admin {
 
     /// Everything about the topics that would lose data or break the engine, in words.
     pub(super) fn check(&self, partitions: u32) -> Result<Vec<String>, Error> {
-        let metadata = self.client.inner().fetch_metadata(None, ADMIN_TIMEOUT).map_err(unavailable)?;
         let mut problems = Vec::new();
         let mut present = Vec::new();
         for topic in Topic::ALL {
             let name = topic.name(&self.settings.prefix);
-            let Some(found) = metadata.topics().iter().find(|found| found.name() == name) else {
+            let Some(Found { partitions: count, replication }) = self.found(topic, ADMIN_TIMEOUT)? else {
                 problems.push(format!("{name}: there is no such topic"));
                 continue;
             };
-            let count = found.partitions().len() as u32;
             if count != partitions {
                 problems.push(format!("{name}: {count} partitions, {partitions} are configured"));
             }
-            let replication = found.partitions().iter().map(|partition| partition.replicas().len()).min().unwrap_or_default();
-            present.push((topic, name, self.required(topic, i32::try_from(replication).unwrap_or(i32::MAX))));
+            present.push((topic, replication));
         }
+        problems.extend(self.looser(&present, ADMIN_TIMEOUT)?.iter().map(Loose::to_string));
+        Ok(problems)
+    }
+
+    /// The settings of the topics that are looser than an engine needs; a seal on the commands is none. Waits for no broker that is away.
+    pub(super) fn loose(&self) -> Result<Vec<Loose>, Error> {
+        let mut present = Vec::new();
+        for topic in Topic::ALL {
+            present.extend(self.found(topic, SHOWN_TIMEOUT)?.map(|found| (topic, found.replication)));
+        }
+        let mut loose = self.looser(&present, SHOWN_TIMEOUT)?;
+        loose.retain(|setting| !setting.is_seal());
+        Ok(loose)
+    }
+
+    /// A topic as the brokers have it; `None` where they have none of its name.
+    fn found(&self, topic: Topic, timeout: Duration) -> Result<Option<Found>, Error> {
+        let name = topic.name(&self.settings.prefix);
+        let metadata = self.client.inner().fetch_metadata(Some(&name), timeout).map_err(unavailable)?;
+        let found = metadata.topics().iter().find(|found| found.name() == name);
+        let partitions = found.filter(|found| found.error().is_none()).map_or(&[][..], |found| found.partitions());
+        let replication = partitions.iter().map(|partition| partition.replicas().len()).min();
+        Ok(replication.map(|replication| Found {
+            partitions: partitions.len() as u32,
+            replication: i32::try_from(replication).unwrap_or(i32::MAX),
+        }))
+    }
+
+    /// The settings that are looser than a topic of so many replicas needs. One that the brokers do not tell is none.
+    fn looser(&self, present: &[(Topic, i32)], timeout: Duration) -> Result<Vec<Loose>, Error> {
+        let mut loose = Vec::new();
         if present.is_empty() {
-            return Ok(problems);
+            return Ok(loose);
         }
-        let specifiers: Vec<ResourceSpecifier<'_>> = present.iter().map(|(_, name, _)| ResourceSpecifier::Topic(name)).collect();
-        let described = wait(self.client.describe_configs(&specifiers, &options())).map_err(unavailable)?;
-        for ((topic, name, due), described) in present.iter().zip(described) {
+        let names: Vec<String> = present.iter().map(|(topic, _)| topic.name(&self.settings.prefix)).collect();
+        let specifiers: Vec<ResourceSpecifier<'_>> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+        let described = wait(self.client.describe_configs(&specifiers, &options_within(timeout))).map_err(unavailable)?;
+        for (((topic, replication), name), described) in present.iter().zip(names).zip(described) {
             let described = described.map_err(|code| match code {
                 RDKafkaErrorCode::TopicAuthorizationFailed => unauthorized(&format!("DescribeConfigs on topic {name}")),
                 code => Error::Unavailable(format!("cannot describe {name}: {code}")),
@@ -249,14 +324,14 @@ impl Admin {
             if described.entries.is_empty() {
                 return Err(unauthorized(&format!("DescribeConfigs on topic {name}")));
             }
-            for (key, due) in due {
-                let found = described.get(key).and_then(|entry| entry.value.clone()).unwrap_or_default();
-                if is_wrong(*topic, key, &found, due) {
-                    problems.push(format!("{name}: {key} is {found:?}, {due} is needed"));
+            for (key, due) in self.required(*topic, *replication) {
+                let Some(found) = described.get(key).and_then(|entry| entry.value.clone()) else { continue };
+                if is_wrong(*topic, key, &found, &due) {
+                    loose.push(Loose { topic: *topic, name: name.clone(), key, found, due });
                 }
             }
         }
-        Ok(problems)
+        Ok(loose)
     }
 
     /// For how long commands stay; see [`super::KafkaLog::commands_kept`].
@@ -292,7 +367,11 @@ impl Admin {
 }
 
 pub(super) fn options() -> AdminOptions {
-    AdminOptions::new().request_timeout(Some(ADMIN_TIMEOUT)).operation_timeout(Some(ADMIN_TIMEOUT))
+    options_within(ADMIN_TIMEOUT)
+}
+
+fn options_within(timeout: Duration) -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(timeout)).operation_timeout(Some(timeout))
 }
 
 /// Waits for an administrative request, which ends by its own timeout.
@@ -340,6 +419,32 @@ mod tests {
             assert_eq!((attempts, done.is_ok()), (due, is_done), "{outcomes:?}");
         }
         assert!(is_transient(RDKafkaErrorCode::InvalidReplicationFactor) && !is_transient(RDKafkaErrorCode::PolicyViolation));
+    }
+
+    #[test]
+    fn a_start_is_refused_where_state_is_lost_or_swept_by_another_clock() {
+        // Topic, setting and what it is; whether it is fatal, and whether it is a seal.
+        let rows = [
+            (Topic::Journal, "cleanup.policy", "compact", true, false),
+            (Topic::Journal, "retention.ms", "1", true, false),
+            (Topic::Journal, "min.insync.replicas", "1", false, false),
+            (Topic::Postings, "retention.bytes", "1", true, false),
+            (Topic::Commands, "cleanup.policy", "compact", true, false),
+            (Topic::Commands, "message.timestamp.type", "CreateTime", true, false),
+            (Topic::Commands, "retention.ms", "1", false, false),
+            (Topic::Commands, "max.message.bytes", "100", false, true),
+            (Topic::Commands, "max.message.bytes", "1000", false, false),
+            (Topic::Commands, "max.message.bytes", "10000000", false, false),
+            (Topic::Events, "max.message.bytes", "100", false, false),
+            (Topic::Events, "message.timestamp.type", "CreateTime", false, false),
+            (Topic::Events, "cleanup.policy", "compact", false, false),
+            (Topic::Dlq, "retention.ms", "1", false, false),
+        ];
+        for (topic, key, found, is_fatal, is_seal) in rows {
+            let loose = Loose { topic, name: topic.name("p"), key, found: found.to_owned(), due: String::new() };
+            assert_eq!((loose.is_fatal(), loose.is_seal()), (is_fatal, is_seal), "{loose}");
+            assert_eq!(loose.has_producers_time(), topic == Topic::Commands && found == "CreateTime", "{loose}");
+        }
     }
 
     #[test]

@@ -38,6 +38,9 @@ pub const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
 pub(super) const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
 /// The longest batch that is written or read, in bytes: a journal block with room to spare.
 pub(super) const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// What a lane asks for of each partition at a time, in bytes, and as it is compressed: about as much as it decides in one turn. What is
+/// asked for lies in memory, unpacked, for every partition that has so much; a batch that is longer comes all the same.
+const FOLLOW_BYTES: usize = 128 * 1024;
 /// What every client is given, unless the user's properties say otherwise.
 const CHOICES: &[(&str, &str)] = &[
     // A broker that shuts down tells of partitions without a leader, and nothing else would ask again for minutes.
@@ -264,17 +267,17 @@ impl Settings {
 
     /// Reads partitions that it assigns itself, as fast as it can.
     pub(super) fn reader(&self, wait: Duration) -> ClientConfig {
-        self.reader_with(wait, &[])
+        self.reader_with(wait, BATCH_BYTES_MAX, &[])
     }
 
     /// The same for a lane, that reads what comes when it comes.
     pub(super) fn follower(&self, wait: Duration) -> ClientConfig {
-        self.reader_with(wait, FOLLOWING)
+        self.reader_with(wait, FOLLOW_BYTES, FOLLOWING)
     }
 
-    fn reader_with(&self, wait: Duration, choices: &[(&str, &str)]) -> ClientConfig {
+    fn reader_with(&self, wait: Duration, bytes: usize, choices: &[(&str, &str)]) -> ClientConfig {
         let mut config = self.consumer_with(choices);
-        config.set("fetch.wait.max.ms", ms(wait)).set("fetch.message.max.bytes", BATCH_BYTES_MAX.to_string());
+        config.set("fetch.wait.max.ms", ms(wait)).set("fetch.message.max.bytes", bytes.to_string());
         config
     }
 
@@ -384,6 +387,8 @@ mod tests {
             (&reader, "fetch.queue.backoff.ms", "10"),
             (&reader, "fetch.wait.max.ms", "0"),
             (&follower, "queued.min.messages", "1"),
+            (&follower, "fetch.message.max.bytes", "131072"),
+            (&reader, "fetch.message.max.bytes", "2097152"),
             (&follower, "fetch.error.backoff.ms", "50"),
         ];
         for (config, name, expected) in rows {

@@ -71,21 +71,29 @@ async fn halted(access: &Access, partition: u32) -> Result<PartitionStatus, Fail
     Ok(status)
 }
 
-/// Lets a halted partition go on, and looks whether it does.
-async fn from_position(common: &Common, access: &Access, partition: u32) -> Result<(), Failure> {
-    halted(access, partition).await?;
-    access.resume(partition).await?;
-    let (begun, mut runs_since) = (Instant::now(), None);
+/// Looks at a partition until `judge`, who is told for how long it has been looked at, has come to a verdict.
+async fn watch(
+    access: &Access,
+    partition: u32,
+    mut judge: impl FnMut(PartitionStatus, Duration) -> Option<Result<(), Failure>>,
+) -> Result<(), Failure> {
+    let begun = Instant::now();
     loop {
-        match status(access, partition).await?.cause {
-            Some(cause) if runs_since.is_some() || RESUMED_WITHIN < begun.elapsed() => return Err(again(partition, &cause)),
-            Some(_) => {}
-            None if runs_since.get_or_insert_with(Instant::now).elapsed() < PROBATION => {}
-            None => return print(common, &resumed(partition)),
+        if let Some(verdict) = judge(status(access, partition).await?, begun.elapsed()) {
+            return verdict;
         }
         tokio::time::sleep(LOOK_PAUSE).await;
     }
 }
+
+/// Lets a halted partition go on, and looks whether it does.
+async fn from_position(common: &Common, access: &Access, partition: u32) -> Result<(), Failure> {
+    halted(access, partition).await?;
+    access.resume(partition).await?;
+    runs(access, partition, PROBATION).await?;
+    print(common, &resumed(partition))
+}
+
 /// Lets a partition go on past commands that the log has let go of, and says which first; nobody is told what has become of those. It has
 /// gone on when its position is committed behind them: until then it would be halted again by the next start.
 async fn past_expired(common: &Common, access: &Access, partition: u32, is_dry_run: bool) -> Result<(), Failure> {
@@ -99,19 +107,17 @@ async fn past_expired(common: &Common, access: &Access, partition: u32, is_dry_r
         return Ok(());
     }
     access.resume_past_expired(partition, expired.to).await?;
-    let begun = Instant::now();
-    loop {
-        let status = status(access, partition).await?;
-        match status.cause {
-            Some(cause) if RESUMED_WITHIN < begun.elapsed() => return Err(again(partition, &cause)),
-            None if before < status.block => return print(common, &resumed(partition)),
-            _ if TAKEN_WITHIN < begun.elapsed() => {
-                let cause = format!("partition {partition} has not committed yet that it goes on: see `finflow partitions`");
-                return Err(Failure::Temporary(cause));
-            }
-            _ => tokio::time::sleep(LOOK_PAUSE).await,
+    watch(access, partition, |status, waited| match status.cause {
+        Some(cause) if RESUMED_WITHIN < waited => Some(Err(again(partition, &cause))),
+        None if before < status.block => Some(Ok(())),
+        _ if TAKEN_WITHIN < waited => {
+            let cause = format!("partition {partition} has not committed yet that it goes on: see `finflow partitions`");
+            Some(Err(Failure::Temporary(cause)))
         }
-    }
+        _ => None,
+    })
+    .await?;
+    print(common, &resumed(partition))
 }
 
 /// Lets halted partitions go on from the last block of their journals, each of which is told first. Those that are refused stay as they
@@ -130,7 +136,7 @@ async fn from_journal(common: &Common, access: &Access, partitions: &[u32], is_d
             access.resume_from_journal(end.partition).await?;
         }
         for end in &ends {
-            match runs(access, end.partition).await {
+            match runs(access, end.partition, Duration::ZERO).await {
                 Err(Failure::Failed(cause)) => refused.push(cause),
                 outcome => {
                     outcome?;
@@ -142,23 +148,27 @@ async fn from_journal(common: &Common, access: &Access, partitions: &[u32], is_d
     if refused.is_empty() { Ok(()) } else { Err(Failure::Failed(refused.join("; "))) }
 }
 
-/// Waits until the partition runs. It shows no cause from when it is taken to when it is restored or halted again.
-async fn runs(access: &Access, partition: u32) -> Result<(), Failure> {
-    let (begun, mut is_taken) = (Instant::now(), false);
-    loop {
-        let status = status(access, partition).await?;
+/// Waits until the partition has run for so long. It shows no cause from when it is taken to when it is restored or halted again.
+async fn runs(access: &Access, partition: u32, probation: Duration) -> Result<(), Failure> {
+    let (mut is_taken, mut runs_since) = (false, None);
+    watch(access, partition, |status, waited| {
         match status.cause {
-            Some(cause) if is_taken || RESUMED_WITHIN < begun.elapsed() => return Err(again(partition, &cause)),
+            Some(cause) if is_taken || RESUMED_WITHIN < waited => return Some(Err(again(partition, &cause))),
             Some(_) => {}
-            None if status.state == "running" => return Ok(()),
-            None => is_taken = true,
+            None => {
+                is_taken = true;
+                runs_since = (status.state == "running").then(|| runs_since.unwrap_or(waited));
+                if runs_since.is_some_and(|since| probation <= waited.saturating_sub(since)) {
+                    return Some(Ok(()));
+                }
+            }
         }
-        if TAKEN_WITHIN < begun.elapsed() {
+        (TAKEN_WITHIN < waited).then(|| {
             let cause = format!("partition {partition} does not run yet, but is {}: see `finflow partitions`", status.state);
-            return Err(Failure::Temporary(cause));
-        }
-        tokio::time::sleep(LOOK_PAUSE).await;
-    }
+            Err(Failure::Temporary(cause))
+        })
+    })
+    .await
 }
 
 fn status_of(is_dry_run: bool) -> &'static str {

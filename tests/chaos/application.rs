@@ -68,8 +68,10 @@ pub(crate) struct Application<'a> {
     settings: Vec<&'a str>,
     runtime: Runtime,
     members: BTreeMap<&'static str, Member>,
-    /// Who ran which partition when it was known last.
+    /// Who runs which partition, as it was known last.
     owners: BTreeMap<u32, &'static str>,
+    /// Who ran which partition last, also where nobody does at the moment.
+    ran: BTreeMap<u32, &'static str>,
     /// Everything that must not be.
     pub(crate) faults: Vec<String>,
 }
@@ -85,9 +87,9 @@ impl<'a> Application<'a> {
         let settings = more.to_vec();
         let own_brokers = wires.as_ref().map(Wires::addresses).unwrap_or_default();
         let runtime = Runtime::new().expect("a runtime");
-        let (members, owners, faults) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        let (members, owners, ran, faults) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new(), Vec::new());
         let mut application =
-            Application { dir, brokers, own_brokers, wires, prefix, settings, runtime, members, owners, faults };
+            Application { dir, brokers, own_brokers, wires, prefix, settings, runtime, members, owners, ran, faults };
         let made = application.process("one").finflow(&["topics", "create"]);
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         for name in NAMES {
@@ -125,9 +127,18 @@ impl<'a> Application<'a> {
         self.members.iter().filter(|(_, member)| member.life == Life::Up).map(|(name, _)| *name).collect()
     }
 
-    /// The partitions that a process ran when it was known last.
+    /// The partitions that a process runs, as it was known last.
     pub(crate) fn partitions_of(&self, name: &str) -> Vec<u32> {
-        self.owners.iter().filter(|(_, owner)| **owner == name).map(|(partition, _)| *partition).collect()
+        Application::of(&self.owners, name)
+    }
+
+    /// The partitions that a process was the last to run: what becomes of it concerns them also while it does not run them again yet.
+    pub(crate) fn concerned_by(&self, name: &str) -> Vec<u32> {
+        Application::of(&self.ran, name)
+    }
+
+    fn of(owners: &BTreeMap<u32, &'static str>, name: &str) -> Vec<u32> {
+        owners.iter().filter(|(_, owner)| **owner == name).map(|(partition, _)| *partition).collect()
     }
 
     /// Who runs a partition, as it was known last.
@@ -153,6 +164,7 @@ impl<'a> Application<'a> {
         for (id, cause) in status.iter().filter_map(|of| Some((of.partition, of.cause.as_ref()?))) {
             self.note(format!("partition {id} is halted: {cause}"));
         }
+        self.ran.extend(&owners);
         self.owners = owners;
     }
 

@@ -162,7 +162,7 @@ impl Driver<'_, '_, '_, '_> {
         let Some(name) = self.random.choice(up) else { return };
         told(name);
         self.app.know_owners();
-        self.marks.push(Mark { kind, at: now, partitions: self.app.partitions_of(name) });
+        self.marks.push(Mark { kind, at: now, partitions: self.app.concerned_by(name) });
         match kind {
             Kind::Killed => self.app.kill(name, now),
             Kind::Lost => {
@@ -207,7 +207,7 @@ impl Driver<'_, '_, '_, '_> {
         for (name, news) in self.app.look(now) {
             let was_replaced = self.replaced.remove(name);
             let (kind, partitions) = match news {
-                News::Fell => (Kind::Fell, self.app.partitions_of(name)),
+                News::Fell => (Kind::Fell, self.app.concerned_by(name)),
                 // Who comes back to its own partitions disturbs nobody.
                 News::Returned if !was_replaced => continue,
                 News::Returned | News::Fenced => (Kind::Returned, (0..PARTITIONS).collect()),

@@ -20,6 +20,7 @@ pub(crate) fn one_broker_out_of_three_is_lost(dir: &Path, seed: u64) {
     std::fs::create_dir_all(dir).expect("a directory");
     let broker = Broker::cluster(BROKERS);
     let mut app = Application::start(dir, broker.address(), "brokers", &["topics.replication_factor=3"], None);
+    what_one_broker_acknowledges_may_be_lost(&broker, &app);
     let mut load = Load::new(&app.brokers, app.prefix, seed);
     load.open_wallets();
     let witness = Witness::start(&app.brokers, app.prefix, PARTITIONS);
@@ -42,6 +43,18 @@ pub(crate) fn one_broker_out_of_three_is_lost(dir: &Path, seed: u64) {
     let marks = [Mark { kind: Kind::Broker, at: lost, partitions: (0..PARTITIONS).collect() }];
     report(&marks, &witness.seen().gaps, lost);
     verdict::all_is_well(&mut app, &witness, &load, seed);
+}
+
+/// A topic that takes what one broker alone has is found.
+fn what_one_broker_acknowledges_may_be_lost(broker: &Broker, app: &Application<'_>) {
+    let (topic, address) = (format!("{}.events.v1", app.prefix), broker.address());
+    let begin = ["kafka.admin.ConfigCommand", "--bootstrap-server", &address, "--alter", "--topic", &topic, "--add-config"];
+    for (replicas, code, said) in [("1", 1, "min.insync.replicas is \"1\", 2 is needed"), ("2", 0, "")] {
+        broker.tool(&[&begin[..], &[&format!("min.insync.replicas={replicas}")]].concat(), "");
+        let checked = app.process("one").finflow(&["topics", "check"]);
+        let told = String::from_utf8_lossy(&checked.stderr);
+        assert!(checked.status.code() == Some(code) && told.contains(said), "{:?} {told}", checked.status);
+    }
 }
 
 /// The broker that the group's members are held together by.

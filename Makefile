@@ -15,6 +15,7 @@ MISSING := $(strip \
   $(if $(shell which g++),,g++) \
   $(if $(wildcard /usr/include/openssl/ssl.h /usr/local/include/openssl/ssl.h),,libssl-dev) \
   $(if $(wildcard /usr/include/zlib.h /usr/local/include/zlib.h),,zlib1g-dev) \
+  $(if $(shell which openssl),,openssl) \
   $(if $(shell which ps),,procps) \
   $(if $(shell which mvn),,maven) \
   $(if $(shell which kcat),,kcat) \

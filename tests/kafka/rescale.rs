@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use finflow_actors::log::kafka::Settings;
+use finflow_topologies::Topic;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use serde_json::Value;
@@ -12,6 +14,7 @@ use crate::asked::{admin, says, wallets};
 use crate::broker::Broker;
 use crate::http;
 use crate::process::{Process, Service, eventually};
+use crate::stray::Stray;
 
 const WALLETS: usize = 100_000;
 const ROUNDS: usize = 2;
@@ -74,7 +77,17 @@ fn old_application(old: &Process<'_>) -> BTreeMap<String, Value> {
     assert!(old.finflow(&["leave"]).status.success());
     drop(service);
     check(old, &RESCALE, 1, "finflow topics seal");
+    let cluster = Settings::new(old.brokers, old.prefix);
+    // What a producer may still commit is nobody's to leave behind.
+    let refused = |topic: Topic, stray: Stray| {
+        let told = format!("a transaction is open on {}, partition 1", topic.name(old.prefix));
+        check(old, &[&RESCALE[..], &["--dry-run"]].concat(), 1, &told);
+        stray.abort();
+    };
+    let before_the_seal = Stray::open(&cluster, "left-before", Topic::Commands, 1);
     assert!(old.finflow(&["topics", "seal"]).status.success());
+    refused(Topic::Commands, before_the_seal);
+    refused(Topic::Postings, Stray::open(&cluster, "left-behind", Topic::Postings, 1));
     assert!(!old.finflow(&["publish", "1.jsonl"]).status.success(), "nothing comes in any more");
     check(old, &[&RESCALE[..], &["--dry-run"]].concat(), 0, "");
     before

@@ -20,6 +20,8 @@ use crate::process::{Process, Service, eventually};
 const WALLETS: usize = 40;
 const TRANSFERS: usize = 4_000;
 const PARTITIONS: u32 = 8;
+/// Of each process: members of the group by themselves.
+const LANES: u32 = 2;
 /// Until when the others must have what a process has left to them: far before they would miss it.
 const HANDED_OVER_WITHIN: Duration = Duration::from_secs(3);
 /// Longer than the session of a member and than an open transaction lasts.
@@ -53,7 +55,7 @@ impl<'a> Three<'a> {
     }
 
     fn run(&mut self, name: &'static str) {
-        let service = self.process(name).run(1);
+        let service = self.process(name).run(LANES);
         self.services.insert(name, service);
     }
 
@@ -234,7 +236,7 @@ impl<'a> Three<'a> {
         let nobody = self.process("two").finflow(&["leave"]);
         assert_eq!(nobody.status.code(), Some(1), "no service runs there any more");
 
-        let mut service = self.process("two").run_with(1, &["--leave-on-exit"]);
+        let mut service = self.process("two").run_with(LANES, &["--leave-on-exit"]);
         self.all_run(&NAMES);
         service.signal("TERM");
         let begun = Instant::now();
@@ -289,7 +291,7 @@ impl<'a> Three<'a> {
         let elsewhere = self.dir.join("elsewhere");
         let twin = Process { dir: &elsewhere, ..self.process("two") };
         let mut older = self.services.remove("two").expect("a service");
-        let mut younger = twin.run(1);
+        let mut younger = twin.run(LANES);
         let has_ended = |service: &mut Service, log: &dyn Fn() -> String| {
             assert_eq!(service.ended(), Some(75), "{}", log());
             assert!(log().contains("another process has taken this one's node.id"), "{}", log());

@@ -23,13 +23,18 @@ impl Certificates {
             made.key_pair("all.p12", "broker", "broker", &["-signer", "ca", "-ext", "san=ip:127.0.0.1,dns:localhost"]);
             made.key_pair("all.p12", "client", client, &["-signer", "ca"]);
             scope.spawn(|| made.copy("broker", "broker.p12"));
-            scope.spawn(|| made.copy("client", "client.p12"));
+            scope.spawn(|| {
+                made.copy("client", "client.p12");
+                made.openssl("client.p12", "client.pem", &["-nokeys", "-clcerts"]);
+                made.openssl("client.p12", "client.key", &["-nocerts", "-nodes"]);
+            });
             made.export("all.p12", "ca.pem");
         });
         made
     }
 
-    /// The path of one of the files: `ca.pem`, `stranger.pem`, `broker.p12`, `client.p12`.
+    /// The path of one of the files: `ca.pem`, `stranger.pem`, `broker.p12`, `client.p12`, and of the latter's parts `client.pem` and
+    /// `client.key`.
     pub(crate) fn path(&self, name: &str) -> String {
         self.dir.join(name).display().to_string()
     }
@@ -47,17 +52,22 @@ impl Certificates {
     fn copy(&self, alias: &str, to: &str) {
         let (from, all) = (["-srckeystore", "all.p12", "-srcalias", alias], ["-srcstorepass", STORE_PASSWORD]);
         let into = ["-destkeystore", to, "-deststoretype", "PKCS12", "-deststorepass", STORE_PASSWORD];
-        self.run(&[&["-importkeystore"][..], &from, &all, &into].concat());
+        self.run("keytool", &[&["-importkeystore"][..], &from, &all, &into].concat());
+    }
+
+    /// Has a part of a key store lie in a file of its own.
+    fn openssl(&self, store: &str, to: &str, part: &[&str]) {
+        let guarded = format!("pass:{STORE_PASSWORD}");
+        self.run("openssl", &[&["pkcs12", "-in", store, "-out", to, "-passin", &guarded], part].concat());
     }
 
     fn keytool(&self, arguments: &[&str]) {
-        self.run(&[arguments, &["-storetype", "PKCS12", "-storepass", STORE_PASSWORD]].concat());
+        self.run("keytool", &[arguments, &["-storetype", "PKCS12", "-storepass", STORE_PASSWORD]].concat());
     }
 
-    fn run(&self, arguments: &[&str]) {
-        let output =
-            Command::new("keytool").args(arguments).current_dir(&self.dir).output().expect("keytool of the Java runtime");
+    fn run(&self, program: &str, arguments: &[&str]) {
+        let output = Command::new(program).args(arguments).current_dir(&self.dir).output().expect("a program that is there");
         let told = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments:?}: {told}");
+        assert!(output.status.success(), "{program} {arguments:?}: {told}");
     }
 }

@@ -72,6 +72,14 @@ impl Cluster {
         properties
     }
 
+    /// The same from two files, certificate and key.
+    pub(crate) fn shows_files(&self) -> Properties {
+        let mut properties = self.shows_nothing();
+        properties.push(("ssl.certificate.location", self.certificates.path("client.pem")));
+        properties.push(("ssl.key.location", self.certificates.path("client.key")));
+        properties
+    }
+
     pub(crate) fn shows_nothing(&self) -> Properties {
         vec![("security.protocol", "ssl".to_owned()), ("ssl.ca.location", self.certificates.path("ca.pem"))]
     }

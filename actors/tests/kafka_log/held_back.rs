@@ -16,6 +16,8 @@ async fn all_but(held: u32, node: &Node) {
     until("it is tried", async || waits() || state().as_deref() == Some("halted")).await;
     assert_ne!(state().as_deref(), Some("halted"), "what is hidden is not lost");
     assert_ne!(state().as_deref(), Some("running"), "what is hidden is not there either");
+    let progress = || node.status().into_iter().find(|of| of.partition == held).and_then(|of| of.restoring);
+    until("it tells how far it has come", async || progress().is_some_and(|told| told.block < told.target)).await;
 }
 
 pub(crate) async fn what_an_open_transaction_hides_is_waited_for(cluster: &Cluster) {

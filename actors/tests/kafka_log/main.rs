@@ -23,6 +23,8 @@ mod gaps;
 mod held_back;
 mod lost_position;
 mod proxy;
+#[path = "../support/s3.rs"]
+mod s3;
 mod stray;
 mod takeover;
 mod trimming;

@@ -1,5 +1,5 @@
-//! Journals and postings that are trimmed below snapshots, while several processes share them: whatever begins later, whoever stands
-//! by and whoever has lost everything goes on all the same.
+//! Journals and postings that are trimmed below snapshots in a bucket, while several processes share them: whatever begins later,
+//! whoever stands by and whoever has lost everything goes on all the same.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,20 +7,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use finflow_actors::log::kafka::{KafkaLog, Settings as Cluster};
-use finflow_actors::{Node, Publish, Settings, SnapshotPlace, Source, adopt};
+use finflow_actors::{BucketSettings, Node, Publish, Settings, SnapshotPlace, Source, adopt};
 use finflow_state::Generation;
 use finflow_topologies::log::Log;
 use finflow_topologies::{Topic, restore};
 
+use super::s3::Server;
 use super::takeover::{DEADLINE, PARTITIONS, WALLETS, at_rest, created, digests, running, settings, top_ups, until};
 
-/// Settings of a process whose snapshots are everybody's, or are not said to be.
-fn trimming(cluster: &Cluster, dir: &Path, name: &str, is_shared: bool) -> Settings {
+/// Settings of a process whose snapshots are everybody's in a bucket, or its own.
+fn trimming(cluster: &Cluster, dir: &Path, name: &str, bucket: Option<&BucketSettings>) -> Settings {
     let mut settings = Settings { standby_replicas: 1, ..settings(cluster, dir, name) };
-    let snapshots = dir.join("snapshots");
-    std::fs::create_dir_all(&snapshots).expect("a directory");
-    if is_shared {
-        settings.housekeeping.snapshots = SnapshotPlace::Shared(snapshots);
+    if let Some(bucket) = bucket {
+        settings.housekeeping.snapshots = SnapshotPlace::Bucket(bucket.clone());
     }
     settings.housekeeping.trim_interval = Duration::from_millis(400);
     settings
@@ -59,11 +58,13 @@ fn begins(log: &KafkaLog) -> BTreeMap<u32, u64> {
 pub(crate) async fn what_is_trimmed_is_had_from_snapshots(cluster: &Cluster) {
     let dir = tempfile::tempdir().expect("a directory");
     let log = created(cluster);
-    let start = |name: &'static str, is_shared| Node::start(trimming(cluster, dir.path(), name, is_shared));
-    let first = start("first", false).await.expect("a node");
+    let server = Server::start();
+    let (bucket, objects) = server.bucket("finflow");
+    let start = |name: &'static str, bucket| Node::start(trimming(cluster, dir.path(), name, bucket));
+    let first = start("first", None).await.expect("a node");
     first.publish([top_ups(0), top_ups(1)].concat()).await.expect("published");
     at_rest(&[&first]).await;
-    let second = start("second", true).await.expect("a node");
+    let second = start("second", Some(&bucket)).await.expect("a node");
     until("the second node has its share", async || running(&second).len() == PARTITIONS as usize / 2).await;
     let older = go_on(&[&first, &second], 0).await;
     go_on(&[&first, &second], 1).await;
@@ -76,7 +77,7 @@ pub(crate) async fn what_is_trimmed_is_had_from_snapshots(cluster: &Cluster) {
     // The other one does from now on, and takes up what it has missed.
     assert!(first.stop().await);
     drop(first);
-    let first = start("first", true).await.expect("a node");
+    let first = start("first", Some(&bucket)).await.expect("a node");
     until("the first node has its share", async || running(&first).len() == PARTITIONS as usize / 2).await;
     let newer = go_on(&[&first, &second], 2).await;
     go_on(&[&first, &second], 3).await;
@@ -86,7 +87,7 @@ pub(crate) async fn what_is_trimmed_is_had_from_snapshots(cluster: &Cluster) {
 
     // Who comes now never sees block 0.
     assert_eq!(restore::create(&log, Generation([9; 16]), 1), Ok(Generation([7; 16])));
-    let third = start("third", true).await.expect("a node");
+    let third = start("third", Some(&bucket)).await.expect("a node");
     until("the third node has its share", async || !running(&third).is_empty()).await;
     let nodes = [&first, &second, &third];
     first.publish(transfers(4)).await.expect("published");
@@ -102,15 +103,22 @@ pub(crate) async fn what_is_trimmed_is_had_from_snapshots(cluster: &Cluster) {
         assert_eq!(node.leave().await, Ok(true), "the group sees it leave");
     }
     drop((first, second, third));
-    everything_is_lost_and_had_again(cluster, dir.path(), &expected).await;
+    std::fs::remove_dir_all(dir.path().join("snapshots")).expect("what the first one had kept for itself");
+    assert!(std::fs::read_dir(objects).is_ok_and(|mut found| found.next().is_some()), "the bucket has the others");
+    everything_is_lost_and_had_again(cluster, dir.path(), &bucket, &expected).await;
 }
 
-/// No process has a directory any more: the snapshots and what is left of the journals are enough.
-async fn everything_is_lost_and_had_again(cluster: &Cluster, dir: &Path, expected: &BTreeMap<u32, [u8; 32]>) {
+/// No process has a directory any more: the bucket and what is left of the journals are enough.
+async fn everything_is_lost_and_had_again(
+    cluster: &Cluster,
+    dir: &Path,
+    bucket: &BucketSettings,
+    expected: &BTreeMap<u32, [u8; 32]>,
+) {
     for name in ["first", "second", "third"] {
         std::fs::remove_dir_all(dir.join(name)).expect("a directory");
     }
-    let node = Node::start(trimming(cluster, dir, "first", true)).await.expect("a node");
+    let node = Node::start(trimming(cluster, dir, "first", Some(bucket))).await.expect("a node");
     at_rest(&[&node]).await;
     assert_eq!(&digests(&node), expected);
     node.publish(transfers(5)).await.expect("published");
@@ -119,7 +127,7 @@ async fn everything_is_lost_and_had_again(cluster: &Cluster, dir: &Path, expecte
     assert_eq!(node.leave().await, Ok(true), "the group sees it leave");
     drop(node);
 
-    let settings = trimming(cluster, dir, "fourth", true);
+    let settings = trimming(cluster, dir, "fourth", Some(bucket));
     let source = Source::open(settings.clone()).expect("it is readable");
     source.dump(&dir.join("dump")).expect("nothing stands against it");
     drop(source);

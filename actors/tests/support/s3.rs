@@ -1,6 +1,8 @@
 //! A server that speaks S3, in this process and on the loopback address: it checks signatures, and keeps objects as files in a
 //! directory of its own. It can be told to refuse requests, or to leave them without an answer.
 
+#![allow(dead_code, reason = "each test binary uses its part of it")]
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

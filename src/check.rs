@@ -24,8 +24,8 @@ pub(crate) async fn check(common: &Common) -> Result<(), Failure> {
         None => listeners(&config),
     });
     if let Some(kafka) = settings.kafka {
-        let (partitions, clock) = (settings.partitions, settings.clock);
-        let look = move || KafkaLog::readiness(&kafka, partitions, &clock);
+        let (size, clock) = ((settings.partitions, config.topics.replication_factor as i32), settings.clock);
+        let look = move || KafkaLog::readiness(&kafka, size, &clock);
         found.extend(tokio::task::spawn_blocking(look).await.map_err(|error| Failure::Failed(error.to_string()))?);
     }
     found.iter().try_for_each(|finding| print(common, &finding_json(finding)))?;

@@ -155,6 +155,8 @@ async fn runs(access: &Access, partition: u32, probation: Duration) -> Result<()
         match status.cause {
             Some(cause) if is_taken || RESUMED_WITHIN < waited => return Some(Err(again(partition, &cause))),
             Some(_) => {}
+            // Nobody tells.
+            None if is_unavailable(&status) => runs_since = None,
             None => {
                 is_taken = true;
                 runs_since = (status.state == "running").then(|| runs_since.unwrap_or(waited));

@@ -50,7 +50,7 @@ pub(crate) async fn topics(common: &Common, command: &TopicsCommand) -> Result<(
             }
             Asked::Unseal { yes } => return Ok((Vec::new(), unseal(&settings, yes)?)),
         };
-        Ok((made, KafkaLog::check_topics(&settings, partitions)?))
+        Ok((made, KafkaLog::check_topics(&settings, partitions, replication as i32)?))
     };
     let done = tokio::task::spawn_blocking(work).await.map_err(|error| Failure::Failed(error.to_string()))?;
     let (made, problems) = done.map_err(|error| match error {

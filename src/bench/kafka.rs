@@ -114,7 +114,7 @@ impl<'a> Bench<'a> {
         )
     }
 
-    /// Publishes a backlog, starts the engine, and measures from the first event to the last.
+    /// Publishes a backlog, starts the engine, and measures from its first events to its last: what has ended before counts for nothing.
     fn throughput(&mut self, count: u64, phase: &str) -> Result<(), Failure> {
         let before = self.load.transfers;
         let mut left = usize::try_from(count).unwrap_or(usize::MAX);
@@ -127,21 +127,24 @@ impl<'a> Bench<'a> {
         let engine = Engine::start(self.place, 0)?;
         let seen = self.ends.seen.transfers;
         self.ends.wait(|now| seen < now.transfers)?;
+        let not_counted = self.ends.seen.transfers;
         let begun = self.mark(std::slice::from_ref(&engine));
         self.ends.wait(|now| seen + transfers <= now.transfers)?;
         let over = self.mark(std::slice::from_ref(&engine));
         std::thread::sleep(TOLD);
         let each = |total: f64| round(total / transfers as f64);
         let (cpu, seconds) = (over.engine - begun.engine, (over.at - begun.at).as_secs_f64());
+        let measured = (seen + transfers).saturating_sub(not_counted) as f64;
         let broker = over.broker.zip(begun.broker).map(|(over, begun)| over - begun);
         let figures = json!({
             "phase": phase, "log": "kafka", "commands": count, "transfers": transfers, "seconds": round(seconds),
-            "transfers_per_second": (transfers as f64 / seconds).round(), "cpu_seconds": round(cpu),
-            "transfers_per_cpu_second": (transfers as f64 / cpu.max(0.01)).round(),
+            "transfers_per_second": (measured / seconds).round(), "cpu_seconds": round(cpu),
+            "transfers_per_cpu_second": (measured / cpu.max(0.01)).round(),
             "broker_cpu_seconds": broker.map(round),
             "records_per_transfer": each(engine.metric(KAFKA_RECORDS, "")),
             "bytes_per_transfer": each(engine.metric(KAFKA_BYTES, "")),
             "transactions": engine.metric(EPOCHS, "committed"),
+            "transactions_per_transfer": engine.metric(EPOCHS, "committed") / transfers as f64,
             "rss_mib_max": engine.usage().resident_bytes_max() / MIB,
         });
         engine.stop()?;

@@ -8,9 +8,17 @@ use crate::process::Process;
 const FIGURES: [(&str, &[&str]); 4] = [
     (
         "throughput",
-        &["transfers_per_cpu_second", "transfers_per_second", "records_per_transfer", "bytes_per_transfer", "rss_mib_max"],
+        &[
+            "transfers_per_cpu_second",
+            "transfers_per_second",
+            "records_per_transfer",
+            "bytes_per_transfer",
+            "transactions_per_transfer",
+            "rss_mib_max",
+            "broker_cpu_seconds",
+        ],
     ),
-    ("latency", &["p50_ms", "p99_ms", "cpu_percent"]),
+    ("latency", &["p50_ms", "p99_ms", "cpu_percent", "broker_cpu_percent"]),
     ("takeover", &["state_mib", "seconds_from_start"]),
     ("restore", &["rows_per_second"]),
 ];
@@ -42,7 +50,7 @@ pub(crate) fn it_is_measured(broker: &Broker) {
         partitions: None,
         settings: &[],
     };
-    let told = process.json(&RUN);
+    let told = process.json(&[&RUN[..], &["--broker-pid", &broker.pid(1)]].concat());
     let phase = |name: &str| told.iter().find(|line| line["phase"] == name).unwrap_or_else(|| panic!("no {name}: {told:?}"));
     for (name, figures) in FIGURES {
         let found = phase(name);

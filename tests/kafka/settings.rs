@@ -98,6 +98,9 @@ pub(crate) fn what_would_lose_something_is_told_or_refused(broker: &Broker) {
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     assert!(process.finflow(&["topics", "create"]).status.success());
+    let (code, errors) = told(&["topics", "check", "--set", "topics.replication_factor=3"]);
+    let each_is_named = Topic::ALL.iter().all(|topic| errors.contains(&format!("{}: replicated 1 times", topic.name(PREFIX))));
+    assert!(code == Some(1) && each_is_named, "{code:?} {errors}");
     let topics = Topics::of(&address);
     for row in ROWS {
         topics.set(&[row]);
@@ -110,7 +113,7 @@ pub(crate) fn what_would_lose_something_is_told_or_refused(broker: &Broker) {
 
     // All for which a start is refused is told at once.
     topics.set(&wrong);
-    let (code, errors) = told(&["run", "--admin", "127.0.0.1:0"]);
+    let (code, errors) = (process.begin(1, &[]).ended(), process.logged());
     let are_told = wrong.iter().all(|row| errors.contains(&said(row)) == row.4);
     assert!(code == Some(78) && are_told && errors.contains("kafka-configs"), "{code:?} {errors}");
 

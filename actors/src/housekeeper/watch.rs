@@ -69,7 +69,10 @@ impl Watch {
             return;
         }
         self.due_ms = now.monotonic_ms.saturating_add(EVERY_MS);
-        let looks = [look(args, log), self.look_at_settings(args, log), look_back(args, log)];
+        let back = look_back(args, log);
+        let unseen = back.as_ref().err().map(|cause| format!("what comes to them cannot be seen: {cause}"));
+        args.doubtful.note("former generations", unseen);
+        let looks = [look(args, log), self.look_at_settings(args, log), back];
         let failed: Vec<String> = looks.into_iter().filter_map(Result::err).collect();
         if failed != self.told {
             failed.iter().for_each(|cause| warn!(cause, "the topics cannot be looked at"));
@@ -82,7 +85,6 @@ impl Watch {
         let loose = log.loose().map_err(|error| error.to_string());
         let told = match &loose {
             Ok(loose) => {
-                ::metrics::gauge!(metrics::TOPIC_SETTINGS_LOOSE).set(loose.len() as f64);
                 self.has_producers_time = loose.iter().any(Loose::has_producers_time);
                 loose.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
             }
@@ -94,6 +96,8 @@ impl Watch {
         {
             error!(cause, "topics are set to lose what is in them, or to tell it with another time");
         }
+        // No number where nobody knows.
+        ::metrics::gauge!(metrics::TOPIC_SETTINGS_LOOSE).set(loose.as_ref().map_or(f64::NAN, |loose| loose.len() as f64));
         loose.map(drop)
     }
 }

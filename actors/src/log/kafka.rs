@@ -147,10 +147,10 @@ impl KafkaLog {
         Admin::new(settings)?.delete()
     }
 
-    /// What is wrong with the topics, in words; nothing if all is well.
-    pub fn check_topics(settings: &Settings, partitions: u32) -> Result<Vec<String>, Error> {
+    /// What is wrong with the topics, in words; nothing if all is well, and each partition has as many replicas or more.
+    pub fn check_topics(settings: &Settings, partitions: u32, replicas: i32) -> Result<Vec<String>, Error> {
         admission::reach(settings)?;
-        Admin::new(settings)?.check(partitions)
+        Admin::new(settings)?.check(partitions, replicas)
     }
 
     /// The settings of the topics that are looser than an engine needs.
@@ -158,9 +158,9 @@ impl KafkaLog {
         self.0.admin.loose()
     }
 
-    /// Whether the cluster is ready for an engine of so many partitions, and for this principal.
-    pub fn readiness(settings: &Settings, partitions: u32, clock: &Clock) -> Vec<Finding> {
-        readiness::look(settings, partitions, clock)
+    /// Whether the cluster is ready for an engine of so many partitions, each with so many replicas, and for this principal.
+    pub fn readiness(settings: &Settings, (partitions, replicas): (u32, i32), clock: &Clock) -> Vec<Finding> {
+        readiness::look(settings, (partitions, replicas), clock)
     }
 
     /// Opens a lane's session, with what the group gives the lane from now on. An earlier session of this process comes to its end

@@ -180,7 +180,7 @@ fn bring_with(
     let log = match &settings.kafka {
         Some(kafka) => {
             KafkaLog::create_topics(kafka, settings.partitions, replication as i32)?;
-            let problems = KafkaLog::check_topics(kafka, settings.partitions)?;
+            let problems = KafkaLog::check_topics(kafka, settings.partitions, replication as i32)?;
             if !problems.is_empty() {
                 return Err(MoveError::Obstacles(problems));
             }

@@ -95,11 +95,17 @@ impl Broker {
         assert!(stopped.expect("the script").success(), "the broker stops");
     }
 
+    /// The process of one of the brokers.
+    #[allow(dead_code, reason = "two suites want to know")]
+    pub(crate) fn pid(&self, number: u16) -> String {
+        let pid = std::fs::read_to_string(self.home(number).join("pid")).expect("a broker that was started");
+        pid.trim().to_owned()
+    }
+
     /// Kills one of the brokers, and returns when its process is gone.
     #[allow(dead_code, reason = "one suite kills brokers and goes on")]
     pub(crate) fn kill(&self, number: u16) {
-        let pid = std::fs::read_to_string(self.home(number).join("pid")).expect("a broker that was started");
-        let pid = pid.trim();
+        let pid = self.pid(number);
         let killed = Command::new("sh").arg("-c").arg(format!("kill -KILL {pid}")).status();
         assert!(killed.expect("a shell").success(), "broker {number} cannot be killed");
         let begun = Instant::now();

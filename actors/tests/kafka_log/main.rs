@@ -52,7 +52,7 @@ impl Cluster {
         settings.commit_deadline = Duration::from_secs(2);
         let made = KafkaLog::create_topics(&settings, PARTITIONS, 1).expect("topics");
         assert_eq!(made.len(), Topic::ALL.len());
-        assert_eq!(KafkaLog::check_topics(&settings, PARTITIONS), Ok(vec![]));
+        assert_eq!(KafkaLog::check_topics(&settings, PARTITIONS, 1), Ok(vec![]));
         Cluster { settings, log: None, armed: armed.clone() }
     }
 

@@ -34,7 +34,7 @@ const GRANT: &str = "grant it: `finflow topics acls` prints the commands";
 type Allowed = BTreeMap<String, Option<Vec<Operation>>>;
 
 /// Looks at everything that an engine of so many partitions needs of the cluster. What depends on what is wrong is left out.
-pub(super) fn look(settings: &Settings, partitions: u32, clock: &Clock) -> Vec<Finding> {
+pub(super) fn look(settings: &Settings, (partitions, replicas): (u32, i32), clock: &Clock) -> Vec<Finding> {
     let brokers = &settings.brokers;
     let allowed = match admission::ask(settings) {
         Ok(allowed) => allowed,
@@ -56,7 +56,7 @@ pub(super) fn look(settings: &Settings, partitions: u32, clock: &Clock) -> Vec<F
     }
     let engine = engine_rights(settings, &allowed);
     let is_allowed = matches!(engine.state, crate::finding::State::Well(_));
-    found.extend([topics(settings, partitions), engine, trimmer_rights(settings), groups(settings)]);
+    found.extend([topics(settings, partitions, replicas), engine, trimmer_rights(settings), groups(settings)]);
     if is_allowed {
         found.push(journal(settings, partitions));
         found.extend(retention::look(settings));
@@ -70,14 +70,16 @@ fn missing_topics(settings: &Settings, allowed: &Allowed) -> Vec<String> {
     names.into_iter().filter(|name| allowed.get(name).is_none_or(Option::is_none)).collect()
 }
 
-fn topics(settings: &Settings, partitions: u32) -> Finding {
-    match Admin::new(settings).and_then(|admin| admin.check(partitions)) {
+fn topics(settings: &Settings, partitions: u32, replicas: i32) -> Finding {
+    match Admin::new(settings).and_then(|admin| admin.check(partitions, replicas)) {
         Ok(problems) if problems.is_empty() => {
             Finding::well("topics", format!("{partitions} partitions each, nothing is lost by them"))
         }
-        Ok(problems) => {
-            Finding::wrong("topics", problems.join("; "), "set it with kafka-configs; a partition count stays as it was made")
-        }
+        Ok(problems) => Finding::wrong(
+            "topics",
+            problems.join("; "),
+            "set it with kafka-configs; a partition count stays as it was made, and replicas are added with kafka-reassign-partitions",
+        ),
         Err(Error::Refused(cause)) => Finding::skipped("topics", cause),
         Err(error) => Finding::unavailable("topics", error.to_string(), "ask again"),
     }
@@ -89,7 +91,8 @@ fn lacking(settings: &Settings, role: Role, allowed: &Allowed) -> Vec<String> {
         |name: &String, operation| allowed.get(name).and_then(Option::as_ref).is_none_or(|found| !found.contains(&operation));
     let missing = rights(&settings.prefix, "").into_iter().filter(|right| {
         let Resource::Topic(name) = &right.resource else { return false };
-        right.role == role && lacks(name, right.operation)
+        // Whether the settings can be seen is told by the look at them, and stands against no start.
+        right.role == role && right.operation != Operation::DescribeConfigs && lacks(name, right.operation)
     });
     missing.map(|right| right.to_string()).collect()
 }

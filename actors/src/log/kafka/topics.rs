@@ -263,8 +263,8 @@ impl Admin {
         Ok(())
     }
 
-    /// Everything about the topics that would lose data or break the engine, in words.
-    pub(super) fn check(&self, partitions: u32) -> Result<Vec<String>, Error> {
+    /// Everything about the topics that would lose data or break the engine, in words, where they are to have so many replicas.
+    pub(super) fn check(&self, partitions: u32, replicas: i32) -> Result<Vec<String>, Error> {
         let mut problems = Vec::new();
         let mut present = Vec::new();
         for topic in Topic::ALL {
@@ -275,6 +275,9 @@ impl Admin {
             };
             if count != partitions {
                 problems.push(format!("{name}: {count} partitions, {partitions} are configured"));
+            }
+            if replication < replicas {
+                problems.push(format!("{name}: replicated {replication} times, {replicas} are configured"));
             }
             present.push((topic, replication));
         }

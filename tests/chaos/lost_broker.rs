@@ -8,6 +8,7 @@ use crate::application::{Application, PARTITIONS};
 use crate::broker::Broker;
 use crate::costs::{Kind, Mark, report};
 use crate::load::Load;
+use crate::process::eventually;
 use crate::rolling::settles_everywhere;
 use crate::verdict;
 use crate::witness::Witness;
@@ -51,9 +52,13 @@ fn what_one_broker_acknowledges_may_be_lost(broker: &Broker, app: &Application<'
     let begin = ["kafka.admin.ConfigCommand", "--bootstrap-server", &address, "--alter", "--topic", &topic, "--add-config"];
     for (replicas, code, said) in [("1", 1, "min.insync.replicas is \"1\", 2 is needed"), ("2", 0, "")] {
         broker.tool(&[&begin[..], &[&format!("min.insync.replicas={replicas}")]].concat(), "");
-        let checked = app.process("one").finflow(&["topics", "check"]);
-        let told = String::from_utf8_lossy(&checked.stderr);
-        assert!(checked.status.code() == Some(code) && told.contains(said), "{:?} {told}", checked.status);
+        // The broker that is asked hears of it a moment later.
+        eventually(|| {
+            let checked = app.process("one").finflow(&["topics", "check"]);
+            let told = String::from_utf8_lossy(&checked.stderr);
+            let is_so = checked.status.code() == Some(code) && told.contains(said);
+            if is_so { Ok(()) } else { Err(format!("{:?} {told}", checked.status)) }
+        });
     }
 }
 

@@ -27,7 +27,8 @@ impl Made {
     fn kafka(dir: &Path) -> Made {
         let made = Made(dir.to_owned());
         let mut make = Command::new("make");
-        make.args(["kafka", "KAFKA_PORT=0", &format!("KAFKA_DIR={}", dir.display())]);
+        // What it needs is here, or no other broker would run.
+        make.args(["-o", "setup", "kafka", "KAFKA_PORT=0", &format!("KAFKA_DIR={}", dir.display())]);
         // It may be a make that runs this.
         make.current_dir(env!("CARGO_MANIFEST_DIR")).env_remove("MAKEFLAGS").env_remove("MAKELEVEL");
         let started = make.output().expect("make");
@@ -67,8 +68,8 @@ fn free_ports() -> [u16; 2] {
 
 pub(crate) fn what_the_readme_says_is_typed() {
     let dir = tempfile::tempdir().expect("a directory");
-    let [first, second] = free_ports();
     let made = Made::kafka(&dir.path().join("kafka"));
+    let [first, second] = free_ports();
     let example = "config/examples/payments.jsonl";
     std::fs::create_dir_all(dir.path().join("config/examples")).expect("a directory");
     std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join(example), dir.path().join(example)).expect("a file");
@@ -94,10 +95,16 @@ pub(crate) fn what_the_readme_says_is_typed() {
         };
         if words[1] == "run" {
             let place = words.iter().skip_while(|word| **word != "--data-dir").nth(1).expect("a directory");
-            let log = std::fs::File::create(dir.path().join(format!("{place}.txt"))).expect("a file");
-            services.push(Service(command().stderr(log).spawn().expect("the program runs")));
+            let logged = dir.path().join(format!("{place}.txt"));
+            let log = std::fs::File::create(&logged).expect("a file");
+            let mut service = Service(command().stderr(log).spawn().expect("the program runs"));
             let socket = dir.path().join(place).join("finflow.sock");
-            eventually(|| std::os::unix::net::UnixStream::connect(&socket).map(drop).map_err(|error| error.to_string()));
+            eventually(|| {
+                let ended = service.0.try_wait().expect("a child");
+                assert!(ended.is_none(), "{line}: {}", std::fs::read_to_string(&logged).unwrap_or_default());
+                std::os::unix::net::UnixStream::connect(&socket).map(drop).map_err(|error| error.to_string())
+            });
+            services.push(service);
             continue;
         }
         // A command may have to be asked again while a partition is on its way, and one that was published is carried out a moment later.

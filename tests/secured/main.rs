@@ -241,6 +241,8 @@ fn an_engine_with_the_least_privilege_settles_and_says_what_is_missing() {
     timed("the journal is trimmed");
     strangers_are_refused(&cluster, dir);
     timed("strangers are refused");
+    runs_without_seeing_settings(&cluster, dir);
+    timed("it runs without seeing settings");
     tells_which_right_is_missing(&cluster, dir);
     timed("missing rights are told");
 }
@@ -424,6 +426,26 @@ fn strangers_are_refused(cluster: &Cluster, dir: &Path) {
             scope.spawn(move || refused(&Process { dir: &dir, brokers, properties, more: vec![] }, 78, says));
         }
     });
+}
+
+/// Who may not see the topics' settings runs, and says so.
+fn runs_without_seeing_settings(cluster: &Cluster, dir: &Path) {
+    let (user, password) = USERS[0];
+    let process = Process { dir, brokers: cluster.scram(), properties: cluster.signs_in(user, password), more: vec![] };
+    let (plain, right) = (cluster.plain(), "--operation DescribeConfigs --topic finflow.events.v1");
+    cluster.kafka_acls(&format!("kafka-acls --bootstrap-server {plain} --remove --force --allow-principal User:{user} {right}"));
+    let _service = process.run();
+    let logged = || std::fs::read_to_string(dir.join("stderr.txt")).expect("a file");
+    let unseen = "not authorized: DescribeConfigs on topic finflow.events.v1";
+    eventually(|| if logged().contains(unseen) { Ok(()) } else { Err(format!("it says nothing of it: {}", logged())) });
+    eventually(|| match process.finflow(&["wallet", "show", "bob"]).status.success() {
+        true => Ok(()),
+        false => Err("it does not answer".to_owned()),
+    });
+    let checked = text(&process.finflow(&["check", "--format", "json"]).stdout);
+    let is_skipped = checked.lines().any(|line| line.contains(r#""status":"skipped","check":"topics""#) && line.contains(unseen));
+    assert!(is_skipped && checked.contains(r#""status":"ok","check":"rights""#), "{checked}");
+    assert!(checked.contains(r#""status":"ok","check":"clock""#), "everything else is looked at: {checked}");
 }
 
 /// One right after the other is taken away, those that are found last first.

@@ -11,13 +11,19 @@ use super::takeover::{DEADLINE, PARTITIONS, at_rest, created, digests, follower,
 async fn all_but(held: u32, node: &Node) {
     until("the others run", async || running(node).iter().filter(|of| of.partition != held).count() + 1 == PARTITIONS as usize)
         .await;
+    // It is told while an attempt lasts, and attempts come more and more seldom: none is missed.
+    let progress = || node.conditions().into_iter().find(|of| of.partition == held).and_then(|of| of.restoring);
+    let has_told = async {
+        while progress().is_none_or(|told| told.target <= told.block) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, has_told).await.expect("it tells how far it has come");
     let state = || node.status().into_iter().find(|of| of.partition == held).map(|of| of.state);
     let waits = || node.faults().iter().any(|(_, cause)| cause.contains("holds back the journal"));
     until("it is tried", async || waits() || state().as_deref() == Some("halted")).await;
     assert_ne!(state().as_deref(), Some("halted"), "what is hidden is not lost");
     assert_ne!(state().as_deref(), Some("running"), "what is hidden is not there either");
-    let progress = || node.status().into_iter().find(|of| of.partition == held).and_then(|of| of.restoring);
-    until("it tells how far it has come", async || progress().is_some_and(|told| told.block < told.target)).await;
 }
 
 pub(crate) async fn what_an_open_transaction_hides_is_waited_for(cluster: &Cluster) {

@@ -26,6 +26,7 @@ mod proxy;
 #[path = "../support/s3.rs"]
 mod s3;
 mod stray;
+mod swept;
 mod takeover;
 mod trimming;
 mod uncommitted;
@@ -160,6 +161,9 @@ fn a_real_broker_keeps_the_contract() {
     });
     timed("an operator lets a partition go on past commands that have expired", || {
         block_on(expired::an_operator_lets_it_go_on_past_commands_that_have_expired(&Settings::new(&direct, "expired")));
+    });
+    timed("records are forgotten by the brokers' time", || {
+        block_on(swept::records_are_forgotten_by_the_brokers_time(&Settings::new(&direct, "swept")));
     });
     timed("what is trimmed is had from snapshots", || {
         block_on(trimming::what_is_trimmed_is_had_from_snapshots(&Settings::new(&direct, "trimming")));

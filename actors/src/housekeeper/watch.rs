@@ -69,10 +69,7 @@ impl Watch {
             return;
         }
         self.due_ms = now.monotonic_ms.saturating_add(EVERY_MS);
-        let back = look_back(args, log);
-        let unseen = back.as_ref().err().map(|cause| format!("what comes to them cannot be seen: {cause}"));
-        args.doubtful.note("former generations", unseen);
-        let looks = [look(args, log), self.look_at_settings(args, log), back];
+        let looks = [look(args, log), self.look_at_settings(args, log), look_back(args, log)];
         let failed: Vec<String> = looks.into_iter().filter_map(Result::err).collect();
         if failed != self.told {
             failed.iter().for_each(|cause| warn!(cause, "the topics cannot be looked at"));

@@ -36,6 +36,8 @@ const LANES: [&str; 2] = ["lane/0", "lane/1"];
 /// How often a look is repeated until a commit is seen, and the pause between two looks.
 const LOOKS: u32 = 800;
 const PAUSE: Duration = Duration::from_millis(25);
+/// A command that fills a batch: longer than what a lane asks for at a time, as long as the topic takes.
+const LONG_BYTES: usize = 250_000;
 /// Commits whose latency is measured, and the records of each.
 const MEASURED_COMMITS: u64 = 200;
 const MEASURED_RECORDS: usize = 50;
@@ -139,6 +141,9 @@ fn a_real_broker_keeps_the_contract() {
     timed("a lane that cannot commit says so", || {
         block_on(uncommitted::a_lane_that_cannot_commit_says_so(&Settings::new(&proxied, "uncommitted"), &armed));
     });
+    timed("batches that are longer than a lane asks for come all the same", || {
+        long_batches_come(&mut Cluster::new(&direct, "long", &armed));
+    });
     timed("java's tools and this log understand each other", || {
         java_understands(&broker, &mut Cluster::new(&direct, "java", &armed));
     });
@@ -202,6 +207,35 @@ fn transaction(block: u64, claims: &[(u32, u64)], batches: Vec<Batch>) -> Transa
 
 fn claim_all(session: &mut dyn Session) -> Vec<(u32, u64)> {
     (0..PARTITIONS).map(|partition| (partition, session.claim(partition).expect("a claim").epoch)).collect()
+}
+
+/// What does not compress, in batches that are longer than what a lane asks for of a partition, in several of them at a time.
+fn long_batches_come(cluster: &mut Cluster) {
+    const EACH: u64 = 3;
+    let log = cluster.log();
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut sent = BTreeMap::new();
+    for partition in 0..PARTITIONS {
+        let mut values = Vec::new();
+        for _ in 0..EACH {
+            let mut value = vec![0; LONG_BYTES];
+            random.fill(&mut value);
+            let record = Outgoing { value: Some(value.clone().into()), ..Outgoing::default() };
+            log.append(Topic::Commands, partition, vec![record]).expect("appended");
+            values.push(value);
+        }
+        sent.insert(partition, values);
+    }
+    let mut found: BTreeMap<u32, Vec<Vec<u8>>> = (0..PARTITIONS).map(|partition| (partition, Vec::new())).collect();
+    let mut tries = 0..LOOKS;
+    while found != sent {
+        assert!(tries.next().is_some(), "{:?} have come", found.values().map(Vec::len).collect::<Vec<_>>());
+        for (partition, values) in &mut found {
+            let fetched = log.poll(Topic::Commands, *partition, values.len() as u64, usize::MAX).expect("records");
+            values.extend(fetched.records.into_iter().map(|record| record.value.expect("a value").to_vec()));
+        }
+        std::thread::park_timeout(PAUSE);
+    }
 }
 
 /// Java's producer and this log find the same partition for a key, and Java's consumer sees what was committed and only that.

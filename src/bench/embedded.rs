@@ -158,9 +158,17 @@ fn finish(common: &Common, settings: Settings) -> Result<(), Failure> {
     verdict(common, events.iter().map(|event| &**event))
 }
 
+/// Waits until everything is done, for as long as it gets less.
 async fn idle(node: &Node) -> Result<(), Failure> {
-    let is_idle = node.idle(IDLE_TIMEOUT).await;
-    is_idle.then_some(()).ok_or_else(|| Failure::Temporary("the engine did not come to rest in time".to_owned()))
+    let mut before = u64::MAX;
+    while !node.idle(IDLE_TIMEOUT).await {
+        let left = node.status().iter().map(|of| of.commands_lag.saturating_add(of.postings_lag)).sum();
+        if before <= left {
+            return Err(Failure::Temporary("the engine does not come to rest".to_owned()));
+        }
+        before = left;
+    }
+    Ok(())
 }
 
 /// Watches the resident memory of this process.

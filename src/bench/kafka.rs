@@ -348,12 +348,13 @@ impl Ends {
 
     /// Reads until `is_enough`.
     fn wait(&mut self, is_enough: impl Fn(Seen) -> bool) -> Result<(), Failure> {
-        let begun = Instant::now();
+        let mut since = Instant::now();
         while !is_enough(self.seen) {
-            if IDLE_TIMEOUT < begun.elapsed() {
-                return Err(Failure::Temporary("the engine did not come to rest in time".to_owned()));
-            }
-            if !self.step(|_| ())? {
+            if self.step(|_| ())? {
+                since = Instant::now();
+            } else if IDLE_TIMEOUT < since.elapsed() {
+                return Err(Failure::Temporary("the engine tells nothing any more".to_owned()));
+            } else {
                 std::thread::sleep(PAUSE);
             }
         }

@@ -134,6 +134,7 @@ impl<'a> Bench<'a> {
         std::thread::sleep(TOLD);
         let each = |total: f64| round(total / transfers as f64);
         let (cpu, seconds) = (over.engine - begun.engine, (over.at - begun.at).as_secs_f64());
+        let transactions = engine.metric(EPOCHS, "committed");
         let measured = (seen + transfers).saturating_sub(not_counted) as f64;
         let broker = over.broker.zip(begun.broker).map(|(over, begun)| over - begun);
         let figures = json!({
@@ -143,8 +144,8 @@ impl<'a> Bench<'a> {
             "broker_cpu_seconds": broker.map(round),
             "records_per_transfer": each(engine.metric(KAFKA_RECORDS, "")),
             "bytes_per_transfer": each(engine.metric(KAFKA_BYTES, "")),
-            "transactions": engine.metric(EPOCHS, "committed"),
-            "transactions_per_transfer": engine.metric(EPOCHS, "committed") / transfers as f64,
+            "transactions": transactions,
+            "transactions_per_transfer": transactions / transfers as f64,
             "rss_mib_max": engine.usage().resident_bytes_max() / MIB,
         });
         engine.stop()?;

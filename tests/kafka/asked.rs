@@ -40,3 +40,9 @@ pub(crate) fn says(address: &str, what: &str) {
         if answer.contains(what) { Ok(()) } else { Err(format!("{what} is not in {answer}")) }
     });
 }
+
+/// What a metric says, if it is there.
+pub(crate) fn figure(address: &str, metric: &str) -> Option<f64> {
+    let told = http::get(address, "/metrics");
+    told.lines().find_map(|line| line.strip_prefix(metric)?.trim().parse().ok())
+}

@@ -31,8 +31,7 @@ fn names(dir: &Path) -> Vec<String> {
 pub(crate) fn a_directory_is_used_with_one_log_only(broker: &Broker) {
     let dir = tempfile::tempdir().expect("a directory");
     let address = broker.address();
-    let process =
-        |name, prefix| Process { dir: dir.path(), name, brokers: &address, prefix, secret: "s", partitions: None, settings: &[] };
+    let process = |name, prefix| Process::new(dir.path(), name, &address, prefix);
     let (tour, own) = (process("tour", "belongs"), process("own", "belongs"));
     std::fs::write(dir.path().join("commands.jsonl"), COMMANDS).expect("a file");
     assert!(own.finflow(&["topics", "create"]).status.success());

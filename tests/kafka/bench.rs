@@ -22,14 +22,15 @@ const FIGURES: [(&str, &[&str]); 4] = [
     ("takeover", &["state_mib", "seconds_from_start"]),
     ("restore", &["rows_per_second"]),
 ];
+/// As short as it gets with several transactions in what is measured.
 const RUN: [&str; 13] = [
     "bench",
     "--wallets",
-    "100",
+    "2000",
     "--warm",
     "200",
     "--transfers",
-    "2000",
+    "40000",
     "--rate",
     "200",
     "--seconds",
@@ -41,15 +42,7 @@ const RUN: [&str; 13] = [
 pub(crate) fn it_is_measured(broker: &Broker) {
     let dir = tempfile::tempdir().expect("a directory");
     let brokers = broker.address();
-    let process = Process {
-        dir: dir.path(),
-        name: "bench",
-        brokers: &brokers,
-        prefix: "bench",
-        secret: "s",
-        partitions: None,
-        settings: &[],
-    };
+    let process = Process::new(dir.path(), "bench", &brokers, "bench");
     let told = process.json(&[&RUN[..], &["--broker-pid", &broker.pid(1)]].concat());
     let phase = |name: &str| told.iter().find(|line| line["phase"] == name).unwrap_or_else(|| panic!("no {name}: {told:?}"));
     for (name, figures) in FIGURES {

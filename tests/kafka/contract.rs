@@ -157,15 +157,7 @@ fn dead_letters_are_as_the_contract_says(broker: &Broker) {
 pub(crate) fn the_contracts_file_gives_the_contracts_events(broker: &Broker) {
     let dir = tempfile::tempdir().expect("a directory");
     let address = broker.address();
-    let process = Process {
-        dir: dir.path(),
-        name: "one",
-        brokers: &address,
-        prefix: "finflow",
-        secret: "s",
-        partitions: None,
-        settings: &[],
-    };
+    let process = Process::new(dir.path(), "one", &address, "finflow");
     let missing = process.finflow(&["topics", "check"]);
     assert_eq!(missing.status.code(), Some(1), "no topics yet");
     // Nobody listens there, and a client looks for a while.

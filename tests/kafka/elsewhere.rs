@@ -14,7 +14,7 @@ const PREFIX: &str = "elsewhere";
 const PARTITIONS_THERE: [Option<u32>; 2] = [None, Some(3)];
 
 fn process<'a>(dir: &'a Path, name: &'a str, brokers: &'a str, partitions: Option<u32>) -> Process<'a> {
-    Process { dir, name, brokers, prefix: PREFIX, secret: "s", partitions, settings: &[] }
+    Process { partitions, ..Process::new(dir, name, brokers, PREFIX) }
 }
 
 pub(crate) fn a_state_goes_to_another_broker(broker: &Broker) {

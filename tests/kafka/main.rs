@@ -75,15 +75,7 @@ fn a_start_that_no_broker_answers_ends_soon_and_says_so() {
     let (dir, begun) = (tempfile::tempdir().expect("a directory"), Instant::now());
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr()).expect("a port");
     let brokers = free.to_string();
-    let process = Process {
-        dir: dir.path(),
-        name: "one",
-        brokers: &brokers,
-        prefix: "alone",
-        secret: "s",
-        partitions: None,
-        settings: &[],
-    };
+    let process = Process::new(dir.path(), "one", &brokers, "alone");
     let (code, told) = (process.begin(1, &[]).ended(), process.logged());
     let causes: Vec<&str> = told.lines().filter(|line| line.starts_with("finflow: ")).collect();
     assert!(code == Some(75) && causes.len() == 1 && causes[0].contains(&brokers), "{code:?} {told}");

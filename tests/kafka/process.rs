@@ -24,7 +24,12 @@ pub(crate) struct Process<'a> {
     pub(crate) settings: &'a [&'a str],
 }
 
-impl Process<'_> {
+impl<'a> Process<'a> {
+    /// One of an application with the default number of partitions, and nothing set.
+    pub(crate) fn new(dir: &'a Path, name: &'a str, brokers: &'a str, prefix: &'a str) -> Process<'a> {
+        Process { dir, name, brokers, prefix, secret: "s", partitions: None, settings: &[] }
+    }
+
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_finflow"));
         command.args(arguments).arg("--data-dir").arg(self.data_dir()).current_dir(self.dir);

@@ -155,8 +155,7 @@ fn adopted(mut again: Process<'_>, before: &BTreeMap<String, Value>) {
 
 pub(crate) fn eight_partitions_become_thirty_two(broker: &Broker) {
     let (dir, address) = (tempfile::tempdir().expect("a directory"), broker.address());
-    let of =
-        |name, prefix| Process { dir: dir.path(), name, brokers: &address, prefix, secret: "s", partitions: None, settings: &[] };
+    let of = |name, prefix| Process::new(dir.path(), name, &address, prefix);
     let (old, mut new) = (of("one", "eight"), of("two", "many"));
     let begun = Instant::now();
     let before = old_application(&old);

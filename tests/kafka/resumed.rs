@@ -13,38 +13,16 @@ use serde_json::Value;
 use crate::asked::wallets;
 use crate::broker::Broker;
 use crate::process::{Process, Service, eventually};
+use crate::three::{WALLETS, opened, transfers};
 
 const PREFIX: &str = "resumed";
 const PARTITIONS: u32 = 2;
-const WALLETS: usize = 8;
 const NAMES: [&str; 2] = ["one", "two"];
 /// One that runs nothing, and asks the group.
 const NOWHERE: &str = "nowhere";
 
 fn process<'a>(dir: &'a Path, brokers: &'a str, name: &'a str) -> Process<'a> {
-    Process { dir, name, brokers, prefix: PREFIX, secret: "s", partitions: Some(PARTITIONS), settings: &[] }
-}
-
-fn opened() -> String {
-    let wallet = |n: usize| {
-        let common = format!(r#""tenant":"acme","wallet":"w{n}""#);
-        format!(
-            r#"{{"type":"open_wallet",{common},"idempotency_key":"o","currency":"AED","country":"AE","kind":"personal","holder":"H"}}
-{{"type":"top_up",{common},"idempotency_key":"t","amount":"10","currency":"AED","source":{{"account":"x"}}}}
-"#
-        )
-    };
-    (0..WALLETS).map(wallet).collect()
-}
-
-fn transfers(round: usize) -> String {
-    let transfer = |n: usize| {
-        let to = (n + 1) % WALLETS;
-        format!(
-            r#"{{"type":"transfer","tenant":"acme","idempotency_key":"r{round}","wallet":"w{n}","to":"w{to}","amount":"1.25","currency":"AED"}}"#
-        ) + "\n"
-    };
-    (0..WALLETS).map(transfer).collect()
+    Process { partitions: Some(PARTITIONS), ..Process::new(dir, name, brokers, PREFIX) }
 }
 
 /// Publishes a file's lines, each of which must be answered.
@@ -94,7 +72,7 @@ pub(crate) fn whoever_is_asked_has_partitions_go_on(broker: &Broker) {
     let nowhere = of(NOWHERE);
     assert!(one.finflow(&["topics", "create"]).status.success());
     let service = one.run(1);
-    publish(&one, &(opened() + &transfers(0)));
+    publish(&one, &(opened() + &transfers(0, WALLETS)));
     let before = wallets(&one);
     let is_at_0 = |wallet: &String| partition_of_wallet(&WalletId::parse(wallet).expect("an id"), PARTITIONS) == 0;
     assert!(before.keys().any(is_at_0) && !before.keys().all(is_at_0), "both partitions have wallets");
@@ -144,9 +122,9 @@ pub(crate) fn whoever_is_asked_has_partitions_go_on(broker: &Broker) {
     assert!(resume(&nowhere, &["--from-journal"], 0).contains("resumed"));
     all_are(&nowhere, "running");
     assert_eq!(wallets(&other), before);
-    publish(&other, &(opened() + &transfers(0)));
+    publish(&other, &(opened() + &transfers(0, WALLETS)));
     assert_eq!(wallets(&other), before, "what was carried out is not carried out again");
-    publish(&other, &transfers(1));
+    publish(&other, &transfers(1, WALLETS));
     let balances = |wallets: &std::collections::BTreeMap<String, Value>| {
         wallets.values().map(|wallet| wallet["ledger"].clone()).collect::<Vec<_>>()
     };

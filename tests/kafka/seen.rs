@@ -6,7 +6,7 @@ use finflow_ledger::WalletId;
 use finflow_topologies::Topic;
 use finflow_topologies::topics::partition_of_wallet;
 
-use crate::asked::{admin, says};
+use crate::asked::{admin, figure, says};
 use crate::broker::Broker;
 use crate::http;
 use crate::process::{Process, eventually};
@@ -22,12 +22,6 @@ const LAG: &str = "finflow_last_stable_offset_lag{topic=\"commands\",partition=\
 const OPEN: &str = "finflow_open_transaction_seconds{topic=\"commands\",partition=\"0\"}";
 /// How long commands are kept, in seconds.
 const KEPT: f64 = 604_800.0;
-
-/// What a metric says, if it is there.
-fn figure(address: &str, metric: &str) -> Option<f64> {
-    let told = http::get(address, "/metrics");
-    told.lines().find_map(|line| line.strip_prefix(metric)?.trim().parse().ok())
-}
 
 /// Waits until a metric has reached so much.
 fn reaches(address: &str, metric: &str, least: f64) {
@@ -49,15 +43,7 @@ fn wallet_of(partition: u32) -> String {
 pub(crate) fn what_operators_must_see_first_is_seen(broker: &Broker) {
     let (dir, address) = (tempfile::tempdir().expect("a directory"), broker.address());
     let cluster = Settings::new(&address, PREFIX);
-    let process = Process {
-        dir: dir.path(),
-        name: "seen",
-        brokers: &address,
-        prefix: PREFIX,
-        secret: "s",
-        partitions: Some(PARTITIONS),
-        settings: &[],
-    };
+    let process = Process { partitions: Some(PARTITIONS), ..Process::new(dir.path(), "seen", &address, PREFIX) };
     let [near, far] = [0, 1].map(wallet_of);
     let open = |wallet: &str| {
         format!(

@@ -8,12 +8,13 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ConfigSource, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 
-use crate::asked::{admin, says};
+use crate::asked::{admin, figure, says};
 use crate::broker::Broker;
 use crate::http;
 use crate::process::{Process, eventually};
 
 const PREFIX: &str = "settings";
+const LOOSE: &str = "finflow_topic_settings_loose";
 /// Topic, setting, what somebody sets it to, what is said of it (nothing where that is well), and whether a start is refused.
 const ROWS: [(Topic, &str, &str, &str, bool); 9] = [
     (Topic::Commands, "message.timestamp.type", "CreateTime", r#"is "CreateTime", LogAppendTime is needed"#, true),
@@ -84,15 +85,7 @@ impl Topics {
 
 pub(crate) fn what_would_lose_something_is_told_or_refused(broker: &Broker) {
     let (dir, address) = (tempfile::tempdir().expect("a directory"), broker.address());
-    let process = Process {
-        dir: dir.path(),
-        name: "one",
-        brokers: &address,
-        prefix: PREFIX,
-        secret: "s",
-        partitions: Some(1),
-        settings: &[],
-    };
+    let process = Process { partitions: Some(1), ..Process::new(dir.path(), "one", &address, PREFIX) };
     let told = |arguments: &[&str]| {
         let output = process.finflow(arguments);
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
@@ -122,7 +115,12 @@ pub(crate) fn what_would_lose_something_is_told_or_refused(broker: &Broker) {
     assert!(process.finflow(&["topics", "seal"]).status.success());
     let _service = process.run(1);
     let asked = admin(&process);
-    let loose = |due: usize| says_of_metrics(&asked, &format!("finflow_topic_settings_loose {due}"));
+    let loose = |due: usize| {
+        eventually(|| match figure(&asked, LOOSE) {
+            Some(found) if found == due as f64 => Ok(()),
+            found => Err(format!("{LOOSE} is {found:?}, not {due}")),
+        });
+    };
     loose(0);
     says(&asked, "HTTP/1.1 200");
     for rows in [&wrong[..], &fatal[..], &[]] {
@@ -132,12 +130,4 @@ pub(crate) fn what_would_lose_something_is_told_or_refused(broker: &Broker) {
         let are_told = wrong.iter().all(|row| ready.contains(&said(row)) == rows.contains(row));
         assert!(are_told && ready.starts_with("HTTP/1.1 200"), "{ready}");
     }
-}
-
-/// Waits until the metrics of a service say something.
-fn says_of_metrics(address: &str, line: &str) {
-    eventually(|| {
-        let told = http::get(address, "/metrics");
-        if told.lines().any(|found| found.trim() == line) { Ok(()) } else { Err(format!("{line} is not told: {told}")) }
-    });
 }

@@ -17,7 +17,7 @@ use crate::broker::Broker;
 use crate::process::{Process, Service, eventually};
 
 /// Wallets, and transfers between them in each load.
-const WALLETS: usize = 40;
+pub(crate) const WALLETS: usize = 40;
 const TRANSFERS: usize = 4_000;
 const PARTITIONS: u32 = 8;
 /// Of each process: members of the group by themselves.
@@ -51,7 +51,7 @@ impl<'a> Three<'a> {
     }
 
     fn process(&self, name: &'a str) -> Process<'a> {
-        Process { dir: self.dir, name, brokers: self.brokers, prefix: "three", secret: "s", partitions: None, settings: &[] }
+        Process::new(self.dir, name, self.brokers, "three")
     }
 
     fn run(&mut self, name: &'static str) {
@@ -399,7 +399,7 @@ impl<'a> Three<'a> {
     }
 }
 
-fn opened() -> String {
+pub(crate) fn opened() -> String {
     let wallet = |n: usize| {
         let open = format!(
             r#"{{"type":"open_wallet","tenant":"acme","idempotency_key":"o","wallet":"w{n}","currency":"AED","country":"AE","kind":"personal","holder":"H"}}"#
@@ -412,7 +412,7 @@ fn opened() -> String {
     (0..WALLETS).map(wallet).collect()
 }
 
-fn transfers(round: usize, count: usize) -> String {
+pub(crate) fn transfers(round: usize, count: usize) -> String {
     let transfer = |n: usize| {
         let (from, to) = (n % WALLETS, (n * 7 + 1) % WALLETS);
         format!(

@@ -55,13 +55,13 @@ pub(super) fn reach(settings: &Settings) -> Result<(), Error> {
     ask(settings).map(drop)
 }
 
-/// Whether the process may do with the topics all that an engine does. Who may not see their settings runs all the same, and says so.
+/// Whether the process may do with the topics all that an engine does.
 pub(super) fn admit(settings: &Settings) -> Result<(), Error> {
     let allowed = ask(settings)?;
     let missing = rights(&settings.prefix, "").into_iter().filter(|right| {
         let Resource::Topic(name) = &right.resource else { return false };
         let found = allowed.get(name).and_then(Option::as_ref);
-        let is_needed = right.role == Role::Engine && right.operation != Operation::DescribeConfigs;
+        let is_needed = right.role == Role::Engine && right.is_indispensable();
         is_needed && found.is_some_and(|found| !found.contains(&right.operation))
     });
     let missing: Vec<String> = missing.map(|right| right.to_string()).collect();

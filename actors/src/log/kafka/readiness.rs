@@ -91,8 +91,8 @@ fn lacking(settings: &Settings, role: Role, allowed: &Allowed) -> Vec<String> {
         |name: &String, operation| allowed.get(name).and_then(Option::as_ref).is_none_or(|found| !found.contains(&operation));
     let missing = rights(&settings.prefix, "").into_iter().filter(|right| {
         let Resource::Topic(name) = &right.resource else { return false };
-        // Whether the settings can be seen is told by the look at them, and stands against no start.
-        right.role == role && right.operation != Operation::DescribeConfigs && lacks(name, right.operation)
+        // Whether the settings can be seen is told by the look at them.
+        right.role == role && right.is_indispensable() && lacks(name, right.operation)
     });
     missing.map(|right| right.to_string()).collect()
 }

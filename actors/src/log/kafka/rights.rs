@@ -88,6 +88,13 @@ pub fn rights(prefix: &str, group: &str) -> Vec<Right> {
     rows.into_iter().map(right).collect()
 }
 
+impl Right {
+    /// Whether nobody can do the part's work without it. Who may not see the settings of topics works all the same, and says so.
+    pub(super) fn is_indispensable(&self) -> bool {
+        self.operation != Operation::DescribeConfigs
+    }
+}
+
 impl Operation {
     /// Kafka's word for it.
     pub fn word(self) -> &'static str {

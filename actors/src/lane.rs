@@ -19,6 +19,7 @@ use tracing::{error, warn};
 
 use self::assignment::Adopted;
 use self::counts::Counts;
+use self::pace::Pace;
 use self::rest::Rest;
 pub(crate) use self::troubles::Troubles;
 use crate::clock::Guard;
@@ -36,6 +37,7 @@ mod carry;
 mod commit;
 mod counts;
 mod lost;
+mod pace;
 mod rest;
 mod standstill;
 mod troubles;
@@ -82,8 +84,8 @@ pub(crate) enum Message {
     Adopted(u32, Box<Adopted>),
     /// A partition was given back.
     Released(u32),
-    /// The log has answered the commit in flight.
-    CommitEnded(Commit),
+    /// The log has answered the commit in flight, after so long.
+    CommitEnded(Commit, Duration),
     /// The store of a partition has taken so many epochs, or failed.
     Applied(u32, usize, Result<(), store::Error>),
     /// A doubt was settled, or could not be.
@@ -155,6 +157,7 @@ pub(crate) struct State {
     opened_at: Option<Instant>,
     /// When the last epoch was closed.
     closed_at: Instant,
+    pace: Pace,
     /// When positions were carried on last.
     carried_at: Option<Instant>,
     counts: Counts,
@@ -197,6 +200,7 @@ impl Actor for LaneActor {
             begun: Instant::now(),
             opened_at: None,
             closed_at: Instant::now(),
+            pace: Pace::new(args.epoch_interval),
             carried_at: None,
             counts: Counts::new(),
             alarm: None,
@@ -227,7 +231,7 @@ impl Actor for LaneActor {
             Message::Assigned => state.follow_assignment(&myself)?,
             Message::Adopted(partition, adopted) => state.adopted(&myself, partition, *adopted).await?,
             Message::Released(partition) => state.released(&myself, partition)?,
-            Message::CommitEnded(commit) => state.commit_ended(&myself, &commit)?,
+            Message::CommitEnded(commit, took) => state.commit_ended(&myself, &commit, took)?,
             Message::Applied(partition, epochs, result) => state.applied(&myself, partition, epochs, result)?,
             Message::Resolved(Ok(resolution)) => state.take_resolution(&myself, resolution)?,
             Message::Resolved(Err(cause @ log::Error::Fenced)) => return Err(cause.into()),

@@ -85,7 +85,7 @@ mod tests {
             let work = move || assert!(!panics, "a blocking thread dies");
             let committed = move || {
                 work();
-                Commit::Committed
+                (Commit::Committed, Duration::ZERO)
             };
             let resolved = move || {
                 work();
@@ -95,17 +95,19 @@ mod tests {
                 work();
                 Ok(())
             };
-            beside(&lane, committed, died_committing(), Message::CommitEnded);
+            let died = (died_committing(), Duration::ZERO);
+            beside(&lane, committed, died, |(commit, took)| Message::CommitEnded(commit, took));
             let commit = next(&mut heard).await;
             beside(&lane, resolved, Err(died_asking()), Message::Resolved);
             let doubt = next(&mut heard).await;
             beside(&lane, applied, Err(died_writing()), |result| Message::Applied(3, 7, result));
             let store = next(&mut heard).await;
             match (panics, commit, doubt, store) {
-                (false, Message::CommitEnded(Commit::Committed), Message::Resolved(Ok(_)), Message::Applied(3, 7, Ok(()))) => {}
+                (false, Message::CommitEnded(Commit::Committed, _), Message::Resolved(Ok(_)), Message::Applied(3, 7, Ok(()))) => {
+                }
                 (
                     true,
-                    Message::CommitEnded(Commit::InDoubt(_)),
+                    Message::CommitEnded(Commit::InDoubt(_), _),
                     Message::Resolved(Err(Error::Unavailable(_))),
                     Message::Applied(3, 7, Err(store::Error::Io(_))),
                 ) => {}

@@ -1,7 +1,7 @@
 //! The commit of an epoch: it is closed, written beside the lane, and settled once its outcome is certain.
 
 use std::sync::PoisonError;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use finflow_state::Store;
 use finflow_topologies::log::{Claimed, Commit, Resolution};
@@ -30,21 +30,33 @@ impl State {
             for Claimed { position, .. } in &transaction.positions {
                 debug!(partition = position.partition, offset = position.commands, block = position.block, "committing");
             }
-            let commit = session.lock().unwrap_or_else(PoisonError::into_inner).commit(transaction);
+            let mut session = session.lock().unwrap_or_else(PoisonError::into_inner);
+            // A claim that held the session up says nothing of what commits take.
+            let begun = Instant::now();
+            let commit = session.commit(transaction);
             debug!(outcome = %commit, "ended");
-            commit
+            (commit, begun.elapsed())
         };
-        beside(myself, commit, died_committing(), Message::CommitEnded);
+        let died = (died_committing(), Duration::ZERO);
+        beside(myself, commit, died, |(commit, took)| Message::CommitEnded(commit, took));
         Ok(())
     }
 
     /// Takes the log's answer to the commit in flight; a doubt has to be resolved first.
-    pub(super) fn commit_ended(&mut self, myself: &ActorRef<Message>, commit: &Commit) -> Result<(), ActorProcessingErr> {
+    pub(super) fn commit_ended(
+        &mut self,
+        myself: &ActorRef<Message>,
+        commit: &Commit,
+        took: Duration,
+    ) -> Result<(), ActorProcessingErr> {
         if *commit != Commit::Committed {
             self.args.troubles.not_committed(Instant::now(), commit.to_string());
         }
         match commit {
-            Commit::Committed => self.take_resolution(myself, Resolution::Committed),
+            Commit::Committed => {
+                self.pace.note(took);
+                self.take_resolution(myself, Resolution::Committed)
+            }
             Commit::Aborted(cause) => {
                 warn!(%cause, "epoch aborted");
                 self.take_resolution(myself, Resolution::Aborted)

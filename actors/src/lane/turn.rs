@@ -17,8 +17,6 @@ use crate::partition;
 const FETCH_BYTES: usize = 512 * 1024;
 /// A partition that has not answered its work by then is taken for lost.
 const DECIDE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Intervals that an epoch may gather while input waits.
-const INTERVALS_MAX: u32 = 4;
 /// How often the lane looks whether commands that are withheld may go on.
 const WITHHELD_DELAY: Duration = Duration::from_millis(1);
 
@@ -100,15 +98,19 @@ impl State {
 
     /// Whether the open epoch should be closed now.
     ///
-    /// A commit costs about the same whatever it holds, so its epoch adapts to the load: the first input after a pause is
-    /// committed at once, a steady stream once an interval, and a backlog in epochs that gather several intervals long.
+    /// The first input after a pause is committed at once, a steady stream at the lane's pace, and a backlog in longer epochs.
     pub(super) fn is_due(&self) -> bool {
-        let interval = self.args.epoch_interval;
         let is_waiting = !self.lane.has_input() || self.lane.is_withholding();
-        let is_quiet = is_waiting && interval <= self.closed_at.elapsed();
-        let is_ripe = |opened_at: Instant| is_quiet || interval * INTERVALS_MAX <= opened_at.elapsed();
+        let is_quiet = is_waiting && self.until_next() == Duration::ZERO;
+        let is_ripe = |opened_at: Instant| is_quiet || self.pace.backlog() <= opened_at.elapsed();
         let is_asked = self.lane.is_full() || self.lane.has_suspect() || self.draining.is_some();
         is_asked || self.opened_at.is_some_and(is_ripe)
+    }
+
+    /// How long the lane rests before it closes what is open. Not at its pace while commands of its own wait for that.
+    fn until_next(&self) -> Duration {
+        let between = if self.lane.is_withholding() { self.args.epoch_interval } else { self.pace.between() };
+        between.saturating_sub(self.closed_at.elapsed())
     }
 
     /// `false` if something could not be read and must be asked for again.
@@ -193,7 +195,7 @@ impl State {
         let since_closed = self.closed_at.elapsed();
         let delay = match self.opened_at {
             _ if self.lane.is_committing() => return,
-            Some(_) => self.args.epoch_interval.saturating_sub(since_closed),
+            Some(_) => self.until_next(),
             None if self.lane.partitions().any(|id| self.may_apply(id)) => APPLY_AFTER.saturating_sub(since_closed),
             None => match self.until_carry() {
                 Some(pause) => pause,

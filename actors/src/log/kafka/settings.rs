@@ -39,8 +39,8 @@ pub(super) const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
 /// The longest batch that is written or read, in bytes: a journal block with room to spare.
 pub(super) const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// What a lane asks for of each partition at a time, in bytes, and as it is compressed: about as much as it decides in one turn. What is
-/// asked for lies in memory, unpacked, for every partition that has so much; a batch that is longer comes all the same.
-const FOLLOW_BYTES: usize = 128 * 1024;
+/// asked for lies in memory, unpacked, for every partition that has so much. A batch that is longer comes all the same, one in each answer.
+const FOLLOW_BYTES: usize = 64 * 1024;
 /// What every client is given, unless the user's properties say otherwise.
 const CHOICES: &[(&str, &str)] = &[
     // A broker that shuts down tells of partitions without a leader, and nothing else would ask again for minutes.
@@ -387,7 +387,7 @@ mod tests {
             (&reader, "fetch.queue.backoff.ms", "10"),
             (&reader, "fetch.wait.max.ms", "0"),
             (&follower, "queued.min.messages", "1"),
-            (&follower, "fetch.message.max.bytes", "131072"),
+            (&follower, "fetch.message.max.bytes", "65536"),
             (&reader, "fetch.message.max.bytes", "2097152"),
             (&follower, "fetch.error.backoff.ms", "50"),
         ];

@@ -8,27 +8,23 @@ use std::collections::BTreeMap;
 use finflow_topologies::Topic;
 use finflow_topologies::log::{Error, Log};
 use rdkafka::admin::{AlterConfig, ConfigEntry, ConfigSource, ResourceSpecifier};
+use rdkafka::error::RDKafkaErrorCode;
 
 use super::KafkaLog;
 use super::record::unavailable;
 use super::settings::Settings;
-use super::topics::{Admin, batch_bytes_max, options, wait};
+use super::topics::{ADMIN_TIMEOUT, Admin, batch_bytes_max, options, wait};
 
 /// A batch of one mark takes 78 bytes, one of a command at least 61 for its header, and 60 for the names of its fields.
 pub(super) const SEALED_BYTES: usize = 100;
 const LIMIT: &str = "max.message.bytes";
 
 impl Admin {
-    /// The settings of the topic of commands.
+    /// The topic of commands, and its settings.
     fn commands_settings(&self) -> Result<(String, Vec<ConfigEntry>), Error> {
         let name = Topic::Commands.name(self.prefix());
-        let described =
-            wait(self.client().describe_configs(&[ResourceSpecifier::Topic(&name)], &options())).map_err(unavailable)?;
-        match described.into_iter().next() {
-            Some(Ok(found)) => Ok((name, found.entries)),
-            Some(Err(code)) => Err(Error::Unavailable(format!("cannot describe {name}: {code}"))),
-            None => Err(Error::Unavailable(format!("{name} is not described"))),
-        }
+        let described = self.described(std::slice::from_ref(&name), ADMIN_TIMEOUT)?;
+        Ok((name, described.into_iter().flat_map(|found| found.entries).collect()))
     }
 
     pub(super) fn is_sealed(&self) -> Result<bool, Error> {
@@ -46,7 +42,12 @@ impl Admin {
         let altered = AlterConfig::new(ResourceSpecifier::Topic(&name));
         let altered = kept.iter().fold(altered, |altered, (key, value)| altered.set(key, value));
         for result in wait(self.client().alter_configs(&[altered], &options())).map_err(unavailable)? {
-            result.map_err(|(_, code)| Error::Unavailable(format!("cannot change the settings of {name}: {code}")))?;
+            result.map_err(|(_, code)| match code {
+                RDKafkaErrorCode::TopicAuthorizationFailed => {
+                    Error::Refused(format!("not authorized: AlterConfigs on topic {name}; a seal is an administrator's"))
+                }
+                code => Error::Unavailable(format!("cannot change the settings of {name}: {code}")),
+            })?;
         }
         Ok(())
     }

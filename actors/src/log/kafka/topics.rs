@@ -12,7 +12,7 @@ use finflow_topologies::Topic;
 use finflow_topologies::log::Error;
 use finflow_topologies::topics::{DEAD_LETTER_BYTES_MAX, RECORD_BYTES_MAX};
 use rdkafka::TopicPartitionList;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tracing::info;
 
@@ -316,17 +316,7 @@ impl Admin {
             return Ok(loose);
         }
         let names: Vec<String> = present.iter().map(|(topic, _)| topic.name(&self.settings.prefix)).collect();
-        let specifiers: Vec<ResourceSpecifier<'_>> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
-        let described = wait(self.client.describe_configs(&specifiers, &options_within(timeout))).map_err(unavailable)?;
-        for (((topic, replication), name), described) in present.iter().zip(names).zip(described) {
-            let described = described.map_err(|code| match code {
-                RDKafkaErrorCode::TopicAuthorizationFailed => unauthorized(&format!("DescribeConfigs on topic {name}")),
-                code => Error::Unavailable(format!("cannot describe {name}: {code}")),
-            })?;
-            // Who may not see the settings is told that there are none.
-            if described.entries.is_empty() {
-                return Err(unauthorized(&format!("DescribeConfigs on topic {name}")));
-            }
+        for (((topic, replication), name), described) in present.iter().zip(&names).zip(self.described(&names, timeout)?) {
             for (key, due) in self.required(*topic, *replication) {
                 let Some(found) = described.get(key).and_then(|entry| entry.value.clone()) else { continue };
                 if is_wrong(*topic, key, &found, &due) {
@@ -340,17 +330,29 @@ impl Admin {
     /// For how long commands stay; see [`super::KafkaLog::commands_kept`].
     pub(super) fn commands_kept(&self) -> Result<Option<Duration>, Error> {
         let name = Topic::Commands.name(self.prefix());
-        let described =
-            wait(self.client.describe_configs([&ResourceSpecifier::Topic(&name)], &options())).map_err(unavailable)?;
-        let retention = match described.into_iter().next() {
-            // Who may not see the settings is told that there are none.
-            Some(Ok(found)) if found.entries.is_empty() => WEEK_MS.to_owned(),
-            Some(Err(RDKafkaErrorCode::TopicAuthorizationFailed)) => WEEK_MS.to_owned(),
-            Some(Ok(found)) => found.get("retention.ms").and_then(|entry| entry.value.clone()).unwrap_or_default(),
-            Some(Err(code)) => return Err(Error::Unavailable(format!("cannot describe {name}: {code}"))),
-            None => return Err(Error::Unavailable(format!("cannot describe {name}"))),
+        let retention = match self.described(&[name], ADMIN_TIMEOUT) {
+            Ok(found) => found.first().and_then(|found| found.get("retention.ms")?.value.clone()).unwrap_or_default(),
+            // Who may not see it takes it for what `finflow topics create` sets.
+            Err(Error::Refused(_)) => WEEK_MS.to_owned(),
+            Err(error) => return Err(error),
         };
         Ok(retention.parse().ok().map(Duration::from_millis))
+    }
+
+    /// What the brokers tell of the settings of these topics, in their order; [`Error::Refused`] where one of them may not be seen.
+    pub(super) fn described(&self, names: &[String], timeout: Duration) -> Result<Vec<ConfigResource>, Error> {
+        let topics: Vec<ResourceSpecifier<'_>> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+        let described = wait(self.client.describe_configs(&topics, &options_within(timeout))).map_err(unavailable)?;
+        let unseen = |name: &str| unauthorized(&format!("DescribeConfigs on topic {name}"));
+        let found = names.iter().zip(described).map(|(name, described)| match described {
+            // Who may not see the settings is told that there are none.
+            Ok(found) if found.entries.is_empty() => Err(unseen(name)),
+            Ok(found) => Ok(found),
+            Err(RDKafkaErrorCode::TopicAuthorizationFailed) => Err(unseen(name)),
+            Err(code) => Err(Error::Unavailable(format!("cannot describe {name}: {code}"))),
+        });
+        let found = found.collect::<Result<Vec<_>, _>>()?;
+        if found.len() == names.len() { Ok(found) } else { Err(Error::Unavailable("not all topics are described".to_owned())) }
     }
 
     /// Deletes the records of a partition below offset `before`.

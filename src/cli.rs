@@ -337,6 +337,10 @@ pub(crate) enum Part {
     Engine,
     /// The engine's second principal, which deletes what is not needed any more ([kafka.trim])
     Trimmer,
+    /// What the engine needs besides, where people publish, tail and repair dead letters through it; it is trusted with every tenant
+    Gateway,
+    /// The engine of the application that these topics were left for, which watches that nobody goes on there
+    Successor,
     /// Whoever writes commands; it is trusted with every tenant
     Producer,
     /// Whoever reads events

@@ -135,6 +135,7 @@ impl From<socket::Error> for Failure {
         match error {
             socket::Error::Failed(cause) => Failure::Failed(cause),
             socket::Error::Unavailable(cause) => Failure::Temporary(cause),
+            socket::Error::Refused(cause) => Failure::Configuration(cause),
         }
     }
 }

@@ -31,6 +31,7 @@ use crate::housekeeper::Seen;
 use crate::lane::{Message, Troubles};
 use crate::log::NodeLog;
 use crate::log::embedded::{Disk, LocalDisk};
+use crate::log::kafka::admission::refused;
 use crate::partition::Hang;
 use crate::settings::Settings;
 use crate::snapshots::Carrier;
@@ -217,12 +218,12 @@ impl Node {
 
     /// Committed records of a topic.
     pub fn fetch(&self, topic: Topic, partition: u32, from: u64, bytes_max: usize) -> Result<Fetched, log::Error> {
-        self.0.log.fetch(topic, partition, from, bytes_max)
+        self.0.log.fetch(topic, partition, from, bytes_max).map_err(refused)
     }
 
     /// The offsets that a topic's partition holds.
     pub fn range(&self, topic: Topic, partition: u32) -> Result<std::ops::Range<u64>, log::Error> {
-        self.0.log.range(topic, partition)
+        self.0.log.range(topic, partition).map_err(refused)
     }
 
     /// Returns when the log has changed, or at the deadline.

@@ -46,6 +46,9 @@ pub enum Error {
     /// Nobody can at present; asking again helps.
     #[error("{0}")]
     Unavailable(String),
+    /// Not with the service's rights or settings: somebody has to change them.
+    #[error("{0}")]
+    Refused(String),
 }
 
 impl From<Error> for String {
@@ -106,6 +109,8 @@ enum Reply {
     Expired(Expired),
     /// Nobody can at present.
     Unavailable(String),
+    /// Not with the service's rights or settings.
+    Refused(String),
 }
 
 /// Where the socket of a data directory is.
@@ -208,7 +213,10 @@ async fn answer(node: &Node, request: Request) -> Result<Reply, Reply> {
         Request::Count => Reply::Count(node.partitions_count()),
         Request::Publish(records) => {
             let records = records.into_iter().map(Publish::try_from).collect::<Result<Vec<_>, _>>().map_err(failed)?;
-            let places = node.publish(records).await.map_err(failed)?;
+            let places = node.publish(records).await.map_err(|error| match error {
+                log::Error::Refused(cause) => Reply::Refused(cause),
+                error => failed(error),
+            })?;
             Reply::Places(places.into_iter().map(|at| (at.partition, at.offset)).collect())
         }
         Request::Range(word, partition) => {
@@ -297,6 +305,7 @@ impl From<log::Error> for Reply {
     fn from(error: log::Error) -> Reply {
         match error {
             log::Error::Unavailable(_) => Reply::Unavailable(error.to_string()),
+            log::Error::Refused(cause) => Reply::Refused(cause),
             other => failed(other),
         }
     }

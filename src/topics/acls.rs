@@ -22,7 +22,7 @@ pub(super) fn acls(common: &Common, options: &Acls) -> Result<(), Failure> {
         return Ok(());
     }
     let mut lines = String::new();
-    if role == Role::Producer {
+    if matches!(role, Role::Gateway | Role::Producer) {
         lines.push_str("# Whoever may write to the command topic is trusted with every tenant.\n");
     }
     for together in together(&rights) {
@@ -38,6 +38,8 @@ fn role(part: Part) -> Role {
     match part {
         Part::Engine => Role::Engine,
         Part::Trimmer => Role::Trimmer,
+        Part::Gateway => Role::Gateway,
+        Part::Successor => Role::Successor,
         Part::Producer => Role::Producer,
         Part::Consumer => Role::Consumer,
     }
@@ -99,6 +101,7 @@ fn shown(right: &Right, command: &str, options: &Acls) -> serde_json::Value {
         Operation::Read => "read",
         Operation::Write => "write",
         Operation::Delete => "delete",
+        Operation::Describe => "describe",
         Operation::DescribeConfigs => "describe_configs",
     };
     json!({

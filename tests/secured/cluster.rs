@@ -9,11 +9,12 @@ use crate::broker::Broker;
 use crate::certificates::{Certificates, STORE_PASSWORD};
 
 /// The principals that sign in with a password, each with its own.
-pub(crate) const USERS: [(&str, &str); 4] = [
+pub(crate) const USERS: [(&str, &str); 5] = [
     ("finflow", "engine-CANARY-51ab"),
     ("upstream", "producer-CANARY-9f02"),
     ("downstream", "consumer-CANARY-33d7"),
     ("trimmer", "trimmer-CANARY-e8c4"),
+    ("moved", "successor-CANARY-7b16"),
 ];
 
 pub(crate) struct Cluster {

@@ -23,6 +23,7 @@ mod certificates;
 #[path = "../support/child.rs"]
 mod child;
 mod cluster;
+mod roles;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 /// How long a start that is refused may take.
@@ -119,9 +120,13 @@ fn events(cluster: &Cluster, count: usize) -> Vec<String> {
     told
 }
 
+/// Who may do everything, with these options besides.
+fn administrator<'a>(cluster: &Cluster, dir: &'a Path, more: Vec<String>) -> Process<'a> {
+    Process { dir, brokers: cluster.plain(), properties: vec![], more }
+}
+
 /// Grants a part exactly what `finflow topics acls` prints.
-fn grant(cluster: &Cluster, dir: &Path, role: &str, user: &str) {
-    let admin = Process { dir, brokers: cluster.plain(), properties: vec![], more: vec![] };
+fn grant(cluster: &Cluster, admin: &Process<'_>, role: &str, user: &str) {
     let printed = admin.finflow(&["topics", "acls", "--principal", &format!("User:{user}"), "--role", role]);
     assert!(printed.status.success(), "{}", text(&printed.stderr));
     let printed = text(&printed.stdout);
@@ -161,63 +166,6 @@ const BY_PASSWORD: &str = r#"{"type":"transfer","tenant":"acme","idempotency_key
 const BY_CERTIFICATE: &str = r#"{"type":"transfer","tenant":"acme","idempotency_key":"order-2","wallet":"bob","to":"alice","amount":"2.25","currency":"AED"}"#;
 const BY_FILES: &str = r#"{"type":"transfer","tenant":"acme","idempotency_key":"order-3","wallet":"bob","to":"alice","amount":"0.75","currency":"AED"}"#;
 
-/// What is printed for each part, without the lines that say why.
-const PRINTED: [(&[&str], &[&str]); 5] = [
-    (
-        &["--principal", "User:finflow"],
-        &[
-            "--allow-principal 'User:finflow' --operation Read --topic finflow.commands.v1 --topic finflow.postings.v1 \
-             --topic finflow.journal.v1 --group finflow --group finflow.addresses",
-            "--allow-principal 'User:finflow' --operation Write --topic finflow.events.v1 --topic finflow.postings.v1 \
-             --topic finflow.journal.v1 --topic finflow.dlq.v1",
-            "--allow-principal 'User:finflow' --operation DescribeConfigs --topic finflow.commands.v1 --topic finflow.postings.v1 \
-             --topic finflow.events.v1 --topic finflow.journal.v1 --topic finflow.dlq.v1",
-            "--allow-principal 'User:finflow' --operation Write --resource-pattern-type prefixed --transactional-id finflow-",
-        ],
-    ),
-    (
-        &["--principal", "User:t", "--role", "trimmer"],
-        &["--allow-principal 'User:t' --operation Delete --topic finflow.postings.v1 --topic finflow.journal.v1"],
-    ),
-    (
-        &["--principal", "User:api", "--role", "producer", "--set", "topics.prefix=pay"],
-        &["--allow-principal 'User:api' --operation Write --topic pay.commands.v1"],
-    ),
-    (
-        &["--principal", "User:CN=ledger", "--role", "consumer"],
-        &["--allow-principal 'User:CN=ledger' --operation Read --topic finflow.events.v1 --group finflow-consumer"],
-    ),
-    (
-        &["--principal", "User:l", "--role", "consumer", "--group", "ledger"],
-        &["--allow-principal 'User:l' --operation Read --topic finflow.events.v1 --group ledger"],
-    ),
-];
-
-#[test]
-fn the_least_privilege_is_printed() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let admin = Process { dir: dir.path(), brokers: "kafka:9092".to_owned(), properties: vec![], more: vec![] };
-    for (options, expected) in PRINTED {
-        let told = |format: &str| {
-            let output = admin.finflow(&[&["topics", "acls", "--format", format][..], options].concat());
-            assert!(output.status.success(), "{}", text(&output.stderr));
-            text(&output.stdout)
-        };
-        let printed = told("text");
-        let (reasons, commands): (Vec<&str>, Vec<&str>) = printed.lines().partition(|line| line.starts_with('#'));
-        let expected: Vec<String> =
-            expected.iter().map(|command| format!("kafka-acls --bootstrap-server kafka:9092 --add {command}")).collect();
-        assert_eq!(commands, expected);
-        let is_said = reasons.iter().any(|line| line.contains("trusted with every tenant"));
-        assert_eq!(is_said, options.contains(&"producer"), "{printed}");
-        let rows: Vec<Value> = told("json").lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-        let names =
-            |words: &str| words.matches(" --topic ").count() + words.matches(" --group ").count() + words.matches("-id ").count();
-        assert_eq!(rows.len(), commands.iter().map(|command| names(command)).sum::<usize>(), "a row for each right");
-        assert!(rows.iter().all(|row| names(row["command"].as_str().expect("a command")) == 1), "{rows:?}");
-    }
-}
-
 #[test]
 fn an_engine_with_the_least_privilege_settles_and_says_what_is_missing() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -226,11 +174,11 @@ fn an_engine_with_the_least_privilege_settles_and_says_what_is_missing() {
     let timed = |what: &str| println!("{:.1} s: {what}", begun.elapsed().as_secs_f64());
     let cluster = Cluster::start(dir);
     timed("the broker runs");
-    let admin = Process { dir, brokers: cluster.plain(), properties: vec![], more: vec![] };
+    let admin = administrator(&cluster, dir, vec![]);
     let made = admin.finflow(&["topics", "create"]);
     assert!(made.status.success(), "{}", text(&made.stderr));
     for (role, user) in [("engine", "finflow"), ("producer", "upstream"), ("consumer", "downstream"), ("trimmer", "trimmer")] {
-        grant(&cluster, dir, role, user);
+        grant(&cluster, &admin, role, user);
     }
     timed("rights are granted");
     settles_through_both_listeners(&cluster, dir);
@@ -243,8 +191,12 @@ fn an_engine_with_the_least_privilege_settles_and_says_what_is_missing() {
     timed("strangers are refused");
     runs_without_seeing_settings(&cluster, dir);
     timed("it runs without seeing settings");
+    roles::people_work_through_it(&cluster, dir);
+    timed("people work through it");
     tells_which_right_is_missing(&cluster, dir);
     timed("missing rights are told");
+    roles::the_successor_watches(&cluster, dir);
+    timed("the successor watches");
 }
 
 /// Writes a file that its owner alone may read.

@@ -119,7 +119,8 @@ fn look_back(args: &Args, log: &KafkaLog) -> Result<(), String> {
         let mut late: BTreeMap<Topic, u64> = BTreeMap::new();
         for end in &origin.ends {
             let Some(topic) = Topic::from_word(&end.topic).filter(|topic| WATCHED.contains(topic)) else { continue };
-            let found = log.end_elsewhere(&origin.prefix, topic, end.partition).map_err(|error| error.to_string())?;
+            let found = log.end_elsewhere(&origin.prefix, topic, end.partition);
+            let found = found.map_err(|error| format!("{}: {error}", topic.name(&origin.prefix)))?;
             let sum = late.entry(topic).or_default();
             *sum = sum.saturating_add(found.saturating_sub(end.offset));
         }

@@ -28,7 +28,7 @@ use crate::clock::Clock;
 use crate::finding::Finding;
 
 mod addresses;
-mod admission;
+pub(crate) mod admission;
 mod appender;
 mod context;
 pub(crate) mod departure;

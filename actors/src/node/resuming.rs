@@ -1,7 +1,7 @@
 //! Letting halted partitions go on, because an operator says so: from their position, where that is lost from their journal, and where
 //! the log does not hold any more what is to come next, past it.
 
-use finflow_topologies::log::{self, Log};
+use finflow_topologies::log;
 use finflow_topologies::{Topic, restore};
 use serde::{Deserialize, Serialize};
 
@@ -113,7 +113,7 @@ impl Node {
             return Err(ResumeError::Unrestored(partition));
         }
         let position = self.0.log.position(partition)?.ok_or(ResumeError::Unpositioned(partition))?;
-        let (from, start) = (position.commands, self.0.log.range(Topic::Commands, partition)?.start);
+        let (from, start) = (position.commands, self.range(Topic::Commands, partition)?.start);
         if start <= from {
             return Err(ResumeError::Unexpired { partition, at: from, start });
         }
@@ -123,7 +123,7 @@ impl Node {
     /// Lets a halted partition go on at the offset that [`Node::expired`] has told, if the log still begins there or later: nobody is told
     /// what has become of the commands before it, and who sends one again has it carried out. Asked twice, it does so once.
     pub fn resume_past_expired(&self, partition: u32, to: u64) -> Result<(), ResumeError> {
-        let start = self.0.log.range(Topic::Commands, partition)?.start;
+        let start = self.range(Topic::Commands, partition)?.start;
         if start < to {
             return Err(ResumeError::Unexpired { partition, at: to, start });
         }

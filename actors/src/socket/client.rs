@@ -192,6 +192,7 @@ impl Client {
         match self.exchange(&request, deadline).await? {
             Reply::Failed(cause) => Err(Error::Failed(cause)),
             Reply::Unavailable(cause) => Err(Error::Unavailable(cause)),
+            Reply::Refused(cause) => Err(Error::Refused(cause)),
             Reply::Elsewhere(partition) => Err(Error::Unavailable(ReadError::Elsewhere(partition).to_string())),
             reply => Ok(reply),
         }

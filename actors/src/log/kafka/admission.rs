@@ -24,7 +24,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const OTHERS_TIMEOUT: Duration = Duration::from_secs(2);
 const LOOK_WAIT: Duration = Duration::from_millis(50);
 /// Kafka's command that helps, said where rights are missing.
-const HELP: &str = "`finflow topics acls` prints the commands that grant what is needed";
+const HELP: &str = "`finflow topics acls` prints the commands that grant each role what it needs";
+
+const WITHHELD: &str = "not authorized: ";
 
 /// Hears why a broker refuses the client.
 #[derive(Default)]
@@ -70,7 +72,20 @@ pub(super) fn admit(settings: &Settings) -> Result<(), Error> {
 
 /// The refusal of somebody who lacks a right.
 pub(super) fn unauthorized(right: &str) -> Error {
-    Error::Refused(format!("not authorized: {right}; {HELP}"))
+    Error::Refused(format!("{WITHHELD}{right}; {HELP}"))
+}
+
+/// What a lane meets that lacks a right: it waits, because the right may be granted while it runs. See [`refused`].
+pub(super) fn withheld(operation: Operation, topic: &str) -> Error {
+    Error::Unavailable(format!("{WITHHELD}{} on topic {topic}", operation.word()))
+}
+
+/// The same for who only asks: waiting does not help him.
+pub(crate) fn refused(error: Error) -> Error {
+    match error {
+        Error::Unavailable(cause) if cause.starts_with(WITHHELD) => Error::Refused(format!("{cause}; {HELP}")),
+        error => error,
+    }
 }
 
 /// Whether an error says that a right is missing.

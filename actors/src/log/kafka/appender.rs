@@ -11,6 +11,7 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientContext, Message};
 
+use super::admission::{is_unauthorized, unauthorized};
 use super::context::log;
 use super::record::{owned_headers, unavailable};
 use super::settings::Settings;
@@ -45,17 +46,22 @@ impl Append {
         }
     }
 
-    fn wait(&self, deadline: Instant) -> Result<Option<u64>, Error> {
+    fn wait(&self, topic: &str, deadline: Instant) -> Result<Option<u64>, Error> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let left = deadline.saturating_duration_since(Instant::now());
         let waited = self.is_done.wait_timeout_while(state, left, |state| 0 < state.waiting);
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         match &state.failed {
-            Some(error) => Err(unavailable(error.clone())),
+            Some(error) => Err(not_taken(topic, error.clone())),
             None if 0 < state.waiting => Err(Error::Unavailable("the append is not acknowledged in time".to_owned())),
             None => Ok(state.first),
         }
     }
+}
+
+/// Why a topic does not take a record.
+fn not_taken(topic: &str, error: KafkaError) -> Error {
+    if is_unauthorized(&error) { unauthorized(&format!("Write on topic {topic}")) } else { unavailable(error) }
 }
 
 struct Appends;
@@ -101,7 +107,7 @@ impl Appender {
                 self.send(&name, *partition, record, &append, deadline)?;
             }
         }
-        appends.iter().map(|append| append.wait(deadline)).collect()
+        appends.iter().zip(batches).map(|(append, (topic, ..))| append.wait(&topic.name(&self.prefix), deadline)).collect()
     }
 
     fn send(&self, topic: &str, partition: u32, record: &Outgoing, to: &Arc<Append>, deadline: Instant) -> Result<(), Error> {
@@ -117,7 +123,7 @@ impl Appender {
                     outgoing = refused;
                     std::thread::sleep(Duration::from_millis(1));
                 }
-                Err((error, _)) => return Err(unavailable(error)),
+                Err((error, _)) => return Err(not_taken(topic, error)),
             }
         }
     }

@@ -431,6 +431,7 @@ fn operation(found: bindings::rd_kafka_AclOperation_t) -> Option<Operation> {
         bindings::rd_kafka_AclOperation_t::RD_KAFKA_ACL_OPERATION_READ => Some(Operation::Read),
         bindings::rd_kafka_AclOperation_t::RD_KAFKA_ACL_OPERATION_WRITE => Some(Operation::Write),
         bindings::rd_kafka_AclOperation_t::RD_KAFKA_ACL_OPERATION_DELETE => Some(Operation::Delete),
+        bindings::rd_kafka_AclOperation_t::RD_KAFKA_ACL_OPERATION_DESCRIBE => Some(Operation::Describe),
         bindings::rd_kafka_AclOperation_t::RD_KAFKA_ACL_OPERATION_DESCRIBE_CONFIGS => Some(Operation::DescribeConfigs),
         _ => None,
     }

@@ -19,11 +19,12 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
-use super::admission::is_unauthorized;
+use super::admission::{is_unauthorized, withheld};
 use super::context::Quiet;
 use super::native::{self, Batches};
 use super::positions;
 use super::record::{unavailable, weight};
+use super::rights::Operation;
 use super::settings::Settings;
 
 /// How often the consumer's own events are served, and whoever follows looks again.
@@ -77,6 +78,16 @@ struct Feed {
     is_touched: Arc<AtomicBool>,
 }
 
+/// Whether a topic without leaders is one that the broker does not show to this principal: of that the library keeps nothing else.
+fn is_hidden(asker: &Asker, topic: &str, error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{TopicAuthorizationFailed, UnknownPartition};
+    let found =
+        matches!(error, KafkaError::MetadataFetch(UnknownPartition)).then(|| asker.fetch_metadata(Some(topic), ASK_TIMEOUT));
+    let topics = found.and_then(Result::ok);
+    let code = topics.as_ref().and_then(|found| found.topics().first()?.error());
+    code.is_some_and(|code| RDKafkaErrorCode::from(code) == TopicAuthorizationFailed)
+}
+
 /// The offsets that a partition holds, as far as a client may see it.
 pub(super) fn range(asker: &Asker, topic: &str, partition: u32) -> Result<Range<u64>, Error> {
     use RDKafkaErrorCode::{LeaderNotAvailable, NotLeaderForPartition};
@@ -87,6 +98,9 @@ pub(super) fn range(asker: &Asker, topic: &str, partition: u32) -> Result<Range<
             // The partition is new, or moves to another broker.
             Err(KafkaError::MetadataFetch(NotLeaderForPartition | LeaderNotAvailable)) if Instant::now() < deadline => {
                 std::thread::sleep(LEADER_PAUSE);
+            }
+            Err(error) if is_unauthorized(&error) || is_hidden(asker, topic, &error) => {
+                return Err(withheld(Operation::Describe, topic));
             }
             Err(error) => return Err(unavailable(error)),
         }
@@ -333,7 +347,7 @@ impl Reader {
             return Error::OutOfRange { topic, partition, asked, start, end };
         }
         match is_unauthorized(&error) {
-            true => Error::Unavailable(format!("not authorized: Read on topic {}", topic.name(&self.prefix))),
+            true => withheld(Operation::Read, &topic.name(&self.prefix)),
             false => unavailable(error),
         }
     }

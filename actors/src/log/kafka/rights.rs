@@ -14,6 +14,10 @@ pub enum Role {
     Engine,
     /// Deletes what the engine does not need any more; `[kafka.trim]` says how the engine signs in for it.
     Trimmer,
+    /// The service as people use it to send commands, to read events and to repair dead letters: the engine's principal, if it is to do so.
+    Gateway,
+    /// The engine of the application that these topics were left for: it watches that nobody goes on there.
+    Successor,
     /// Whoever writes commands. It is trusted with every tenant: the tenant is what the command says.
     Producer,
     /// Whoever reads events, as a group of its own.
@@ -29,6 +33,8 @@ pub enum Operation {
     Write,
     /// Delete records.
     Delete,
+    /// See a topic, and where it ends.
+    Describe,
     /// See the settings of a topic.
     DescribeConfigs,
 }
@@ -59,8 +65,8 @@ pub struct Right {
 
 /// Every right that an application with topics under `prefix` needs, its consumer reading as `group`.
 pub fn rights(prefix: &str, group: &str) -> Vec<Right> {
-    use Operation::{Delete, DescribeConfigs, Read, Write};
-    use Role::{Consumer, Engine, Producer, Trimmer};
+    use Operation::{Delete, Describe, DescribeConfigs, Read, Write};
+    use Role::{Consumer, Engine, Gateway, Producer, Successor, Trimmer};
     let topic = |topic: Topic| Resource::Topic(topic.name(prefix));
     let rows = [
         (Engine, Read, topic(Topic::Commands), "takes commands, and commits how far it has come"),
@@ -80,6 +86,11 @@ pub fn rights(prefix: &str, group: &str) -> Vec<Right> {
         (Engine, Write, Resource::TransactionalIds(format!("{prefix}-")), "commits each epoch as one transaction, a lane an id"),
         (Trimmer, Delete, topic(Topic::Postings), "trims what is applied"),
         (Trimmer, Delete, topic(Topic::Journal), "trims what is below the snapshots"),
+        (Gateway, Read, topic(Topic::Events), "shows what has happened"),
+        (Gateway, Read, topic(Topic::Dlq), "lists dead letters, and sees which commands have become one"),
+        (Gateway, Write, topic(Topic::Commands), "sends commands for people, and dead letters again, of any tenant"),
+        (Successor, Describe, topic(Topic::Commands), "sees that commands come which nobody carries out any more"),
+        (Successor, Describe, topic(Topic::Journal), "sees that somebody goes on there"),
         (Producer, Write, topic(Topic::Commands), "sends commands, of any tenant"),
         (Consumer, Read, topic(Topic::Events), "reads what has happened"),
         (Consumer, Read, Resource::Group(group.to_owned()), "remembers how far it has come"),
@@ -102,6 +113,7 @@ impl Operation {
             Operation::Read => "Read",
             Operation::Write => "Write",
             Operation::Delete => "Delete",
+            Operation::Describe => "Describe",
             Operation::DescribeConfigs => "DescribeConfigs",
         }
     }

@@ -1,0 +1,157 @@
+//! The roles of `finflow topics acls`: what is printed for each, and that it lets people work through the service, and a successor watch.
+
+use std::path::Path;
+
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use serde_json::Value;
+
+use crate::cluster::{Cluster, USERS};
+use crate::{BY_PASSWORD, DEADLINE, OPENED, Process, administrator, eventually, grant, send, text};
+
+/// What is printed for each part, without the lines that say why.
+const PRINTED: [(&[&str], &[&str]); 7] = [
+    (
+        &["--principal", "User:finflow"],
+        &[
+            "--allow-principal 'User:finflow' --operation Read --topic finflow.commands.v1 --topic finflow.postings.v1 \
+             --topic finflow.journal.v1 --group finflow --group finflow.addresses",
+            "--allow-principal 'User:finflow' --operation Write --topic finflow.events.v1 --topic finflow.postings.v1 \
+             --topic finflow.journal.v1 --topic finflow.dlq.v1",
+            "--allow-principal 'User:finflow' --operation DescribeConfigs --topic finflow.commands.v1 --topic finflow.postings.v1 \
+             --topic finflow.events.v1 --topic finflow.journal.v1 --topic finflow.dlq.v1",
+            "--allow-principal 'User:finflow' --operation Write --resource-pattern-type prefixed --transactional-id finflow-",
+        ],
+    ),
+    (
+        &["--principal", "User:t", "--role", "trimmer"],
+        &["--allow-principal 'User:t' --operation Delete --topic finflow.postings.v1 --topic finflow.journal.v1"],
+    ),
+    (
+        &["--principal", "User:g", "--role", "gateway"],
+        &[
+            "--allow-principal 'User:g' --operation Read --topic finflow.events.v1 --topic finflow.dlq.v1",
+            "--allow-principal 'User:g' --operation Write --topic finflow.commands.v1",
+        ],
+    ),
+    (
+        &["--principal", "User:s", "--role", "successor"],
+        &["--allow-principal 'User:s' --operation Describe --topic finflow.commands.v1 --topic finflow.journal.v1"],
+    ),
+    (
+        &["--principal", "User:api", "--role", "producer", "--set", "topics.prefix=pay"],
+        &["--allow-principal 'User:api' --operation Write --topic pay.commands.v1"],
+    ),
+    (
+        &["--principal", "User:CN=ledger", "--role", "consumer"],
+        &["--allow-principal 'User:CN=ledger' --operation Read --topic finflow.events.v1 --group finflow-consumer"],
+    ),
+    (
+        &["--principal", "User:l", "--role", "consumer", "--group", "ledger"],
+        &["--allow-principal 'User:l' --operation Read --topic finflow.events.v1 --group ledger"],
+    ),
+];
+
+#[test]
+fn the_least_privilege_is_printed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let admin = Process { dir: dir.path(), brokers: "kafka:9092".to_owned(), properties: vec![], more: vec![] };
+    for (options, expected) in PRINTED {
+        let told = |format: &str| {
+            let output = admin.finflow(&[&["topics", "acls", "--format", format][..], options].concat());
+            assert!(output.status.success(), "{}", text(&output.stderr));
+            text(&output.stdout)
+        };
+        let printed = told("text");
+        let (reasons, commands): (Vec<&str>, Vec<&str>) = printed.lines().partition(|line| line.starts_with('#'));
+        let expected: Vec<String> =
+            expected.iter().map(|command| format!("kafka-acls --bootstrap-server kafka:9092 --add {command}")).collect();
+        assert_eq!(commands, expected);
+        let is_said = reasons.iter().any(|line| line.contains("trusted with every tenant"));
+        assert_eq!(is_said, options.contains(&"producer") || options.contains(&"gateway"), "{printed}");
+        let rows: Vec<Value> = told("json").lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        let names =
+            |words: &str| words.matches(" --topic ").count() + words.matches(" --group ").count() + words.matches("-id ").count();
+        assert_eq!(rows.len(), commands.iter().map(|command| names(command)).sum::<usize>(), "a row for each right");
+        assert!(rows.iter().all(|row| names(row["command"].as_str().expect("a command")) == 1), "{rows:?}");
+    }
+}
+
+/// A dead letter of a command that can be carried out, as an administrator writes it.
+fn dead_letter(cluster: &Cluster) {
+    let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", cluster.plain()).create().expect("a client");
+    let header = |key, value| rdkafka::message::Header { key, value: Some(value) };
+    let headers = rdkafka::message::OwnedHeaders::new();
+    let headers =
+        headers.insert(header("__streams.errors.exception", "finflow.Malformed")).insert(header("x-error-code", "panicked"));
+    let letter = OPENED[2].replace("t-1", "t-2");
+    producer.send(BaseRecord::to("finflow.dlq.v1").key("alice").payload(&letter).headers(headers)).expect("a queue");
+    producer.flush(DEADLINE).expect("it is taken");
+}
+
+/// With the engine's rights alone nobody sends, reads or repairs anything through the service; with those of the gateway besides, each
+/// of them does.
+pub(crate) fn people_work_through_it(cluster: &Cluster, dir: &Path) {
+    let (user, password) = USERS[0];
+    let process = Process { dir, brokers: cluster.scram(), properties: cluster.signs_in(user, password), more: vec![] };
+    let command = OPENED[2].replace("t-1", "by-hand");
+    std::fs::write(dir.join("by-hand.jsonl"), format!("{command}\n")).expect("a file");
+    dead_letter(cluster);
+    let service = process.run();
+    let rows: [(&[&str], &str, &str); 4] = [
+        (&["publish", "by-hand.jsonl", "--wait"], r#""settled":1"#, "Write on topic finflow.commands.v1"),
+        (&["tail", "events", "--from", "beginning", "--exit-at-end"], "wallet.opened", "Read on topic finflow.events.v1"),
+        (&["dlq", "list"], r#""code":"panicked""#, "Read on topic finflow.dlq.v1"),
+        (&["dlq", "replay", "--yes"], r#""settled":1"#, "Read on topic finflow.dlq.v1"),
+    ];
+    let asked = |words: &[&str]| {
+        let output = process.finflow(&[words, &["--format", "json"]].concat());
+        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    };
+    for (words, _, missing) in rows {
+        eventually(|| match asked(words) {
+            (Some(78), told) if told.contains(missing) => Ok(()),
+            (code, told) => Err(format!("{words:?}: {code:?} {told}")),
+        });
+    }
+    grant(cluster, &administrator(cluster, dir, vec![]), "gateway", user);
+    for (words, expected, _) in rows {
+        eventually(|| match asked(words) {
+            // A first attempt may have sent it, and not have seen what came of it.
+            (Some(0), told) if told.contains(expected) || told.contains(r#""verdict":"duplicate""#) => Ok(()),
+            (code, told) => Err(format!("{words:?}: {code:?} {told}")),
+        });
+    }
+    drop(service);
+}
+
+/// An application that has gone elsewhere sees what comes to where it was, once it may look.
+pub(crate) fn the_successor_watches(cluster: &Cluster, dir: &Path) {
+    let old = administrator(cluster, dir, vec![]);
+    assert!(old.finflow(&["topics", "seal"]).status.success());
+    let next: Vec<String> = ["--set", "topics.prefix=next", "--set", "topics.partitions=2"].map(str::to_owned).into();
+    eventually(|| {
+        let output = old.finflow(&["rescale", "--partitions", "2", "--to-prefix", "next"]);
+        if output.status.success() { Ok(()) } else { Err(text(&output.stderr)) }
+    });
+    let (user, password) = USERS[4];
+    let dir = &dir.join("next");
+    let process = Process { dir, brokers: cluster.scram(), properties: cluster.signs_in(user, password), more: next.clone() };
+    std::fs::create_dir(dir).expect("a directory");
+    grant(cluster, &administrator(cluster, dir, next), "engine", user);
+    let _service = process.run();
+    let logged = || std::fs::read_to_string(dir.join("stderr.txt")).expect("a file");
+    eventually(|| {
+        let missing = "not authorized: Describe on topic finflow.commands.v1";
+        let is_told = logged().lines().any(|line| line.contains("cannot be looked at") && line.contains(missing));
+        if is_told { Ok(()) } else { Err(format!("it does not say what it cannot see: {}", logged())) }
+    });
+    grant(cluster, &old, "successor", user);
+    assert!(old.finflow(&["topics", "unseal", "--yes"]).status.success());
+    eventually(|| {
+        // Until the broker has lifted the seal, it takes none.
+        send(cluster, &[BY_PASSWORD]);
+        let is_told = logged().contains("records come to a generation that was left");
+        if is_told { Ok(()) } else { Err(format!("it does not see them: {}", logged())) }
+    });
+}

@@ -25,7 +25,7 @@ MISSING := $(strip \
 PEERS_MISSING := $(strip \
   $(if $(shell which python3),,python3) \
   $(if $(shell which javac),,default-jdk-headless) \
-  $(if $(shell which pgbench),,postgresql))
+  $(if $(shell which initdb)$(wildcard /usr/lib/postgresql/*/bin/initdb),,postgresql))
 
 # Where `make kafka` keeps its broker's data.
 KAFKA_DIR ?= $(if $(XDG_STATE_HOME),$(XDG_STATE_HOME),$(HOME)/.local/state)/finflow/kafka

@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use finflow_topologies::simulation::audit;
+use hdrhistogram::Histogram;
 use serde_json::json;
 
 use crate::access::configuration;
@@ -69,6 +70,14 @@ fn ended(event: &[u8]) -> Option<u64> {
     rest.split('"').next()?.parse().ok()
 }
 
+/// Fails where fewer ends were measured than were due: it would be the slowest that the percentiles leave out.
+fn have_all_ended(late: &Histogram<u64>, due: u64) -> Result<(), Failure> {
+    if late.len() < due {
+        return Err(Failure::Temporary(format!("only {} of {due} measured transfers have ended", late.len())));
+    }
+    Ok(())
+}
+
 /// Recomputes every balance from the events.
 fn verdict<'a>(common: &Common, events: impl ExactSizeIterator<Item = &'a [u8]>) -> Result<(), Failure> {
     let count = events.len();
@@ -82,4 +91,27 @@ fn verdict<'a>(common: &Common, events: impl ExactSizeIterator<Item = &'a [u8]>)
 
 fn round(figure: f64) -> f64 {
     (figure * 100.0).round() / 100.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_latency_is_told_only_where_every_end_that_was_due_has_come() {
+        for (came, due, is_told) in [(0, 0, true), (3, 3, true), (2, 3, false), (0, 3, false)] {
+            let mut late = Histogram::new(3).expect("a histogram");
+            late.saturating_record_n(1_000, came);
+            let told = have_all_ended(&late, due).map_err(|failure| failure.to_string());
+            assert_eq!(told.is_ok(), is_told, "{came} of {due}: {told:?}");
+        }
+        // So many are due after the warm seconds as the rate has it, whether or not a second divides by it.
+        for rate in [1, 7, 1_400, 3_333] {
+            let (first, begun, seconds) = (11, Instant::now(), 2);
+            let schedule = Schedule { first, begun, rate };
+            let all = first..first + (seconds + WARM.as_secs()) * rate;
+            let measured = all.filter(|key| schedule.late(*key, begun).is_some()).count() as u64;
+            assert_eq!(measured, seconds * rate, "at {rate}/s");
+        }
+    }
 }

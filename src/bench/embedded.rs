@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::load::Load;
 use super::usage::Usage;
-use super::{BATCH, FETCH_BYTES, IDLE_TIMEOUT, MIB, Schedule, TICK, WARM, ended, round, verdict};
+use super::{BATCH, FETCH_BYTES, IDLE_TIMEOUT, MIB, Schedule, TICK, WARM, ended, have_all_ended, round, verdict};
 use crate::access::settings;
 use crate::cli::{self, Common};
 use crate::failure::Failure;
@@ -109,6 +109,7 @@ async fn latency(common: &Common, settings: &Settings, options: &cli::Bench, loa
     is_over.store(true, Ordering::Release);
     let ends = reader.await.map_err(|error| Failure::Failed(error.to_string()))?;
     node.stop().await;
+    have_all_ended(&ends, options.seconds * options.rate)?;
     let at = |quantile: f64| round(ends.value_at_quantile(quantile) as f64 / 1_000.0);
     let figures = json!({
         "phase": "latency", "lanes": settings.lanes, "rate": options.rate, "seconds": options.seconds, "measured": ends.len(),
@@ -125,15 +126,16 @@ async fn read_ends(node: Node, schedule: Schedule, is_over: Arc<AtomicBool>) -> 
     let mut next: Vec<u64> =
         (0..node.partitions_count()).map(|id| node.range(Topic::Events, id).map_or(0, |range| range.end)).collect();
     loop {
-        let is_last = is_over.load(Ordering::Acquire);
+        let (is_last, mut is_found) = (is_over.load(Ordering::Acquire), false);
         for (partition, from) in (0_u32..).zip(next.iter_mut()) {
             let Ok(fetched) = node.fetch(Topic::Events, partition, *from, FETCH_BYTES) else { continue };
             let now = Instant::now();
             let keys = fetched.records.iter().filter_map(|record| ended(record.value.as_deref()?));
             keys.filter_map(|key| schedule.late(key, now)).for_each(|late| ends.saturating_record(late));
+            is_found |= !fetched.records.is_empty();
             *from = fetched.next;
         }
-        if is_last {
+        if is_last && !is_found {
             return ends;
         }
         node.changed(Duration::from_millis(20)).await;

@@ -20,7 +20,7 @@ use serde_json::json;
 use super::engine::{Engine, Place, SNAPSHOTS};
 use super::load::Load;
 use super::usage::Usage;
-use super::{BATCH, FETCH_BYTES, IDLE_TIMEOUT, MIB, Schedule, TICK, WARM, ended, round, verdict};
+use super::{BATCH, FETCH_BYTES, IDLE_TIMEOUT, MIB, Schedule, TICK, WARM, ended, have_all_ended, round, verdict};
 use crate::access::{cluster, configuration};
 use crate::cli::{self, Common};
 use crate::failure::Failure;
@@ -169,6 +169,7 @@ impl<'a> Bench<'a> {
             let late = reader.join().map_err(|_| Failure::Failed("the reader died".to_owned()))?;
             paced.and(late)
         })?;
+        have_all_ended(&late, self.options.seconds * self.options.rate)?;
         let over = self.mark(&engines);
         let of = |what: &str, step: &str| -> f64 {
             engines.iter().map(|engine| engine.metric(&format!("{KAFKA_STEP_SECONDS}_{what}"), step)).sum()
@@ -349,9 +350,14 @@ impl Ends {
 
     /// Reads until `is_enough`.
     fn wait(&mut self, is_enough: impl Fn(Seen) -> bool) -> Result<(), Failure> {
+        self.wait_with(is_enough, |_| ())
+    }
+
+    /// The same, and shows the number of each transfer that has ended.
+    fn wait_with(&mut self, is_enough: impl Fn(Seen) -> bool, mut visit: impl FnMut(u64)) -> Result<(), Failure> {
         let mut since = Instant::now();
         while !is_enough(self.seen) {
-            if self.step(|_| ())? {
+            if self.step(&mut visit)? {
                 since = Instant::now();
             } else if IDLE_TIMEOUT < since.elapsed() {
                 return Err(Failure::Temporary("the engine tells nothing any more".to_owned()));
@@ -365,17 +371,13 @@ impl Ends {
     /// Reads until the ends of `total` transfers have come, and tells how late each was, in microseconds.
     fn measure(&mut self, schedule: Schedule, total: u64, is_over: &AtomicBool) -> Result<Histogram<u64>, Failure> {
         let mut late = Histogram::new_with_bounds(1, 600_000_000, 3).map_err(|error| Failure::Failed(error.to_string()))?;
-        let (begun, before) = (Instant::now(), self.seen.transfers);
-        while self.seen.transfers < before + total && !is_over.load(Ordering::Acquire) && begun.elapsed() < IDLE_TIMEOUT {
-            let is_found = self.step(|key| {
-                if let Some(micros) = schedule.late(key, Instant::now()) {
-                    late.saturating_record(micros);
-                }
-            })?;
-            if !is_found {
-                std::thread::sleep(PAUSE);
+        let all = self.seen.transfers + total;
+        let is_enough = |seen: Seen| all <= seen.transfers || is_over.load(Ordering::Acquire);
+        self.wait_with(is_enough, |key| {
+            if let Some(micros) = schedule.late(key, Instant::now()) {
+                late.saturating_record(micros);
             }
-        }
+        })?;
         Ok(late)
     }
 

@@ -54,6 +54,7 @@ pub(crate) fn it_is_measured(broker: &Broker) {
     let steps = &phase("latency")["transaction_ms_mean"];
     assert!(["offsets", "records", "end"].iter().all(|step| steps[*step].as_f64().is_some_and(|ms| 0.0 < ms)), "{steps}");
     assert_eq!(phase("latency")["processes"], 3);
+    assert_eq!(phase("latency")["measured"], 200, "a second at 200/s, and none is left out");
     assert_eq!(phase("audit")["faults"], Value::from(0), "{told:?}");
     let topics = broker.tool(&["org.apache.kafka.tools.TopicCommand", "--bootstrap-server", &brokers, "--list"], "");
     assert!(!topics.contains("bench-"), "{topics}");

@@ -37,6 +37,13 @@ fn the_image_is_built_with_what_the_project_is_built_with() {
     assert_eq!(between(&image, "FROM rust:", "-"), between(&toolchain, "channel = \"", "\""));
     let (compose, jars) = (read("config/ops/docker/compose.yaml"), read("config/ops/kafka/pom.xml"));
     assert_eq!(between(&compose, "image: apache/kafka:", "\n"), between(&jars, "<kafka.version>", "<"));
+    let script = read("config/ops/kafka/kafka");
+    let kept = between(&script, "\noffsets.retention.minutes=", "\n");
+    assert_eq!(
+        between(&compose, "KAFKA_OFFSETS_RETENTION_MINUTES: \"", "\""),
+        kept,
+        "positions stay as long as with `make kafka`"
+    );
     let makefile = read("Makefile");
     let packages = between(&image, "apt-get install -y -qq ", "\n").split_whitespace();
     for package in packages.filter(|package| *package != "make") {

@@ -59,7 +59,7 @@ pub(super) fn look(settings: &Settings, (partitions, replicas): (u32, i32), cloc
     found.extend([topics(settings, partitions, replicas), engine, trimmer_rights(settings), groups(settings)]);
     if is_allowed {
         found.push(journal(settings, partitions));
-        found.extend(retention::look(settings));
+        found.push(retention::look(settings));
         found.extend(transactions(settings, clock));
     }
     found

@@ -11,29 +11,34 @@ use super::settings::Settings;
 use super::topics::{ADMIN_TIMEOUT, Admin, options, wait};
 use crate::finding::Finding;
 
+const WHAT: &str = "positions";
 const KEY: &str = "offsets.retention.minutes";
 /// A stop that is planned, or that nobody notices, is shorter.
 const KEPT_MIN: Duration = Duration::from_secs(30 * 86_400);
 
-/// What the brokers say of it; `None` where they do not tell this principal, or not now.
-pub(super) fn look(settings: &Settings) -> Option<Finding> {
-    let kept = Admin::new(settings).and_then(|admin| admin.positions_kept()).ok().flatten()?;
-    Some(of(kept))
+/// What the brokers say of it. It is no reason against a start, even where they do not tell it to this principal, or not now.
+pub(super) fn look(settings: &Settings) -> Finding {
+    match Admin::new(settings).and_then(|admin| admin.positions_kept()) {
+        Ok(Some(kept)) => of(kept),
+        // The engine does without this right, and is not given it.
+        Ok(None) => Finding::skipped(WHAT, format!("not authorized: DescribeConfigs on the cluster; look at the brokers' {KEY}")),
+        Err(error) => Finding::skipped(WHAT, error.to_string()),
+    }
 }
 
-/// It is no reason against a start.
 fn of(kept: Duration) -> Finding {
     let days = kept.as_secs() / 86_400;
     let told = format!("kept for {days} days after the last process has stopped");
     if KEPT_MIN <= kept {
-        return Finding::well("positions", told);
+        return Finding::well(WHAT, told);
     }
     let longer = format!("have the brokers' {KEY} be longer than any stop, for example {}", KEPT_MIN.as_secs() / 60);
-    Finding::well("positions", format!("{told}, which is short: {longer}"))
+    Finding::well(WHAT, format!("{told}, which is short: {longer}"))
 }
 
 impl Admin {
-    /// The shortest time that one of the brokers keeps the offsets of a group without members.
+    /// The shortest time that one of the brokers keeps the offsets of a group without members; `None` where none of them tells its
+    /// settings, as to somebody who may not see them.
     fn positions_kept(&self) -> Result<Option<Duration>, Error> {
         let metadata = self.client().inner().fetch_metadata(None, ADMIN_TIMEOUT).map_err(unavailable)?;
         let mut shortest: Option<Duration> = None;

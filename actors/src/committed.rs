@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError, Weak}
 use std::time::{Duration, Instant};
 
 use finflow_ledger::{Payment, PaymentId, Wallet, WalletId};
-use finflow_state::{EncodedBlock, Generation, Head, Overlay, Payments, RocksStore, Store, Table, Tag, Wallets, store};
+use finflow_state::{EncodedBlock, Generation, Head, Holds, Overlay, Payments, RocksStore, Store, Table, Tag, Wallets, store};
 use finflow_topologies::log::{self, Position};
 use finflow_topologies::partition::Layers;
 use finflow_topologies::restore::{self, Progress};
@@ -462,6 +462,23 @@ impl Committed {
 
     pub(crate) fn payment(&self, id: PaymentId) -> Result<Option<Payment>, store::Error> {
         self.read::<Payments>(&id, |overlay| overlay.payments.get(&id).map(|row| row.cloned()))
+    }
+
+    /// The payments that money is held for: of those in the store at most `limit`, and all that are not yet in it.
+    pub(crate) fn held(&self, limit: usize) -> Result<BTreeSet<PaymentId>, store::Error> {
+        let layers = self.layers.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut held = BTreeSet::new();
+        for (key, _) in self.open_store()?.scan(Tag::Holds, None, limit)? {
+            held.insert(Holds::decode_key(&key)?);
+        }
+        // The newest layer comes first.
+        for (id, hold) in layers.iter().rev().flat_map(|overlay| overlay.holds.iter()) {
+            match hold {
+                Some(_) => held.insert(*id),
+                None => held.remove(id),
+            };
+        }
+        Ok(held)
     }
 
     /// The layers are taken before the store is read: an epoch that moves from one to the other meanwhile is seen twice, not never.

@@ -17,7 +17,7 @@ const RETENTION_TENTHS_MAX: u64 = 8;
 /// What was seen of a partition.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Watched {
-    /// For how long the oldest leg has waited for its answer, in milliseconds.
+    /// For how long the oldest leg has waited for its answer, in milliseconds; nobody knows where the partition could not be restored.
     pub leg_oldest_ms: Option<u64>,
     /// For how long the oldest command that is not consumed has waited, in milliseconds; only where it has for a while.
     pub command_oldest_ms: Option<u64>,

@@ -308,6 +308,33 @@ async fn the_log_is_trimmed_by_age_and_never_above_what_is_applied() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_leg_in_transit_is_seen_while_its_own_partition_is_halted_too() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let time = Time::default();
+    let (here, there) = (wallets(0, 1), wallets(HALTED, 1));
+    let node = Node::start(settings(dir.path(), &time)).await.expect("a node");
+    publish(&node, opening(&[here.clone(), there.clone()].concat())).await;
+    node.stop().await;
+    drop(node);
+    poison(dir.path());
+    let node = Node::start(settings(dir.path(), &time)).await.expect("a node");
+    until(&node, "the halt", || node.status()[HALTED as usize].cause.is_some()).await;
+    publish(&node, vec![transfer(&here[0], "leg", &there[0])]).await;
+    assert_eq!(payment(&node, &here[0], "leg").map(|payment| payment.state.is_terminal()), Some(false));
+    until(&node, "the other halt", || {
+        node.kill_partition(0);
+        node.status()[0].cause.is_some()
+    })
+    .await;
+    // What was seen before is younger.
+    time.pass(120_000);
+    let oldest_ms = || node.status()[0].watched.leg_oldest_ms;
+    until(&node, "the leg", || oldest_ms().is_some_and(|oldest_ms| 120_000 <= oldest_ms)).await;
+    assert!(node.warnings().contains_key("leg 0"), "{:?}", node.warnings());
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_keeps_dying_beside_the_lanes_is_given_up_and_said() {
     let dir = tempfile::tempdir().expect("a directory");
     let time = Time::default();

@@ -1,5 +1,6 @@
 //! One partition on a log of its own: what comes of restoring it, whatever log and position say, and whose it is.
 
+use finflow_ledger::{Currency, Hold, Money};
 use finflow_state::{Generation, Header, Positions, Shared, Snapshots, Stamp, snapshot};
 use finflow_topologies::Topic;
 use finflow_topologies::log::{Batch, Claimed, Commit, Log, Outgoing, Session, Transaction};
@@ -19,6 +20,10 @@ fn position(block: u64) -> Position {
 }
 
 fn block(number: u64) -> EncodedBlock {
+    block_of(number, &Overlay::default())
+}
+
+fn block_of(number: u64, rows: &Overlay) -> EncodedBlock {
     let header = Header {
         generation: GENERATION,
         partition: 0,
@@ -30,7 +35,7 @@ fn block(number: u64) -> EncodedBlock {
         sent: vec![],
         received: vec![],
     };
-    EncodedBlock::encode(&header, &Overlay::default())
+    EncodedBlock::encode(&header, rows)
 }
 
 struct Place {
@@ -179,4 +184,32 @@ fn what_another_lane_has_claimed_is_none_of_the_former_ones_business() {
         let steps = if steps.is_empty() { begun.to_owned() } else { format!("{begun}, {steps}") };
         assert_eq!(shared(&steps), expected, "{steps}");
     }
+}
+
+/// Rows that hold money for these payments, and for those no more.
+fn holding(payments: &[u8], ended: &[u8]) -> Overlay {
+    let mut rows = Overlay::default();
+    let amount = Money::from_minor(5, Currency::parse("AED").expect("a currency"));
+    let hold = Hold { wallet: WalletId::parse("alice").expect("an id"), amount };
+    payments.iter().for_each(|payment| rows.holds.put(PaymentId::from_bytes([*payment; 16]), hold.clone()));
+    ended.iter().for_each(|payment| rows.holds.remove(PaymentId::from_bytes([*payment; 16])));
+    rows
+}
+
+/// What a halted partition has committed last stays above its store.
+#[test]
+fn what_is_held_is_what_was_committed_last() {
+    let mut place = Place::new();
+    place.commit(1, true, true);
+    assert_eq!(place.restore(1), "at 1");
+    place.committed.apply("lane", &[block_of(2, &holding(&[1, 2, 3], &[]))]).expect("a store");
+    let layers: Layers = [holding(&[2, 5], &[]), holding(&[4], &[1, 2])].map(Arc::new).into();
+    place.committed.show("lane", layers, Condition { halted: Some("why".to_owned()), ..place.committed.condition() });
+    let held = |limit| {
+        let held = place.committed.held(limit).expect("a store");
+        held.into_iter().map(|id| id.as_bytes()[0]).collect::<Vec<_>>()
+    };
+    assert_eq!(held(10), [2, 3, 4, 5]);
+    // Of the store's, none but the first, which has ended since.
+    assert_eq!(held(1), [2, 4, 5]);
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use finflow_ledger::CommandKind;
-use finflow_state::{Holds, Payments, Store, Table, Tag, store};
+use finflow_state::store;
 use finflow_topologies::Topic;
 use finflow_topologies::log::{Error, Log};
 use tracing::warn;
@@ -136,16 +136,12 @@ impl Lookout {
     }
 }
 
-/// For how long the oldest transfer has been held for a wallet of another partition, as far as the store has it; `None` where none is.
+/// For how long the oldest transfer has been held for a wallet of another partition; `None` where none is. A partition that is halted is
+/// asked too: its epochs are in its store or above it, unless it could not be restored.
 fn oldest_leg_ms(committed: &Committed, now_ms: i64) -> Result<Option<u64>, store::Error> {
-    let Some(store) = committed.running() else { return Ok(None) };
-    let (mut oldest_ms, mut bytes) = (None, Vec::new());
-    for (key, _) in store.scan(Tag::Holds, None, HOLDS_MAX)? {
-        let id = Holds::decode_key(&key)?;
-        bytes.clear();
-        Payments::encode_key(&id, &mut bytes);
-        let Some(row) = store.get(&bytes)? else { continue };
-        let payment = Payments::decode(&id, &row)?;
+    let mut oldest_ms: Option<i64> = None;
+    for id in committed.held(HOLDS_MAX)? {
+        let Some(payment) = committed.payment(id)? else { continue };
         if payment.kind == CommandKind::Transfer {
             oldest_ms = Some(oldest_ms.unwrap_or(i64::MAX).min(payment.created_ms));
         }

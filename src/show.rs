@@ -59,9 +59,10 @@ pub(crate) async fn partitions(common: &Common, command: Option<&PartitionsComma
 }
 
 fn partition_json(status: &PartitionStatus) -> Value {
-    let Watched { leg_oldest_ms, command_oldest_ms, commands_kept_ms, held_back } = status.watched;
+    let Watched { leg_oldest_ms, command_oldest_ms, commands_kept_ms, .. } = status.watched;
     let restoring = status.restoring.map(|Restoring { block, target }| json!({ "block": block, "target": target }));
-    let held_back = held_back.map(|held| json!({ "topic": held.topic().word(), "lag": held.lag, "for_ms": held.for_ms }));
+    let held_back = status.watched.held_back_longest();
+    let held_back = held_back.map(|(topic, held)| json!({ "topic": topic.word(), "lag": held.lag, "for_ms": held.for_ms }));
     let role = match status.state.as_str() {
         "running" | "restoring" | "halted" if status.owner.is_some() => Some("owner"),
         "standby" => Some("standby"),

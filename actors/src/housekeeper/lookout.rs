@@ -13,7 +13,7 @@ use tracing::warn;
 use super::{Args, Seen};
 use crate::clock::Reading;
 use crate::committed::{Committed, Condition};
-use crate::watched::{HeldBack, Watched};
+use crate::watched::{HeldBack, TOPICS, Watched};
 
 /// How often each partition is looked at; one a step, so that more than a hundred take longer.
 const EVERY_MS: i64 = 10_000;
@@ -30,14 +30,21 @@ const FAILED_MIN: u32 = 2;
 pub(super) struct Lookout {
     /// When each partition is looked at next, on the monotonic clock.
     due_ms: BTreeMap<u32, i64>,
-    /// The stable end of a topic's partition, and since when it has been there with something behind it.
-    stable: BTreeMap<(Topic, u32), (u64, i64)>,
+    /// How far each topic's partition could be read.
+    stable: BTreeMap<(Topic, u32), Stable>,
     /// Where commands ended at the last look: one before it that still waits has waited for a while.
     commands_end: BTreeMap<u32, u64>,
     /// How many looks in a row have come to nothing, where any has.
     failed: BTreeMap<u32, u32>,
     /// For how long the log keeps commands, and when to ask again.
     kept: (Option<Duration>, i64),
+}
+
+/// The end of what can be read.
+struct Stable {
+    end: u64,
+    /// Since when something has been seen behind it.
+    held_since_ms: Option<i64>,
 }
 
 impl Lookout {
@@ -81,11 +88,9 @@ impl Lookout {
             self.kept = (args.log.commands_kept()?, now.monotonic_ms.saturating_add(RETENTION_EVERY_MS));
         }
         watched.commands_kept_ms = self.kept.0.map(|kept| u64::try_from(kept.as_millis()).unwrap_or(u64::MAX));
-        for topic in [Topic::Commands, Topic::Postings] {
-            // First the end of everything: what is written between the two looks does not count as held back.
-            let end = args.log.written(topic, id)?;
-            let held = self.held_back(topic, id, (args.log.range(topic, id)?.end, end), now.monotonic_ms);
-            watched.held_back = watched.held_back.into_iter().chain(held).max_by_key(|held| held.for_ms);
+        for (topic, held) in TOPICS.into_iter().zip(&mut watched.held_back) {
+            let end = args.log.range(topic, id)?.end;
+            *held = self.held_back(topic, id, end, now.monotonic_ms, || args.log.written(topic, id))?;
         }
         // Commands wait for a halted partition as well, whose lane does not tell any more how far it has come. Where its position is lost
         // or somebody else's, nobody can tell.
@@ -122,17 +127,31 @@ impl Lookout {
         }
     }
 
-    fn held_back(&mut self, topic: Topic, id: u32, (stable, end): (u64, u64), now_ms: i64) -> Option<HeldBack> {
-        if end <= stable {
-            self.stable.remove(&(topic, id));
-            return None;
+    /// What an open transaction holds back behind `stable`, the end of what can be read; `written` gives the end of everything.
+    ///
+    /// As long as a transaction is open that end stands still: where it has moved since the last look, nothing more is asked. And it moves
+    /// with every transaction that ends, so what is behind it at two looks is of one that was open in between, for longer than any commit.
+    fn held_back(
+        &mut self,
+        topic: Topic,
+        id: u32,
+        stable: u64,
+        now_ms: i64,
+        written: impl FnOnce() -> Result<u64, Error>,
+    ) -> Result<Option<HeldBack>, Error> {
+        let known = self.stable.entry((topic, id)).or_insert(Stable { end: stable, held_since_ms: None });
+        if known.end != stable {
+            *known = Stable { end: stable, held_since_ms: None };
+            return Ok(None);
         }
-        let (known, since_ms) = self.stable.entry((topic, id)).or_insert((stable, now_ms));
-        if *known != stable {
-            (*known, *since_ms) = (stable, now_ms);
+        let lag = written()?.saturating_sub(stable);
+        if lag == 0 {
+            known.held_since_ms = None;
+            return Ok(None);
         }
-        let for_ms = u64::try_from(now_ms.saturating_sub(*since_ms)).unwrap_or_default();
-        Some(HeldBack { are_postings: topic == Topic::Postings, lag: end.saturating_sub(stable), for_ms })
+        let since_ms = *known.held_since_ms.get_or_insert(now_ms);
+        let for_ms = u64::try_from(now_ms.saturating_sub(since_ms)).unwrap_or_default();
+        Ok(Some(HeldBack { lag, for_ms }).filter(|held| 0 < held.for_ms))
     }
 }
 
@@ -178,21 +197,35 @@ mod tests {
     #[test]
     fn an_open_transaction_is_as_old_as_what_it_holds_back_stands_still() {
         let mut watch = Lookout::default();
-        // When it is looked at, how far records can be read, and where they end; since when and how many are held back.
+        // When it is looked at, how far records can be read, where they end if that is asked; how many are held back, and for how long.
         let rows = [
-            (0, 5, 5, None),
-            (10, 5, 8, Some((3, 0))),
-            (20, 5, 9, Some((4, 10))),
-            (30, 7, 9, Some((2, 0))),
-            (40, 7, 9, Some((2, 10))),
-            (50, 9, 9, None),
-            (60, 9, 12, Some((3, 0))),
+            (0, 5, Some(5), None),
+            (10, 5, Some(8), None),
+            (20, 5, Some(9), Some((4, 10))),
+            (30, 7, None, None),
+            (40, 7, Some(9), None),
+            (50, 7, Some(9), Some((2, 10))),
+            (60, 7, Some(12), Some((5, 20))),
+            (70, 12, None, None),
+            (80, 12, Some(12), None),
+            // A commit is under way at one look, and another one two looks later.
+            (90, 12, Some(15), None),
+            (100, 15, None, None),
+            (110, 15, Some(18), None),
+            (120, 18, None, None),
         ];
         for (now_ms, stable, end, expected) in rows {
-            let found = watch.held_back(Topic::Commands, 1, (stable, end), now_ms);
-            assert_eq!(found.map(|held| (held.lag, held.for_ms)), expected, "{now_ms}");
-            // Another partition is another matter.
-            assert_eq!(watch.held_back(Topic::Commands, 2, (1, 1), now_ms), None);
+            let mut asked = None;
+            let found = watch.held_back(Topic::Journal, 1, stable, now_ms, || {
+                asked = end;
+                end.ok_or_else(|| Error::Unavailable("nobody was to ask".to_owned()))
+            });
+            assert_eq!(found.expect("an end").map(|held| (held.lag, held.for_ms)), expected, "{now_ms}");
+            assert_eq!(asked, end, "{now_ms}");
+            // Another partition is another matter, and so is another topic.
+            for (topic, id) in [(Topic::Journal, 2), (Topic::Events, 1)] {
+                assert_eq!(watch.held_back(topic, id, 1, now_ms, || Ok(1)).expect("an end"), None);
+            }
         }
     }
 }

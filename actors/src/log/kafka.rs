@@ -47,6 +47,7 @@ mod session;
 mod settings;
 mod topics;
 mod transactor;
+mod watchdog;
 
 /// How long the broker keeps a request of those who follow and wait for more, and of those who look at what is there. A partition that
 /// gets its next record while the library rests from the last one waits behind a request for the others.

@@ -14,6 +14,7 @@ use super::positions::OFFSETS_TIMEOUT;
 use super::record::unavailable;
 use super::settings::Settings;
 use super::transactor::{Failed, Transactor};
+use super::watchdog::{HUNG_TIMEOUT, within};
 use super::{KafkaLog, LOOK_WAIT};
 
 /// What the note begins with.
@@ -36,7 +37,13 @@ impl KafkaLog {
     }
 }
 
+/// Writes where it goes, or that it stays. Not for ever: these calls may hang in the client library.
 fn write(settings: &Settings, to: Option<&str>) -> Result<(), Error> {
+    let (settings, to) = (settings.clone(), to.map(str::to_owned));
+    within(HUNG_TIMEOUT, move || write_unwatched(&settings, to.as_deref()))?
+}
+
+fn write_unwatched(settings: &Settings, to: Option<&str>) -> Result<(), Error> {
     let mut transactor = Transactor::new(settings, &format!("{}-departure", settings.prefix));
     // From here on nobody who began before can write any more.
     transactor.ready(|| true)?;

@@ -20,6 +20,7 @@ use super::context::Quiet;
 use super::rights::{Operation, Resource, Role, rights};
 use super::settings::Settings;
 use super::topics::Admin;
+use super::watchdog::{HUNG_TIMEOUT, within};
 use super::{LOOK_WAIT, native, retention};
 use crate::clock::Clock;
 use crate::finding::Finding;
@@ -193,7 +194,12 @@ impl ProducerContext for Taken {
 /// Whether transactions work, and how far the clock of this machine is from the broker's.
 fn transactions(settings: &Settings, clock: &Clock) -> Vec<Finding> {
     let id = format!("{}-check", settings.prefix);
-    match probe(settings, &id, clock) {
+    let (asked, named, now) = (settings.clone(), id.clone(), clock.clone());
+    let probed = match within(HUNG_TIMEOUT, move || probe(&asked, &named, &now)) {
+        Ok(probed) => probed,
+        Err(hung) => return vec![Finding::unavailable("transactions", hung.to_string(), "ask again")],
+    };
+    match probed {
         Ok(Some((strays_ms, within_ms))) => {
             vec![Finding::well("transactions", format!("as {id}")), broker_clock(strays_ms, within_ms)]
         }

@@ -20,18 +20,17 @@ use super::names::{Holder, Names};
 use super::record::unavailable;
 use super::settings::{HEARTBEAT_INTERVAL, SESSION_TIMEOUT, Settings, TRANSACTION_TIMEOUT};
 use super::transactor::{Failed, Transactor};
+use super::watchdog::{HUNG_TIMEOUT, silent};
 use crate::log::Assignment;
 
 /// How often the group is served while nothing is asked.
 const SERVE_INTERVAL: Duration = Duration::from_millis(50);
 /// How long a lane waits to become a member: longer than a dead member is missed.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a call may take before the session is given up as hung: longer than all it may wait for by its own deadlines.
-const HUNG_TIMEOUT: Duration = Duration::from_secs(90);
 const DISMISS_PAUSE: Duration = Duration::from_millis(20);
 /// How long a commit that was refused waits for the group's word on who has the lane's name: longer than a look and the one before it.
 const LOOK_PATIENCE: Duration = Duration::from_secs(4);
-/// The same for a commit. The client library may wait for the group coordinator until the transaction times out, whatever
+/// How long a commit may take before the session is given up as hung. The client library may wait for the group coordinator until the transaction times out, whatever
 /// deadline it was given.
 const COMMIT_HUNG_TIMEOUT: Duration = TRANSACTION_TIMEOUT.saturating_mul(3);
 
@@ -142,8 +141,7 @@ impl KafkaSession {
         answered.recv_timeout(patience).map_err(|cause| {
             error!(%cause, "the session hangs in the client library and is given up");
             self.is_hung = true;
-            let seconds = patience.as_secs();
-            self.ends.send_replace(Some(format!("the Kafka client has not answered for {seconds} s")));
+            self.ends.send_replace(Some(silent(patience)));
             Error::Unavailable("the client library does not answer".to_owned())
         })
     }

@@ -294,6 +294,17 @@ impl Node {
         sender
     }
 
+    /// Has the next commit of the lane that runs a partition hang half done, as a call of the Kafka client may, until what is given back
+    /// is dropped. The embedded log has no such call.
+    pub fn hang_commit(&self, partition: u32) -> std::sync::mpsc::Sender<()> {
+        let (sender, until) = std::sync::mpsc::channel();
+        let lane = self.0.partitions.get(&partition).and_then(|committed| committed.condition().lane);
+        if let (NodeLog::Kafka(log), Some(lane)) = (&self.0.log, lane) {
+            log.hang_commit(&lane, until);
+        }
+        sender
+    }
+
     /// Why no epoch begins anywhere, if so: the wall clock is wrong.
     pub fn clock_cause(&self) -> Option<String> {
         self.0.clock.strayed().map(|strayed| strayed.to_string())

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -220,6 +221,13 @@ impl KafkaLog {
     /// Those of these partitions that have a committed position, read when no transaction on them is open any more.
     pub(crate) fn committed(&self, partitions: &[u32]) -> Result<BTreeMap<u32, Position>, Error> {
         self.0.looks.committed(partitions)
+    }
+
+    /// Has the next commit of a lane hang half done, its records written, until the other end of `until` is gone.
+    pub(crate) fn hang_commit(&self, lane: &str, until: Receiver<()>) {
+        if let Some(exit) = self.exit(lane) {
+            exit.hang_commit(until);
+        }
     }
 
     /// Gives up all partitions of a lane at once, as a process does that will not come back; `false` if there is no such lane.

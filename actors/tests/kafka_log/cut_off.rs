@@ -45,7 +45,7 @@ fn lives(log: &KafkaLog) -> BTreeMap<u32, (String, u64)> {
 }
 
 /// Every command was carried out once, and told once.
-async fn each_once(node: &Node, log: &KafkaLog, rounds: usize) {
+pub(crate) async fn each_once(node: &Node, log: &KafkaLog, rounds: usize) {
     each_topped_up(node, rounds).await;
     let told = events(log);
     assert_eq!(told.iter().collect::<BTreeSet<_>>().len(), told.len(), "an event is told twice");

@@ -21,6 +21,7 @@ mod expired;
 mod fenced;
 mod gaps;
 mod held_back;
+mod hung;
 mod lost_position;
 mod proxy;
 #[path = "../support/s3.rs"]
@@ -140,6 +141,9 @@ fn a_real_broker_keeps_the_contract() {
     });
     timed("a lane that cannot commit says so", || {
         block_on(uncommitted::a_lane_that_cannot_commit_says_so(&Settings::new(&proxied, "uncommitted"), &armed));
+    });
+    timed("a commit that hangs in the client library ends the process", || {
+        block_on(hung::a_commit_that_hangs_ends_the_process(&Settings::new(&direct, "hung")));
     });
     timed("batches that are longer than a lane asks for come all the same", || {
         long_batches_come(&mut Cluster::new(&direct, "long", &armed));

@@ -18,7 +18,7 @@ use tracing::{error, info, warn};
 use super::member::Member;
 use super::names::{Holder, Names};
 use super::record::unavailable;
-use super::settings::{HEARTBEAT_INTERVAL, SESSION_TIMEOUT, Settings, TRANSACTION_TIMEOUT};
+use super::settings::{HEARTBEAT_INTERVAL, SESSION_TIMEOUT, Settings};
 use super::transactor::{Failed, Transactor};
 use super::watchdog::{HUNG_TIMEOUT, silent};
 use crate::log::Assignment;
@@ -30,9 +30,6 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 const DISMISS_PAUSE: Duration = Duration::from_millis(20);
 /// How long a commit that was refused waits for the group's word on who has the lane's name: longer than a look and the one before it.
 const LOOK_PATIENCE: Duration = Duration::from_secs(4);
-/// How long a commit may take before the session is given up as hung. The client library may wait for the group coordinator until the transaction times out, whatever
-/// deadline it was given.
-const COMMIT_HUNG_TIMEOUT: Duration = TRANSACTION_TIMEOUT.saturating_mul(3);
 
 enum Ask {
     Join(Sender<Result<(), Error>>),
@@ -42,6 +39,8 @@ enum Ask {
     Resolve(Stamp, Sender<Result<Resolution, Error>>),
     Leave(Sender<()>),
     Rejoin,
+    /// The next commit hangs, half done, until the other end is gone.
+    Hang(Receiver<()>),
     Close,
 }
 
@@ -50,6 +49,8 @@ pub(super) struct KafkaSession {
     asks: Sender<Ask>,
     /// A call was not answered in time.
     is_hung: bool,
+    /// How long a commit is waited for.
+    commit_patience: Duration,
     /// Told why the process has to end.
     ends: watch::Sender<Option<String>>,
 }
@@ -76,6 +77,12 @@ impl Exit {
     pub(super) fn rejoin(&self) {
         // One that is over is no member.
         let _ = self.asks.send(Ask::Rejoin);
+    }
+
+    /// Has the lane's next commit hang, as a call of the client library may, until the other end is gone.
+    pub(super) fn hang_commit(&self, until: Receiver<()>) {
+        // One that is over commits nothing.
+        let _ = self.asks.send(Ask::Hang(until));
     }
 
     /// Ends the session, and waits until its member is gone.
@@ -121,13 +128,14 @@ pub(super) fn open(
         is_refused: false,
         unsure_since: None,
         fences: 0,
+        hang: None,
         ends: ends.clone(),
         is_retired: is_retired.clone(),
     };
     let thread = std::thread::Builder::new().name(lane.to_owned()).spawn(move || keeper.run(&asked));
     let thread = Arc::new(thread.map_err(|error| Error::Unavailable(error.to_string()))?);
     let exit = Exit { asks: asks.clone(), is_retired, thread };
-    let mut session = KafkaSession { asks, is_hung: false, ends };
+    let mut session = KafkaSession { asks, is_hung: false, commit_patience: settings.commit_patience, ends };
     session.ask(HUNG_TIMEOUT, Ask::Join)??;
     Ok((session, exit))
 }
@@ -158,7 +166,7 @@ impl Session for KafkaSession {
     }
 
     fn commit(&mut self, transaction: Transaction) -> Commit {
-        match self.ask(COMMIT_HUNG_TIMEOUT, |answer| Ask::Commit(transaction, answer)) {
+        match self.ask(self.commit_patience, |answer| Ask::Commit(transaction, answer)) {
             Ok(commit) => commit,
             Err(Error::Fenced) => Commit::Fenced,
             Err(error) => Commit::InDoubt(error.to_string()),
@@ -194,6 +202,8 @@ struct Keeper {
     unsure_since: Option<Instant>,
     /// How often that was so.
     fences: u32,
+    /// What the next commit waits for when it is half done.
+    hang: Option<Receiver<()>>,
     ends: watch::Sender<Option<String>>,
     /// The place was given to another session of this same process.
     is_retired: Arc<AtomicBool>,
@@ -234,6 +244,10 @@ impl Keeper {
                 // The next look asks again.
                 let asked = if self.place().is_ok() { self.member.rejoin() } else { Ok(()) };
                 asked.inspect_err(|cause| warn!(%cause, "cannot come back to the group")).is_ok()
+            }
+            Ask::Hang(until) => {
+                self.hang = Some(until);
+                true
             }
             Ask::Close => true,
         };
@@ -393,9 +407,16 @@ impl Keeper {
             Ok(offsets) => offsets,
             Err(error) => return Commit::Aborted(error.to_string()),
         };
-        let (member, fences) = (&self.member, self.fences);
+        let (member, fences, hang) = (&self.member, self.fences, self.hang.take());
         let name = |batch: &finflow_topologies::log::Batch| batch.topic.name(&self.prefix);
-        match self.transactor.commit(&transaction.batches, name, &offsets, || member.metadata()) {
+        let group = || {
+            if let Some(until) = hang {
+                // It goes on also where whoever has ordered it is gone.
+                let _ = until.recv();
+            }
+            member.metadata()
+        };
+        match self.transactor.commit(&transaction.batches, name, &offsets, group) {
             Ok(()) => Commit::Committed,
             Err(Failed::Outside(cause)) => {
                 self.member.serve(Duration::ZERO);
@@ -494,22 +515,4 @@ impl Keeper {
 const _: () = assert!(SESSION_TIMEOUT.as_secs() + JOIN_TIMEOUT.as_secs() < HUNG_TIMEOUT.as_secs());
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_call_that_hangs_ends_the_process() {
-        let (asks, asked) = channel();
-        let mut session = KafkaSession { asks, is_hung: false, ends: watch::Sender::new(None) };
-        let claim = session.ask(Duration::from_millis(1), |answer| Ask::Claim(0, answer));
-        assert!(matches!(claim, Err(Error::Unavailable(_))), "nobody answers");
-        assert!(session.ends.borrow().is_some(), "the process is told to end");
-        let commit = session.commit(Transaction { stamp: stamp(), batches: vec![], positions: vec![] });
-        assert_eq!(commit, Commit::Fenced, "nothing is asked of it any more");
-        drop(asked);
-    }
-
-    fn stamp() -> Stamp {
-        Stamp { lane: "lane".into(), incarnation: 1, counter: 1 }
-    }
-}
+mod tests;

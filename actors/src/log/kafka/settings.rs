@@ -24,6 +24,9 @@ pub struct Settings {
     pub dlq_retention: Option<Duration>,
     /// How long one commit may take before its outcome counts as unknown. Shorter than [`TRANSACTION_TIMEOUT`].
     pub commit_deadline: Duration,
+    /// How long one commit may take before the client library is given up as hung, and the process ends. Longer than
+    /// [`TRANSACTION_TIMEOUT`]: for that long the library may wait for the group coordinator, whatever deadline it was given.
+    pub commit_patience: Duration,
     /// Where the other processes ask this one, as `host:port`; `None` where it answers nobody.
     pub advertised: Option<String>,
     /// What processes that ask each other have in common.
@@ -191,6 +194,7 @@ impl Settings {
             trim_properties: BTreeMap::new(),
             dlq_retention: Some(Duration::from_secs(30 * 86_400)),
             commit_deadline: Duration::from_secs(5),
+            commit_patience: TRANSACTION_TIMEOUT.saturating_mul(3),
             advertised: None,
             secret: String::new(),
         }

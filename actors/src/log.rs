@@ -129,6 +129,14 @@ impl NodeLog {
         }
     }
 
+    /// [`Error::Refused`] where commands are kept out, as of an application that was left for another.
+    pub(crate) fn unsealed(&self) -> Result<(), Error> {
+        match self {
+            NodeLog::Embedded(_) => Ok(()),
+            NodeLog::Kafka(log) => log.unsealed(),
+        }
+    }
+
     /// Appends records to several partitions of `commands`, and gives the offset of the first in each.
     pub fn append_all(&self, batches: Vec<(u32, Vec<Outgoing>)>) -> Result<Vec<u64>, Error> {
         match self {

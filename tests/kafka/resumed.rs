@@ -116,6 +116,13 @@ pub(crate) fn whoever_is_asked_has_partitions_go_on(broker: &Broker) {
     let other = if owners[1] == "one" { two } else { one };
     let told = resume(&other, &["1"], 1);
     assert!(told.contains("partition 1 is halted again") && told.contains("resume --from-journal"), "{told}");
+    // Sealed, as an application is that was left for another: whether it was, nobody knows any more.
+    assert!(other.finflow(&["topics", "seal"]).status.success());
+    for arguments in [&["--from-journal"][..], &["1", "--from-journal", "--dry-run"]] {
+        let told = resume(&nowhere, arguments, 78);
+        assert!(told.contains("`finflow topics unseal --yes`"), "{told}");
+    }
+    assert!(other.finflow(&["topics", "unseal", "--yes"]).status.success());
     assert!(resume(&other, &["1", "--from-journal", "--dry-run"], 0).contains("would go on"));
     all_are(&nowhere, "halted");
     assert!(resume(&other, &["1", "--from-journal"], 0).contains("resumed"));

@@ -18,8 +18,8 @@ use crate::log::NodeLog;
 /// How often a doubtful commit is asked about before the lane is begun anew.
 const ASKED_MAX: u32 = 25;
 
-/// Restores a partition to the last block of its journal, and commits what that says as the position. Nothing is written where the
-/// journal is not whole, or does not go on from what the store holds.
+/// Restores a partition to the last block of its journal, and commits what that says as the position. Nothing is written where commands
+/// are sealed, where the journal is not whole, or where it does not go on from what the store holds.
 pub(super) fn take_from_journal(
     session: &Mutex<Box<dyn Session>>,
     log: &NodeLog,
@@ -27,7 +27,8 @@ pub(super) fn take_from_journal(
     committed: &Committed,
     claim: Claim,
 ) -> Adopted {
-    let restored = restore::last_block(log, committed.id(), committed.generation()).and_then(|last| {
+    let last = unsealed(log).and_then(|()| restore::last_block(log, committed.id(), committed.generation()));
+    let restored = last.and_then(|last| {
         let position = Position::of(&last);
         Ok((committed.restore_to(lane, log, Some(&position), claim.position.as_ref())?, position))
     });
@@ -40,6 +41,14 @@ pub(super) fn take_from_journal(
     let Position { partition, commands, block, stamp } = &position;
     info!(partition, commands, block, %stamp, "the position was lost and is taken from the journal");
     Ok((Claim { position: Some(position), ..claim }, Ok(head)))
+}
+
+/// Whoever left an application for another has sealed its commands. The note of it is gone with the positions.
+fn unsealed(log: &NodeLog) -> Result<(), restore::Error> {
+    log.unsealed().map_err(|cause| match cause {
+        Error::Unavailable(_) => cause.into(),
+        refused => restore::Error::Refused(refused.to_string()),
+    })
 }
 
 /// Commits a position and nothing else. Nobody else commits before its end is known.

@@ -96,6 +96,7 @@ impl Node {
         if let Some(position) = self.0.log.position(partition)? {
             return Err(ResumeError::Positioned { partition, block: position.block });
         }
+        self.0.log.unsealed()?;
         let last = restore::last_block(&self.0.log, partition, committed.generation())?;
         Ok(JournalEnd {
             partition,

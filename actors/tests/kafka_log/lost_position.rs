@@ -21,6 +21,8 @@ use super::trimming::transfers;
 
 /// What the cause of a halt names.
 const REMEDY: &str = "`finflow partitions resume --from-journal`";
+/// What is refused names while commands are sealed.
+const UNSEAL: &str = "`finflow topics unseal --yes`";
 /// The partitions of the last part: what their journals end with, and the one whose directory is gone.
 const FOREIGN: u32 = 0;
 const HOLED: u32 = 1;
@@ -49,6 +51,11 @@ pub(crate) async fn a_lost_position_is_taken_from_the_journal(cluster: &Cluster)
     forgotten(cluster).await;
     let node = start(cluster, dir).await;
     all_halt(&node).await;
+    // Sealed, as an application is that was left for another: whether it was, nobody knows any more.
+    seal(cluster, true).await;
+    assert_refused(&node, 0, UNSEAL);
+    taken_in_vain(&node, 0, UNSEAL).await;
+    seal(cluster, false).await;
     let open = Stray::open(cluster, "lost-open", Topic::Journal, 0);
     assert_refused(&node, 0, "a transaction is open on the journal of partition 0");
     taken_in_vain(&node, 0, "a transaction is open on the journal of partition 0").await;
@@ -130,6 +137,11 @@ async fn forgotten(cluster: &Cluster) {
         ClientConfig::new().set("bootstrap.servers", &cluster.brokers).create().expect("a client");
     let deleted = admin.delete_groups(&[cluster.prefix.as_str()], &AdminOptions::new()).await.expect("an answer");
     assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
+}
+
+async fn seal(cluster: &Cluster, is_sealed: bool) {
+    KafkaLog::seal(cluster, is_sealed).expect("an administrator");
+    until("the broker tells of it", async || KafkaLog::is_sealed(cluster).expect("an answer") == is_sealed).await;
 }
 
 fn halted(node: &Node, id: u32) -> Option<String> {

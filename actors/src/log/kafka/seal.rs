@@ -59,6 +59,19 @@ impl KafkaLog {
         Admin::new(settings)?.is_sealed()
     }
 
+    /// [`Error::Refused`] where the topic of commands is sealed: the application may have been left for another, which the note of it does
+    /// not tell any more where that has expired with the positions. The seal stays.
+    pub(crate) fn unsealed(&self) -> Result<(), Error> {
+        if !self.0.admin.is_sealed()? {
+            return Ok(());
+        }
+        let name = Topic::Commands.name(&self.settings().prefix);
+        Err(Error::Refused(format!(
+            "{name} is sealed, as where an application has moved elsewhere, and the note that would tell is lost with the positions: if \
+             nobody goes on with its state elsewhere, `finflow topics unseal --yes` has it go on here"
+        )))
+    }
+
     /// Has the topic of commands take nothing any more, or take commands again.
     pub fn seal(settings: &Settings, is_sealed: bool) -> Result<(), Error> {
         Admin::new(settings)?.seal(if is_sealed { SEALED_BYTES } else { batch_bytes_max(Topic::Commands) })

@@ -15,7 +15,7 @@ use finflow_actors::{
 use finflow_config::{Config, Problems};
 use finflow_ledger::{Coordinates, Payment, PaymentId, Wallet, WalletId};
 use finflow_topologies::Topic;
-use finflow_topologies::log::Fetched;
+use finflow_topologies::log::{self, Fetched};
 
 use crate::cli::{Common, LogKind};
 use crate::failure::Failure;
@@ -391,7 +391,7 @@ pub(crate) async fn nobody_runs(settings: &Settings) -> Result<(), Failure> {
 async fn somewhere(kafka: Option<&kafka::Settings>) -> Result<Option<Client>, Failure> {
     let Some(kafka) = kafka else { return Ok(None) };
     let begun = Instant::now();
-    let mut lookup = Lookup::new(kafka).map_err(|error| Failure::Failed(error.to_string()))?;
+    let mut lookup = Lookup::new(kafka)?;
     loop {
         let looked = tokio::task::spawn_blocking(move || {
             let found = lookup.addresses();
@@ -403,6 +403,8 @@ async fn somewhere(kafka: Option<&kafka::Settings>) -> Result<Option<Client>, Fa
         let (addresses, are_there_others) = match asked {
             Ok((addresses, false)) if addresses.is_empty() => return Ok(None),
             Ok(found) => found,
+            // Nobody grants a right, or changes a setting, while he waits here.
+            Err(error @ (log::Error::Forbidden(_) | log::Error::Refused(_))) => return Err(error.into()),
             Err(error) => {
                 causes.push(error.to_string());
                 (Vec::new(), false)

@@ -65,16 +65,13 @@ impl From<StartError> for Failure {
 }
 
 /// Whether the log has another number of partitions than it should have.
-pub(crate) fn is_misfit(cause: &str) -> bool {
+fn is_misfit(cause: &str) -> bool {
     cause.contains("are configured") || cause.contains("differ in their number of partitions")
 }
 
-/// Whether what is not available now stays so until somebody mends it: what brokers refuse, topics that nobody has made, and a disk.
+/// Whether what is not available now stays so until somebody mends it: a certificate, topics that nobody has made, and a disk.
 fn needs_somebody(cause: &str) -> bool {
-    const LASTING: [&str; 11] = [
-        "uthentication fail",
-        "uthorization fail",
-        "not authorized",
+    const LASTING: [&str; 8] = [
         "(Local: SSL error)",
         "(Local: Unknown topic)",
         "there is no topic",
@@ -92,16 +89,22 @@ impl From<MoveError> for Failure {
         let text = error.to_string();
         match error {
             MoveError::Start(error) => error.into(),
-            MoveError::Rescale(rescale::Error::Log(log::Error::Refused(cause))) => Failure::Configuration(cause),
-            MoveError::Rescale(rescale::Error::Log(cause)) => {
-                Failure::Temporary(format!("{cause}; run it again, it goes on there"))
-            }
+            MoveError::Rescale(rescale::Error::Log(log::Error::Fenced)) => Failure::Temporary(goes_on(&text)),
+            MoveError::Rescale(rescale::Error::Log(cause)) => match cause.into() {
+                Failure::Temporary(told) => Failure::Temporary(goes_on(&told)),
+                other => other,
+            },
             MoveError::Rescale(rescale::Error::Unsound(_) | rescale::Error::Different(_)) => Failure::Difference(text),
             MoveError::Rescale(_) | MoveError::Dump(_) | MoveError::Obstacles(_) | MoveError::Directory(..) => {
                 Failure::Failed(text)
             }
         }
     }
+}
+
+/// What a move that has ended too early leaves to be done.
+fn goes_on(cause: &str) -> String {
+    format!("{cause}; run it again, it goes on there")
 }
 
 impl From<ReadError> for Failure {
@@ -116,7 +119,7 @@ impl From<ReadError> for Failure {
 impl From<log::Error> for Failure {
     fn from(error: log::Error) -> Failure {
         match error {
-            log::Error::Refused(cause) => Failure::Configuration(cause),
+            log::Error::Refused(cause) | log::Error::Forbidden(cause) => Failure::Configuration(cause),
             log::Error::Unavailable(ref cause) if !needs_somebody(cause) => Failure::Temporary(error.to_string()),
             error => Failure::Failed(error.to_string()),
         }
@@ -151,20 +154,36 @@ mod tests {
             (unavailable("no broker answers at 127.0.0.1:9092 after 10 s"), 75),
             (unavailable("the group does not answer"), 75),
             (unavailable("Meta data fetch error: BrokerTransportFailure (Local: Broker transport failure)"), 75),
-            (unavailable("Meta data fetch error: Authentication (Local: Authentication failure)"), 1),
+            (unavailable("Meta data fetch error: SSL (Local: SSL error)"), 1),
             (unavailable("journal-0 gives nothing at 0"), 75),
             (unavailable("IO error: While appending to file: data/log/000008.sst: File too large"), 1),
             (unavailable("data/log: File exists (os error 17)"), 1),
             (unavailable("Transaction error: Timed out waiting for operation to finish, retry call to resume"), 75),
             (unavailable("there is no topic finflow.commands.v1; `finflow topics create` makes what is missing"), 1),
             (log::Error::Busy("locked".to_owned()), 75),
-            (log::Error::Refused("not authorized".to_owned()), 78),
+            (log::Error::Refused("refused by a broker".to_owned()), 78),
+            (log::Error::Forbidden("not authorized".to_owned()), 78),
             (log::Error::Corrupt("the log has 8 partitions, 4 are configured".to_owned()), 78),
             (log::Error::Corrupt("a record cannot be read".to_owned()), 1),
         ];
         for (error, code) in rows {
             let text = error.to_string();
             assert_eq!(Failure::from(StartError::Log(error)).code(), code, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_move_goes_on_unless_somebody_has_to_change_something_first() {
+        let rows = [
+            (log::Error::Unavailable("no answer in time".to_owned()), 75),
+            (log::Error::Fenced, 75),
+            (log::Error::Forbidden("not authorized".to_owned()), 78),
+            (log::Error::Refused("it has gone elsewhere".to_owned()), 78),
+            (log::Error::Corrupt("a record cannot be read".to_owned()), 1),
+        ];
+        for (error, code) in rows {
+            let failure = Failure::from(MoveError::Rescale(rescale::Error::Log(error)));
+            assert_eq!((failure.code(), failure.to_string().contains("run it again")), (code, code == 75), "{failure}");
         }
     }
 }

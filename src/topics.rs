@@ -1,7 +1,7 @@
 //! `finflow topics`: the topics on Kafka, made as the engine needs them, and checked against that.
 
-use finflow_actors::Clock;
 use finflow_actors::log::kafka::{KafkaLog, Settings};
+use finflow_actors::{Clock, StartError};
 use finflow_state::Generation;
 use finflow_topologies::log::Error;
 use finflow_topologies::restore;
@@ -10,7 +10,7 @@ use serde_json::json;
 use self::acls::acls;
 use crate::access::{cluster, configuration};
 use crate::cli::{Common, TopicsCommand};
-use crate::failure::{Failure, is_misfit};
+use crate::failure::Failure;
 use crate::output::print;
 
 mod acls;
@@ -53,11 +53,7 @@ pub(crate) async fn topics(common: &Common, command: &TopicsCommand) -> Result<(
         Ok((made, KafkaLog::check_topics(&settings, partitions, replication as i32)?))
     };
     let done = tokio::task::spawn_blocking(work).await.map_err(|error| Failure::Failed(error.to_string()))?;
-    let (made, problems) = done.map_err(|error| match error {
-        Error::Refused(cause) => Failure::Configuration(cause),
-        Error::Corrupt(cause) if is_misfit(&cause) => Failure::Configuration(cause),
-        error => Failure::Temporary(error.to_string()),
-    })?;
+    let (made, problems) = done.map_err(StartError::Log)?;
     for name in made {
         print(common, &json!({ "topic": name, "status": "created" }))?;
     }

@@ -31,7 +31,6 @@ use crate::housekeeper::Seen;
 use crate::lane::{Message, Troubles};
 use crate::log::NodeLog;
 use crate::log::embedded::{Disk, LocalDisk};
-use crate::log::kafka::admission::refused;
 use crate::partition::Hang;
 use crate::settings::Settings;
 use crate::snapshots::Carrier;
@@ -73,13 +72,16 @@ pub enum StartError {
 impl StartError {
     /// What keeps an actor from starting; a lane that the log refuses, or does not answer, for the log's own reason.
     fn of(error: ractor::SpawnErr) -> StartError {
-        let first: &(dyn std::error::Error + 'static) = &error;
-        let refused = std::iter::successors(Some(first), |cause| cause.source()).find_map(|cause| match cause.downcast_ref() {
-            Some(refused @ (log::Error::Refused(_) | log::Error::Unavailable(_))) => Some(refused.clone()),
-            _ => None,
-        });
+        use log::Error::{Forbidden, Refused, Unavailable};
+        let refused = of_log(&error).filter(|cause| matches!(cause, Refused(_) | Forbidden(_) | Unavailable(_))).cloned();
         refused.map_or(StartError::Spawn(error), StartError::Log)
     }
+}
+
+/// The log's own reason why an actor does not start, if it is the log's.
+fn of_log(error: &ractor::SpawnErr) -> Option<&log::Error> {
+    let first: &(dyn std::error::Error + 'static) = error;
+    std::iter::successors(Some(first), |cause| cause.source()).find_map(|cause| cause.downcast_ref())
 }
 
 /// Why a read is not answered.
@@ -218,12 +220,12 @@ impl Node {
 
     /// Committed records of a topic.
     pub fn fetch(&self, topic: Topic, partition: u32, from: u64, bytes_max: usize) -> Result<Fetched, log::Error> {
-        self.0.log.fetch(topic, partition, from, bytes_max).map_err(refused)
+        self.0.log.fetch(topic, partition, from, bytes_max)
     }
 
     /// The offsets that a topic's partition holds.
     pub fn range(&self, topic: Topic, partition: u32) -> Result<std::ops::Range<u64>, log::Error> {
-        self.0.log.range(topic, partition).map_err(refused)
+        self.0.log.range(topic, partition)
     }
 
     /// Returns when the log has changed, or at the deadline.
@@ -384,5 +386,21 @@ impl Node {
             Ok(_) | Err(_) => {}
         }
         Ok(found?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_fails_for_the_reason_that_the_log_has() {
+        let forbidden = || log::Error::Forbidden("not authorized: Read on group finflow".to_owned());
+        let lane = ractor::SpawnErr::StartupFailed(forbidden().into());
+        assert_eq!(of_log(&lane), Some(&forbidden()));
+        let root = ractor::SpawnErr::StartupFailed(lane.into());
+        assert!(matches!(StartError::of(root), StartError::Log(told) if told == forbidden()));
+        let fenced = ractor::SpawnErr::StartupFailed(log::Error::Fenced.into());
+        assert!(matches!(StartError::of(fenced), StartError::Spawn(_)), "nobody who starts has been fenced");
     }
 }

@@ -214,7 +214,7 @@ async fn answer(node: &Node, request: Request) -> Result<Reply, Reply> {
         Request::Publish(records) => {
             let records = records.into_iter().map(Publish::try_from).collect::<Result<Vec<_>, _>>().map_err(failed)?;
             let places = node.publish(records).await.map_err(|error| match error {
-                log::Error::Refused(cause) => Reply::Refused(cause),
+                log::Error::Refused(cause) | log::Error::Forbidden(cause) => Reply::Refused(cause),
                 error => failed(error),
             })?;
             Reply::Places(places.into_iter().map(|at| (at.partition, at.offset)).collect())
@@ -305,7 +305,7 @@ impl From<log::Error> for Reply {
     fn from(error: log::Error) -> Reply {
         match error {
             log::Error::Unavailable(_) => Reply::Unavailable(error.to_string()),
-            log::Error::Refused(cause) => Reply::Refused(cause),
+            log::Error::Refused(cause) | log::Error::Forbidden(cause) => Reply::Refused(cause),
             other => failed(other),
         }
     }

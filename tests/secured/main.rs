@@ -189,6 +189,8 @@ fn an_engine_with_the_least_privilege_settles_and_says_what_is_missing() {
     timed("the journal is trimmed");
     strangers_are_refused(&cluster, dir);
     timed("strangers are refused");
+    who_only_asks_is_told_what_he_lacks(&cluster, dir);
+    timed("who only asks is told");
     runs_without_seeing_settings(&cluster, dir);
     timed("it runs without seeing settings");
     roles::people_work_through_it(&cluster, dir);
@@ -341,7 +343,7 @@ fn trims_by_its_own_principal(cluster: &Cluster) {
 
 fn assert_may_not_delete(trimmed: Result<(), Error>, topic: Topic) {
     let right = format!("Delete on topic {}", topic.name("finflow"));
-    assert!(matches!(&trimmed, Err(Error::Refused(cause)) if cause.contains(&right)), "{right}: {trimmed:?}");
+    assert!(matches!(&trimmed, Err(Error::Forbidden(cause)) if cause.contains(&right)), "{right}: {trimmed:?}");
 }
 
 fn strangers_are_refused(cluster: &Cluster, dir: &Path) {
@@ -391,6 +393,26 @@ fn strangers_are_refused(cluster: &Cluster, dir: &Path) {
             scope.spawn(move || refused(&Process { dir: &dir, brokers, properties, more: vec![] }, 78, says));
         }
     });
+}
+
+/// The consumer of events looks at topics that are hidden from him, and at a group that is none of his: he waits for nobody.
+fn who_only_asks_is_told_what_he_lacks(cluster: &Cluster, dir: &Path) {
+    let (user, password) = USERS[2];
+    let dir = &dir.join("asks");
+    std::fs::create_dir(dir).expect("a directory");
+    let process = Process { dir, brokers: cluster.scram(), properties: cluster.signs_in(user, password), more: vec![] };
+    let rows: [(&[&str], &str); 4] = [
+        (&["topics", "check"], "not authorized: Describe on topic finflow.commands.v1"),
+        (&["state", "restore", "dump"], "not authorized: Describe on group finflow;"),
+        (&["rescale", "--partitions", "2", "--to-prefix", "next"], "not authorized: Describe on group finflow;"),
+        (&["wallet", "list"], "not authorized: Describe on group finflow;"),
+    ];
+    for (words, says) in rows {
+        let output = process.finflow(words);
+        let told = text(&output.stderr);
+        assert!(output.status.code() == Some(78) && told.contains(says), "{words:?}: {:?} {told}", output.status);
+        assert!(!told.contains("no such topic") && !told.contains(CANARY), "{told}");
+    }
 }
 
 /// Who may not see the topics' settings runs, and says so.

@@ -282,6 +282,9 @@ pub enum Error {
     /// It cannot answer now; asking again later may help.
     #[error("the log is unavailable: {0}")]
     Unavailable(String),
+    /// A right is missing, and which: granted while a process runs, it has what it waits for; who only asks, or begins, waits for nobody.
+    #[error("{0}")]
+    Forbidden(String),
     /// It does not let this process in, or not do what it has to: asking again does not help until somebody has changed that.
     #[error("{0}")]
     Refused(String),
@@ -291,6 +294,13 @@ pub enum Error {
     /// What it holds is damaged; asking again does not help.
     #[error("the log is corrupt: {0}")]
     Corrupt(String),
+}
+
+impl Error {
+    /// Whether whoever runs asks again later: nothing is wrong with what it has asked, and nobody has taken its place.
+    pub fn is_waited_for(&self) -> bool {
+        matches!(self, Error::Unavailable(_) | Error::Forbidden(_) | Error::Busy(_))
+    }
 }
 
 /// A log. Cheap to share; every method may block.
@@ -338,7 +348,7 @@ pub trait Session: Send {
 
     /// Settles the doubt about the epoch with this stamp, which was the session's last commit.
     ///
-    /// [`Error::Unavailable`] means ask again. [`Error::Fenced`]: none of the claims it was made under is good any more, so that
+    /// What [is waited for](Error::is_waited_for) means ask again. [`Error::Fenced`]: none of the claims it was made under is good any more, so that
     /// the positions cannot tell; the session is over.
     fn resolve(&mut self, stamp: &Stamp) -> Result<Resolution, Error>;
 }

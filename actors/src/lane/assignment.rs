@@ -213,11 +213,11 @@ impl State {
         let is_wanted = self.adopting.remove(&id).unwrap_or_default();
         let (claim, restored) = match adopted {
             Ok(adopted) => adopted,
-            Err(log::Error::Unavailable(_) | log::Error::Busy(_)) if !is_wanted => {
+            Err(cause) if cause.is_waited_for() && !is_wanted => {
                 self.give_back(myself, id);
                 return Ok(());
             }
-            Err(cause @ (log::Error::Unavailable(_) | log::Error::Busy(_))) => {
+            Err(cause) if cause.is_waited_for() => {
                 self.adopt_later(myself, id, &cause.to_string());
                 return Ok(());
             }

@@ -67,8 +67,8 @@ fn settle(session: &mut dyn Session, stamp: &Stamp, cause: &str) -> Result<(), E
         match session.resolve(stamp) {
             Ok(Resolution::Committed) => return Ok(()),
             Ok(Resolution::Aborted) => return Err(Error::Unavailable(cause.to_owned())),
-            Err(Error::Unavailable(cause)) => {
-                warn!(cause, "whether the position is committed is not known yet");
+            Err(cause) if cause.is_waited_for() => {
+                warn!(%cause, "whether the position is committed is not known yet");
                 std::thread::sleep(RETRY_DELAY);
             }
             Err(other) => return Err(other),
@@ -76,4 +76,44 @@ fn settle(session: &mut dyn Session, stamp: &Stamp, cause: &str) -> Result<(), E
     }
     // The session takes no other commit before that: another one finds what is there.
     Err(Error::Fenced)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A session with a commit in doubt, which answers so when it is asked about that.
+    struct Doubtful(Vec<Result<Resolution, Error>>);
+
+    impl Session for Doubtful {
+        fn claim(&mut self, _: u32) -> Result<Claim, Error> {
+            Err(Error::Fenced)
+        }
+
+        fn release(&mut self, _: u32) {}
+
+        fn commit(&mut self, _: Transaction) -> Commit {
+            Commit::Fenced
+        }
+
+        fn resolve(&mut self, _: &Stamp) -> Result<Resolution, Error> {
+            self.0.remove(0)
+        }
+    }
+
+    #[test]
+    fn what_is_waited_for_is_asked_again() {
+        let cause = || "for a while".to_owned();
+        // What the log answers, and how it ends.
+        let rows = [
+            (vec![Err(Error::Forbidden(cause())), Ok(Resolution::Committed)], Ok(())),
+            (vec![Err(Error::Unavailable(cause())), Ok(Resolution::Aborted)], Err(Error::Unavailable("in doubt".to_owned()))),
+            (vec![Err(Error::Fenced)], Err(Error::Fenced)),
+        ];
+        let stamp = Stamp { lane: "lane".into(), incarnation: 1, counter: 1 };
+        for (answers, expected) in rows {
+            let told = format!("{answers:?}");
+            assert_eq!(settle(&mut Doubtful(answers), &stamp, "in doubt"), expected, "{told}");
+        }
+    }
 }

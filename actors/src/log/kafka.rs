@@ -29,7 +29,7 @@ use crate::clock::Clock;
 use crate::finding::Finding;
 
 mod addresses;
-pub(crate) mod admission;
+mod admission;
 mod appender;
 mod context;
 pub(crate) mod departure;
@@ -126,7 +126,7 @@ impl KafkaLog {
         Ok(KafkaLog(Arc::new(shared)))
     }
 
-    /// Whether the cluster knows this process, and lets it do with the topics all that an engine does; [`Error::Refused`] says what is
+    /// Whether the cluster knows this process, and lets it do with the topics all that an engine does; [`Error::Forbidden`] says what is
     /// missing.
     pub fn admit(settings: &Settings) -> Result<(), Error> {
         admission::admit(settings)

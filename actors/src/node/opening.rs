@@ -70,7 +70,11 @@ pub(super) fn open(disk: Arc<dyn Disk>, settings: Settings, purpose: Purpose) ->
     made(&scratch)?;
     let generation = restore::create(&log, Generation(fresh_id()), settings.clock.now_ms())?;
     let first_position = || Ok(log.positions()?.remove(&0).flatten());
-    if restore::is_being_brought(&log, first_position).map_err(|error| log::Error::Unavailable(error.to_string()))? {
+    let unknown = |error| match error {
+        restore::Error::Log(error @ log::Error::Forbidden(_)) => error,
+        error => log::Error::Unavailable(error.to_string()),
+    };
+    if restore::is_being_brought(&log, first_position).map_err(unknown)? {
         return Err(log::Error::Unavailable(restore::Error::Unfinished.to_string()).into());
     }
     metrics::begin(settings.partitions);

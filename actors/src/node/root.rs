@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use finflow_topologies::log;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tracing::{error, warn};
 
+use super::of_log;
 use super::stopping::{DRAIN_MAX, REST_MAX};
 use crate::housekeeper::{self, Housekeeper, Schedule, Seen};
 use crate::lane::{self, LaneActor};
@@ -20,6 +22,8 @@ use crate::trimmer::{self, Trimmer};
 
 /// How long to wait before a lane is started again.
 const RESTART_DELAY: Duration = Duration::from_millis(100);
+/// The same where a right is missing, which somebody has to grant: so seldom that the lane is not given up for it.
+const FORBIDDEN_DELAY: Duration = Duration::from_secs(15);
 
 pub(super) struct Root;
 
@@ -235,7 +239,9 @@ impl State {
             Err(cause) => {
                 warn!(lane = id, %cause, "the lane does not start");
                 args.troubles.dead(Instant::now(), format!("it does not start: {cause}"));
-                myself.send_after(RESTART_DELAY, move || Message::Restart(id));
+                let is_forbidden = matches!(of_log(&cause), Some(log::Error::Forbidden(_)));
+                let delay = if is_forbidden { FORBIDDEN_DELAY } else { RESTART_DELAY };
+                myself.send_after(delay, move || Message::Restart(id));
             }
         }
     }

@@ -13,6 +13,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use tracing::debug;
 
 use super::context::Quiet;
+use super::positions;
 use super::settings::Settings;
 
 /// How often what was said is read again though all of it is known: offsets expire where nobody renews them.
@@ -81,7 +82,7 @@ impl Addresses {
         for partition in 0..self.partitions {
             list.add_partition(&self.topic, partition as i32);
         }
-        let found = self.client.committed_offsets(list, budget)?;
+        let found = positions::seen(&self.client, list, budget)?;
         let said = |text: &str| text.rsplit_once(' ').map(|(member, address)| (member.to_owned(), address.to_owned()));
         let places = found.elements();
         Ok(places.iter().filter_map(|place| Some((place.partition() as u32, said(place.metadata())?))).collect())

@@ -11,10 +11,11 @@ use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::MetadataTopic;
 
 use super::context::log;
 use super::native;
-use super::record::unavailable;
+use super::record::{code, unavailable};
 use super::rights::{Operation, Resource, Role, rights};
 use super::settings::Settings;
 
@@ -24,9 +25,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const OTHERS_TIMEOUT: Duration = Duration::from_secs(2);
 const LOOK_WAIT: Duration = Duration::from_millis(50);
 /// Kafka's command that helps, said where rights are missing.
-const HELP: &str = "`finflow topics acls` prints the commands that grant each role what it needs";
-
-const WITHHELD: &str = "not authorized: ";
+pub(super) const HELP: &str = "`finflow topics acls` prints the commands that grant each role what it needs";
 
 /// Hears why a broker refuses the client.
 #[derive(Default)]
@@ -67,34 +66,40 @@ pub(super) fn admit(settings: &Settings) -> Result<(), Error> {
         is_needed && found.is_some_and(|found| !found.contains(&right.operation))
     });
     let missing: Vec<String> = missing.map(|right| right.to_string()).collect();
-    if missing.is_empty() { Ok(()) } else { Err(unauthorized(&missing.join(", "))) }
+    if missing.is_empty() { Ok(()) } else { Err(forbidden(&missing.join(", "))) }
 }
 
-/// The refusal of somebody who lacks a right.
-pub(super) fn unauthorized(right: &str) -> Error {
-    Error::Refused(format!("{WITHHELD}{right}; {HELP}"))
+/// What somebody is told who lacks a right, as a role has it.
+pub(super) fn forbidden(right: &str) -> Error {
+    Error::Forbidden(format!("not authorized: {right}; {HELP}"))
 }
 
-/// What a lane meets that lacks a right: it waits, because the right may be granted while it runs. See [`refused`].
-pub(super) fn withheld(operation: Operation, topic: &str) -> Error {
-    Error::Unavailable(format!("{WITHHELD}{} on topic {topic}", operation.word()))
+/// The same of a right that no role has.
+pub(super) fn administrators(right: &str) -> Error {
+    Error::Forbidden(format!("not authorized: {right}; it is an administrator's"))
 }
 
-/// The same for who only asks: waiting does not help him.
-pub(crate) fn refused(error: Error) -> Error {
-    match error {
-        Error::Unavailable(cause) if cause.starts_with(WITHHELD) => Error::Refused(format!("{cause}; {HELP}")),
-        error => error,
-    }
+/// What an error means to somebody who needs this right.
+pub(super) fn explained(error: KafkaError, right: impl FnOnce() -> String) -> Error {
+    if is_unauthorized(&error) { forbidden(&right()) } else { unavailable(error) }
 }
 
 /// Whether an error says that a right is missing.
 pub(super) fn is_unauthorized(error: &KafkaError) -> bool {
-    use RDKafkaErrorCode::{GroupAuthorizationFailed, TopicAuthorizationFailed, TransactionalIdAuthorizationFailed};
+    use RDKafkaErrorCode::{
+        ClusterAuthorizationFailed, GroupAuthorizationFailed, TopicAuthorizationFailed, TransactionalIdAuthorizationFailed,
+    };
     matches!(
-        error.rdkafka_error_code(),
-        Some(GroupAuthorizationFailed | TopicAuthorizationFailed | TransactionalIdAuthorizationFailed)
+        code(error),
+        Some(
+            ClusterAuthorizationFailed | GroupAuthorizationFailed | TopicAuthorizationFailed | TransactionalIdAuthorizationFailed
+        )
     )
+}
+
+/// Whether the brokers hide a topic from the process.
+pub(super) fn hides(topic: &MetadataTopic) -> bool {
+    topic.error().is_some_and(|error| RDKafkaErrorCode::from(error) == RDKafkaErrorCode::TopicAuthorizationFailed)
 }
 
 /// What the process may do with each topic of the application; `None` for a topic that there is not.
@@ -111,7 +116,7 @@ pub(super) fn ask(settings: &Settings) -> Result<BTreeMap<String, Option<Vec<Ope
     };
     let answer = native::allowed(&client, &topics, LOOK_WAIT, ANSWER_TIMEOUT * 2, is_over).map_err(unavailable)?;
     if let Some(answer) = answer {
-        return answer.map_err(Error::Unavailable);
+        return answer;
     }
     let refused = client.context().refused.lock().unwrap_or_else(PoisonError::into_inner).take();
     let brokers = &settings.brokers;

@@ -11,9 +11,9 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientContext, Message};
 
-use super::admission::{is_unauthorized, unauthorized};
+use super::admission::explained;
 use super::context::log;
-use super::record::{owned_headers, unavailable};
+use super::record::owned_headers;
 use super::settings::Settings;
 
 /// How long an append may take: longer than the library itself tries.
@@ -61,7 +61,7 @@ impl Append {
 
 /// Why a topic does not take a record.
 fn not_taken(topic: &str, error: KafkaError) -> Error {
-    if is_unauthorized(&error) { unauthorized(&format!("Write on topic {topic}")) } else { unavailable(error) }
+    explained(error, || format!("Write on topic {topic}"))
 }
 
 struct Appends;

@@ -9,6 +9,7 @@ use finflow_topologies::log::Error;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::admission::explained;
 use super::context::Quiet;
 use super::positions::OFFSETS_TIMEOUT;
 use super::record::unavailable;
@@ -77,10 +78,11 @@ fn asker(settings: &Settings) -> Result<BaseConsumer<Quiet>, Error> {
 pub(super) fn noted<C: ConsumerContext>(asker: &BaseConsumer<C>, prefix: &str) -> Result<Option<String>, Error> {
     let mut list = TopicPartitionList::new();
     list.add_partition(&topic(prefix), 0);
-    let found = asker.committed_offsets(list, OFFSETS_TIMEOUT).map_err(unavailable)?;
+    let found = asker.committed_offsets(list, OFFSETS_TIMEOUT);
+    let found = found.map_err(|error| explained(error, || format!("Read on group {prefix}")))?;
     let mut noted = None;
     for place in found.elements() {
-        place.error().map_err(unavailable)?;
+        place.error().map_err(|error| explained(error, || format!("Describe on topic {}", topic(prefix))))?;
         noted = place.metadata().strip_prefix(MOVED_TO).map(str::to_owned);
     }
     Ok(noted)

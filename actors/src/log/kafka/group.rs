@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tracing::{error, warn};
 
 use super::addresses::Addresses;
+use super::admission::explained;
 use super::context::Quiet;
 use super::member::RELEASE_TIMEOUT;
 use super::names::Names;
@@ -35,7 +36,6 @@ const _: () = assert!(LOOK_INTERVAL.as_millis() + 2 * LOOK_TIMEOUT.as_millis() <
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
 /// How many of those that have not answered are kept: while all brokers are gone, none of them helps.
 const FORMER_MAX: usize = 3;
-const UNANSWERED: &str = "no answer in time";
 /// How long after a look that found this process's member its committed state may still be told. A member that was there at a look
 /// was heard at most a heartbeat before, and is missed a session timeout after that.
 const LEASE: Duration = Duration::from_secs(3);
@@ -226,7 +226,11 @@ impl View {
         self.looks = self.looks.saturating_add(1);
         let (is_settled, members) = match found {
             Ok(found) => found,
-            Err(cause) => {
+            Err(error) => {
+                let cause = match error {
+                    Error::Unavailable(cause) => cause,
+                    other => other.to_string(),
+                };
                 if self.fault.is_none() {
                     warn!(cause, brokers, "the group's coordinator does not answer");
                 }
@@ -330,7 +334,7 @@ impl Questions {
             }
         }
         // What was asked long ago tells who has what, and proves no lease.
-        late.unwrap_or_else(|| (Instant::now(), Err(UNANSWERED.to_owned())))
+        late.unwrap_or_else(|| (Instant::now(), Err(unanswered())))
     }
 }
 
@@ -361,14 +365,14 @@ impl Lookup {
     /// The addresses of all processes in the group that have a partition, and whether there may be others.
     ///
     /// # Errors
-    /// The brokers do not answer.
+    /// The brokers do not answer, or not this principal.
     pub fn addresses(&mut self) -> Result<(Vec<String>, bool), Error> {
-        let unanswered = || Error::Unavailable(UNANSWERED.to_owned());
         let (_, found) = self.question.ask(LOOK_TIMEOUT).ok_or_else(unanswered)?;
-        let (is_settled, members) = found.map_err(Error::Unavailable)?;
+        let (is_settled, members) = found?;
         let count = members.iter().flat_map(|member| &member.partitions).max().map_or(0, |last| last.saturating_add(1));
         let addresses = Addresses::new(&self.settings, count).map_err(unavailable)?;
-        let said = addresses.read(LOOK_TIMEOUT).map_err(unavailable)?;
+        let right = || format!("Read on group {}.addresses", self.settings.prefix);
+        let said = addresses.read(LOOK_TIMEOUT).map_err(|error| explained(error, right))?;
         let is_there = |(member, _): &&(String, String)| members.iter().any(|found| found.member_id == *member);
         let mut found: Vec<String> = said.values().filter(is_there).map(|(_, address)| address.clone()).collect();
         found.sort_unstable();
@@ -376,6 +380,10 @@ impl Lookup {
         let are_there_others = !members.is_empty() && (found.is_empty() || !is_settled);
         Ok((found, are_there_others))
     }
+}
+
+fn unanswered() -> Error {
+    Error::Unavailable("no answer in time".to_owned())
 }
 
 fn lock(view: &Mutex<View>) -> MutexGuard<'_, View> {
@@ -480,7 +488,11 @@ mod tests {
         let (table, unknown) = seen.clone();
         assert_eq!(look(Ok((true, both))), (table, unknown, false), "what an earlier life has said does not count");
         let (table, unknown) = seen;
-        assert_eq!(look(Err("down".to_owned())), (table, unknown, true), "a broker that is down takes nothing away");
+        assert_eq!(
+            look(Err(Error::Unavailable("down".to_owned()))),
+            (table, unknown, true),
+            "a broker that is down takes nothing away"
+        );
         let deciding = found(&[("own", &[]), ("y", &[])]);
         let kept = ("0 own ".to_owned(), r#"{0: Some("own-1")}"#.to_owned(), false);
         assert_eq!(look(Ok((false, deciding))), kept, "who has gone has nothing");

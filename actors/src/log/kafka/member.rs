@@ -15,7 +15,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::admission::{is_unauthorized, unauthorized};
+use super::admission::{forbidden, is_unauthorized};
 use super::context::{Change, Rebalances, give, take_away};
 use super::departure;
 use super::names::{Holder, Names};
@@ -127,7 +127,7 @@ impl Member {
             Some(RDKafkaErrorCode::GroupAuthorizationFailed) => format!("Read on group {}", self.group),
             _ => format!("Read on topic {}", self.topic),
         };
-        Some(unauthorized(&what))
+        Some(forbidden(&what))
     }
 
     /// Serves the group for at most `patience`: to be called often, or it takes the lane for dead.
@@ -364,7 +364,7 @@ impl Member {
 
     /// The committed positions, read when no transaction on them is open any more.
     pub(super) fn committed(&self, partitions: &[u32]) -> Result<BTreeMap<u32, Position>, Error> {
-        positions::committed(&self.consumer, &self.topic, partitions)
+        positions::committed(&self.consumer, (&self.group, &self.topic), partitions)
     }
 
     /// Gives up what is revoked, before the consumer is dropped.

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use finflow_topologies::log::{Headers, HeadersBuilder, Record};
+use finflow_topologies::log::{Error, Headers, HeadersBuilder, Record};
 use rdkafka::TopicPartitionList;
 use rdkafka::bindings;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
 
+use super::admission::explained;
+use super::record::unavailable;
 use super::rights::Operation;
 
 /// Waits until every record handed to the producer is delivered or has failed; `false` if some are left when `budget` is over.
@@ -194,7 +196,7 @@ pub(super) struct Described {
 }
 
 /// Whether a group has decided who has what, and its members; or why that is not known.
-pub(super) type Description = Result<(bool, Vec<Described>), String>;
+pub(super) type Description = Result<(bool, Vec<Described>), Error>;
 
 /// How long the library may look for the coordinator: the longest that it takes, because a request that times out while it looks ends
 /// the process when the coordinator is found after all (librdkafka 2.12: `rd_kafka_admin_coord_request` gives back what the timer has
@@ -259,7 +261,7 @@ impl<C: ConsumerContext + 'static> Question<C> {
             if event.is_null() {
                 return None;
             }
-            let found = described(event, &self.topic);
+            let found = described(event, &self.group.to_string_lossy(), &self.topic);
             bindings::rd_kafka_event_destroy(event);
             found
         };
@@ -279,18 +281,22 @@ impl<C: ConsumerContext + 'static> Drop for Question<C> {
 ///
 /// # Safety
 /// `event` is live, and the answer to a description of one group.
-unsafe fn described(event: *mut bindings::rd_kafka_event_t, topic: &str) -> Description {
+unsafe fn described(event: *mut bindings::rd_kafka_event_t, group_id: &str, topic: &str) -> Description {
+    let undescribed = |code: bindings::rd_kafka_resp_err_t| {
+        explained(KafkaError::AdminOp(code.into()), || format!("Describe on group {group_id}"))
+    };
     // SAFETY: the caller's promise; what the library returns from the event lives as long, indices stay below the counts that it
     // gives, and pointers that may be null are checked.
     unsafe {
-        if bindings::rd_kafka_event_error(event) != bindings::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
-            return Err(text(bindings::rd_kafka_event_error_string(event)));
+        let code = bindings::rd_kafka_event_error(event);
+        if code != bindings::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Err(undescribed(code));
         }
         let result = bindings::rd_kafka_event_DescribeConsumerGroups_result(event);
         let mut count = 0;
         let groups = bindings::rd_kafka_DescribeConsumerGroups_result_groups(result, &mut count);
         if groups.is_null() || count != 1 {
-            return Err("the coordinator describes no group".to_owned());
+            return Err(Error::Unavailable("the coordinator describes no group".to_owned()));
         }
         let group = *groups;
         let error = bindings::rd_kafka_ConsumerGroupDescription_error(group);
@@ -303,7 +309,7 @@ unsafe fn described(event: *mut bindings::rd_kafka_event_t, topic: &str) -> Desc
             bindings::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {}
             // Nobody has joined it yet.
             bindings::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_GROUP_ID_NOT_FOUND => return Ok((true, Vec::new())),
-            _ => return Err(text(bindings::rd_kafka_error_name(error))),
+            _ => return Err(undescribed(code)),
         }
         let state = bindings::rd_kafka_ConsumerGroupDescription_state(group);
         let is_stable = state == bindings::rd_kafka_consumer_group_state_t::RD_KAFKA_CONSUMER_GROUP_STATE_STABLE;
@@ -349,7 +355,7 @@ unsafe fn text(text: *const c_char) -> String {
 }
 
 /// What each topic allows, or why that is not known; nothing where there is no such topic.
-pub(super) type Allowed = Result<BTreeMap<String, Option<Vec<Operation>>>, String>;
+pub(super) type Allowed = Result<BTreeMap<String, Option<Vec<Operation>>>, Error>;
 
 /// What the client may do with each of these topics (KIP-430); `None` for a topic that there is not. Looks every `look_wait` whether the
 /// answer has come, and gives `None` when `is_over` says so.
@@ -403,8 +409,9 @@ unsafe fn allowed_by(event: *mut bindings::rd_kafka_event_t) -> Allowed {
     use bindings::rd_kafka_resp_err_t::{RD_KAFKA_RESP_ERR_NO_ERROR, RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED};
     // SAFETY: the caller's promise; what the library returns from the event lives as long, and its arrays have the lengths that it gives.
     unsafe {
-        if bindings::rd_kafka_event_error(event) != RD_KAFKA_RESP_ERR_NO_ERROR {
-            return Err(text(bindings::rd_kafka_event_error_string(event)));
+        let code = bindings::rd_kafka_event_error(event);
+        if code != RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Err(unavailable(KafkaError::AdminOp(code.into())));
         }
         let (mut count, mut found) = (0, BTreeMap::new());
         let topics =

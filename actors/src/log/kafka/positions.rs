@@ -5,28 +5,44 @@ use std::time::Duration;
 
 use finflow_topologies::log::{Error, Position};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::record::{position, unavailable};
+use super::admission::{explained, is_unauthorized};
+use super::record::position;
 
 /// How long the broker may take to tell committed offsets: longer than an open transaction lasts, whose end it waits for, and the
 /// 10 s between two looks for such.
 pub(super) const OFFSETS_TIMEOUT: Duration = Duration::from_secs(25);
 
-/// The committed positions of the consumer's group, read when no transaction on them is open any more.
+/// The committed offsets of the consumer's group, for a client that is no member and that nobody else polls: a coordinator that does not
+/// let it in says so by an event, and does not answer.
+pub(super) fn seen<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    list: TopicPartitionList,
+    timeout: Duration,
+) -> Result<TopicPartitionList, KafkaError> {
+    consumer.committed_offsets(list, timeout).map_err(|error| {
+        let mut told = std::iter::from_fn(|| consumer.poll(Duration::ZERO));
+        told.find_map(|told| told.err().filter(is_unauthorized)).unwrap_or(error)
+    })
+}
+
+/// The committed positions of the consumer's `group`, read when no transaction on them is open any more.
 pub(super) fn committed<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
-    topic: &str,
+    (group, topic): (&str, &str),
     partitions: &[u32],
 ) -> Result<BTreeMap<u32, Position>, Error> {
     let mut list = TopicPartitionList::new();
     for partition in partitions {
         list.add_partition(topic, *partition as i32);
     }
-    let found = consumer.committed_offsets(list, OFFSETS_TIMEOUT).map_err(unavailable)?;
+    let found = consumer.committed_offsets(list, OFFSETS_TIMEOUT);
+    let found = found.map_err(|error| explained(error, || format!("Read on group {group}")))?;
     let mut positions = BTreeMap::new();
     for place in found.elements() {
-        place.error().map_err(unavailable)?;
+        place.error().map_err(|error| explained(error, || format!("Describe on topic {topic}")))?;
         let (partition, offset) = (place.partition() as u32, place.offset());
         let Offset::Offset(offset) = offset else { continue };
         let known = position(partition, offset, place.metadata()).ok_or_else(|| {

@@ -19,12 +19,11 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
-use super::admission::{is_unauthorized, withheld};
+use super::admission::{explained, forbidden, hides, is_unauthorized};
 use super::context::Quiet;
 use super::native::{self, Batches};
 use super::positions;
 use super::record::{unavailable, weight};
-use super::rights::Operation;
 use super::settings::Settings;
 
 /// How often the consumer's own events are served, and whoever follows looks again.
@@ -80,12 +79,10 @@ struct Feed {
 
 /// Whether a topic without leaders is one that the broker does not show to this principal: of that the library keeps nothing else.
 fn is_hidden(asker: &Asker, topic: &str, error: &KafkaError) -> bool {
-    use RDKafkaErrorCode::{TopicAuthorizationFailed, UnknownPartition};
+    use RDKafkaErrorCode::UnknownPartition;
     let found =
         matches!(error, KafkaError::MetadataFetch(UnknownPartition)).then(|| asker.fetch_metadata(Some(topic), ASK_TIMEOUT));
-    let topics = found.and_then(Result::ok);
-    let code = topics.as_ref().and_then(|found| found.topics().first()?.error());
-    code.is_some_and(|code| RDKafkaErrorCode::from(code) == TopicAuthorizationFailed)
+    found.and_then(Result::ok).is_some_and(|found| found.topics().first().is_some_and(hides))
 }
 
 /// The offsets that a partition holds, as far as a client may see it.
@@ -100,7 +97,7 @@ pub(super) fn range(asker: &Asker, topic: &str, partition: u32) -> Result<Range<
                 std::thread::sleep(LEADER_PAUSE);
             }
             Err(error) if is_unauthorized(&error) || is_hidden(asker, topic, &error) => {
-                return Err(withheld(Operation::Describe, topic));
+                return Err(forbidden(&format!("Describe on topic {topic}")));
             }
             Err(error) => return Err(unavailable(error)),
         }
@@ -149,13 +146,17 @@ impl Reader {
     pub(super) fn partitions_of(&self, topic: Topic) -> Result<Option<u32>, Error> {
         let name = topic.name(&self.prefix);
         let metadata = self.asker.fetch_metadata(Some(&name), ASK_TIMEOUT).map_err(unavailable)?;
-        let found = metadata.topics().iter().find(|found| found.name() == name && found.error().is_none());
+        let found = metadata.topics().iter().find(|found| found.name() == name);
+        if found.is_some_and(hides) {
+            return Err(forbidden(&format!("Describe on topic {name}")));
+        }
+        let found = found.filter(|found| found.error().is_none());
         Ok(found.map(|found| found.partitions().len() as u32).filter(|count| 0 < *count))
     }
 
     /// The committed positions of the application's group; it takes no membership to read them.
     pub(super) fn committed(&self, partitions: &[u32]) -> Result<BTreeMap<u32, Position>, Error> {
-        positions::committed(&*self.asker, &Topic::Commands.name(&self.prefix), partitions)
+        positions::committed(&*self.asker, (&self.prefix, &Topic::Commands.name(&self.prefix)), partitions)
     }
 
     /// The offsets held: the first, and one past the last that is committed.
@@ -346,10 +347,7 @@ impl Reader {
         {
             return Error::OutOfRange { topic, partition, asked, start, end };
         }
-        match is_unauthorized(&error) {
-            true => withheld(Operation::Read, &topic.name(&self.prefix)),
-            false => unavailable(error),
-        }
+        explained(error, || format!("Read on topic {}", topic.name(&self.prefix)))
     }
 }
 

@@ -21,7 +21,7 @@ use super::rights::{Operation, Resource, Role, rights};
 use super::settings::Settings;
 use super::topics::Admin;
 use super::watchdog::{HUNG_TIMEOUT, within};
-use super::{LOOK_WAIT, native, retention};
+use super::{LOOK_WAIT, native, positions, retention};
 use crate::clock::Clock;
 use crate::finding::Finding;
 
@@ -39,7 +39,7 @@ pub(super) fn look(settings: &Settings, (partitions, replicas): (u32, i32), cloc
     let brokers = &settings.brokers;
     let allowed = match admission::ask(settings) {
         Ok(allowed) => allowed,
-        Err(Error::Refused(cause)) => {
+        Err(Error::Refused(cause) | Error::Forbidden(cause)) => {
             let remedy = "correct in [kafka] security.protocol, what it signs in with, and ssl.ca.location";
             return vec![Finding::wrong("brokers", cause, remedy)];
         }
@@ -81,7 +81,7 @@ fn topics(settings: &Settings, partitions: u32, replicas: i32) -> Finding {
             problems.join("; "),
             "set it with kafka-configs; a partition count stays as it was made, and replicas are added with kafka-reassign-partitions",
         ),
-        Err(Error::Refused(cause)) => Finding::skipped("topics", cause),
+        Err(Error::Forbidden(cause)) => Finding::skipped("topics", cause),
         Err(error) => Finding::unavailable("topics", error.to_string(), "ask again"),
     }
 }
@@ -117,7 +117,7 @@ fn trimmer_rights(settings: &Settings) -> Finding {
                 Finding::wrong(what, format!("not authorized: {}", missing.join(", ")), remedy)
             }
         },
-        Err(Error::Refused(cause)) => Finding::wrong(what, cause, "correct [kafka.trim]"),
+        Err(Error::Refused(cause) | Error::Forbidden(cause)) => Finding::wrong(what, cause, "correct [kafka.trim]"),
         Err(error) => Finding::unavailable(what, error.to_string(), "ask again"),
     }
 }
@@ -128,12 +128,7 @@ fn groups(settings: &Settings) -> Finding {
         let consumer: BaseConsumer<Quiet> = config.create_with_context(Quiet)?;
         let mut list = TopicPartitionList::new();
         list.add_partition(&Topic::Commands.name(&settings.prefix), 0);
-        let read = consumer
-            .committed_offsets(list, ANSWER_TIMEOUT)
-            .and_then(|found| found.elements().iter().try_for_each(|of| of.error()));
-        // A coordinator that does not let the client in is an error of the consumer, and no answer to the question.
-        let told = std::iter::from_fn(|| consumer.poll(Duration::ZERO)).find_map(|told| told.err().filter(is_unauthorized));
-        told.map_or(read, Err)
+        positions::seen(&consumer, list, ANSWER_TIMEOUT)?.elements().iter().try_for_each(|of| of.error())
     };
     let names = [settings.prefix.clone(), format!("{}.addresses", settings.prefix)];
     for (name, config) in names.iter().zip([settings.reader(LOOK_WAIT), settings.addresses()]) {

@@ -11,6 +11,7 @@ use rdkafka::admin::{AlterConfig, ConfigEntry, ConfigSource, ResourceSpecifier};
 use rdkafka::error::RDKafkaErrorCode;
 
 use super::KafkaLog;
+use super::admission::administrators;
 use super::record::unavailable;
 use super::settings::Settings;
 use super::topics::{ADMIN_TIMEOUT, Admin, batch_bytes_max, options, wait};
@@ -43,9 +44,7 @@ impl Admin {
         let altered = kept.iter().fold(altered, |altered, (key, value)| altered.set(key, value));
         for result in wait(self.client().alter_configs(&[altered], &options())).map_err(unavailable)? {
             result.map_err(|(_, code)| match code {
-                RDKafkaErrorCode::TopicAuthorizationFailed => {
-                    Error::Refused(format!("not authorized: AlterConfigs on topic {name}; a seal is an administrator's"))
-                }
+                RDKafkaErrorCode::TopicAuthorizationFailed => administrators(&format!("AlterConfigs on topic {name}")),
                 code => Error::Unavailable(format!("cannot change the settings of {name}: {code}")),
             })?;
         }

@@ -281,12 +281,10 @@ impl Keeper {
         self.member.join().map_err(unavailable)?;
         self.member.serve(Duration::ZERO);
         self.place()?;
-        if let Some(refusal) = self.member.refusal() {
-            return Err(refusal);
-        }
         // It may come: whoever waits for it asks again, and keeps nobody else from committing meanwhile.
         if !self.member.may_claim(partition) {
-            return Err(Error::Unavailable("the group has not given the partition to this lane".to_owned()));
+            let waits = || Error::Unavailable("the group has not given the partition to this lane".to_owned());
+            return Err(self.member.refusal().unwrap_or_else(waits));
         }
         self.ready()?;
         let epoch = self.member.claim(partition);

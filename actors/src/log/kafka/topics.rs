@@ -16,7 +16,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, Resour
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tracing::info;
 
-use super::admission::{is_unauthorized, unauthorized};
+use super::admission::{administrators, explained, forbidden, hides};
 use super::context::Quiet;
 use super::record::unavailable;
 use super::seal::SEALED_BYTES;
@@ -205,7 +205,7 @@ impl Admin {
                     Ok(name) => made.push(name),
                     Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
                     Err((name, RDKafkaErrorCode::TopicAuthorizationFailed)) => {
-                        return Err(unauthorized(&format!("Create on topic {name}")));
+                        return Err(administrators(&format!("Create on topic {name}")));
                     }
                     Err((name, code)) if is_transient(code) => cannot = Some(format!("cannot create {name}: {code}")),
                     Err((name, code)) => return Err(Error::Refused(format!("cannot create {name}: {code}"))),
@@ -258,7 +258,10 @@ impl Admin {
         let names: Vec<String> = Topic::ALL.iter().map(|topic| topic.name(&self.settings.prefix)).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         for result in wait(self.client.delete_topics(&names, &options())).map_err(unavailable)? {
-            result.map_err(|(name, code)| Error::Unavailable(format!("cannot remove {name}: {code}")))?;
+            result.map_err(|(name, code)| match code {
+                RDKafkaErrorCode::TopicAuthorizationFailed => administrators(&format!("Delete on topic {name}")),
+                code => Error::Unavailable(format!("cannot remove {name}: {code}")),
+            })?;
         }
         Ok(())
     }
@@ -301,6 +304,9 @@ impl Admin {
         let name = topic.name(&self.settings.prefix);
         let metadata = self.client.inner().fetch_metadata(Some(&name), timeout).map_err(unavailable)?;
         let found = metadata.topics().iter().find(|found| found.name() == name);
+        if found.is_some_and(hides) {
+            return Err(forbidden(&format!("Describe on topic {name}")));
+        }
         let partitions = found.filter(|found| found.error().is_none()).map_or(&[][..], |found| found.partitions());
         let replication = partitions.iter().map(|partition| partition.replicas().len()).min();
         Ok(replication.map(|replication| Found {
@@ -333,17 +339,17 @@ impl Admin {
         let retention = match self.described(&[name], ADMIN_TIMEOUT) {
             Ok(found) => found.first().and_then(|found| found.get("retention.ms")?.value.clone()).unwrap_or_default(),
             // Who may not see it takes it for what `finflow topics create` sets.
-            Err(Error::Refused(_)) => WEEK_MS.to_owned(),
+            Err(Error::Forbidden(_)) => WEEK_MS.to_owned(),
             Err(error) => return Err(error),
         };
         Ok(retention.parse().ok().map(Duration::from_millis))
     }
 
-    /// What the brokers tell of the settings of these topics, in their order; [`Error::Refused`] where one of them may not be seen.
+    /// What the brokers tell of the settings of these topics, in their order; [`Error::Forbidden`] where one of them may not be seen.
     pub(super) fn described(&self, names: &[String], timeout: Duration) -> Result<Vec<ConfigResource>, Error> {
         let topics: Vec<ResourceSpecifier<'_>> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
         let described = wait(self.client.describe_configs(&topics, &options_within(timeout))).map_err(unavailable)?;
-        let unseen = |name: &str| unauthorized(&format!("DescribeConfigs on topic {name}"));
+        let unseen = |name: &str| forbidden(&format!("DescribeConfigs on topic {name}"));
         let found = names.iter().zip(described).map(|(name, described)| match described {
             // Who may not see the settings is told that there are none.
             Ok(found) if found.entries.is_empty() => Err(unseen(name)),
@@ -362,10 +368,8 @@ impl Admin {
         list.add_partition_offset(&topic.name(&self.settings.prefix), partition as i32, offset).map_err(unavailable)?;
         let trimmed = wait(self.client.delete_records(&list, &options())).map_err(unavailable)?;
         for place in trimmed.elements() {
-            place.error().map_err(|error| match is_unauthorized(&error) {
-                true => unauthorized(&format!("Delete on topic {}", topic.name(&self.settings.prefix))),
-                false => unavailable(error),
-            })?;
+            let right = || format!("Delete on topic {}", topic.name(&self.settings.prefix));
+            place.error().map_err(|error| explained(error, right))?;
         }
         Ok(())
     }
@@ -407,12 +411,14 @@ mod tests {
     #[test]
     fn what_the_cluster_cannot_do_yet_is_tried_again() {
         let (unavailable, refused) = (|| Err(Error::Unavailable("soon".into())), || Err(Error::Refused("never".into())));
+        let forbidden = || Err(Error::Forbidden("ask somebody".into()));
         let long = Duration::from_secs(60);
         // For how long it is tried, what each attempt gives, how many there are, and whether it is done in the end.
-        let rows: [(Duration, Outcomes<'_>, usize, bool); 4] = [
+        let rows: [(Duration, Outcomes<'_>, usize, bool); 5] = [
             (long, &[Ok(())], 1, true),
             (long, &[unavailable(), unavailable(), Ok(())], 3, true),
             (long, &[unavailable(), refused(), Ok(())], 2, false),
+            (long, &[forbidden(), Ok(())], 1, false),
             (Duration::ZERO, &[unavailable(), Ok(())], 1, false),
         ];
         for (patience, outcomes, due, is_done) in rows {

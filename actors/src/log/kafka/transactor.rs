@@ -14,7 +14,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use tracing::{debug, warn};
 
-use super::admission::{is_unauthorized, unauthorized};
+use super::admission::explained;
 use super::context::Deliveries;
 use super::native;
 use super::record::{owned_headers, unavailable};
@@ -134,10 +134,7 @@ impl Transactor {
                 }
                 Err(error) => {
                     discard(producer);
-                    return Err(match is_unauthorized(&error) {
-                        true => unauthorized(&format!("Write on transactional id {}", self.id)),
-                        false => unavailable(error),
-                    });
+                    return Err(explained(error, || format!("Write on transactional id {}", self.id)));
                 }
             }
         }

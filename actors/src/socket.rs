@@ -34,6 +34,8 @@ const WALLETS_MAX: usize = 10_000;
 const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long reading a partition and its snapshots, or copying it, may take.
 const READ_WHOLE_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long commands may take to be taken: longer than the log itself tries, which says then why they were not.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(45);
 /// How long to wait where a connection cannot be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -198,7 +200,11 @@ impl Request {
 
     /// How long its answer may take: some read all of a partition.
     fn answered_within(&self) -> Duration {
-        if matches!(self, Request::Verify(..) | Request::Snapshot(_)) { READ_WHOLE_TIMEOUT } else { REPLY_TIMEOUT }
+        match self {
+            Request::Verify(..) | Request::Snapshot(_) => READ_WHOLE_TIMEOUT,
+            Request::Publish(_) => PUBLISH_TIMEOUT,
+            _ => REPLY_TIMEOUT,
+        }
     }
 }
 
@@ -213,10 +219,7 @@ async fn answer(node: &Node, request: Request) -> Result<Reply, Reply> {
         Request::Count => Reply::Count(node.partitions_count()),
         Request::Publish(records) => {
             let records = records.into_iter().map(Publish::try_from).collect::<Result<Vec<_>, _>>().map_err(failed)?;
-            let places = node.publish(records).await.map_err(|error| match error {
-                log::Error::Refused(cause) | log::Error::Forbidden(cause) => Reply::Refused(cause),
-                error => failed(error),
-            })?;
+            let places = node.publish(records).await?;
             Reply::Places(places.into_iter().map(|at| (at.partition, at.offset)).collect())
         }
         Request::Range(word, partition) => {
@@ -333,4 +336,31 @@ impl From<ResumeError> for Reply {
 /// The reply itself is not told: it may hold what people wrote.
 fn unexpected<T>(_reply: &Reply) -> Result<T, Error> {
     Err(Error::Failed("the running service is of another version: restart it with this one".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_is_told_whether_it_may_work_later_or_somebody_has_to_change_something() {
+        use log::Error::{Fenced, Forbidden, Refused, TooLarge, Unavailable};
+        let cause = || "cause".to_owned();
+        let rows = [
+            (Unavailable(cause()), Error::Unavailable("the log is unavailable: cause".to_owned())),
+            (Forbidden(cause()), Error::Refused(cause())),
+            (Refused(cause()), Error::Refused(cause())),
+            (TooLarge { bytes: 2, max: 1 }, Error::Failed("a record of 2 bytes; at most 1 are taken".to_owned())),
+            (Fenced, Error::Failed("fenced by a newer session".to_owned())),
+        ];
+        for (error, expected) in rows {
+            let told = match Reply::from(error) {
+                Reply::Unavailable(cause) => Error::Unavailable(cause),
+                Reply::Refused(cause) => Error::Refused(cause),
+                Reply::Failed(cause) => Error::Failed(cause),
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(told, expected);
+        }
+    }
 }

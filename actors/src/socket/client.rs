@@ -45,7 +45,9 @@ impl Client {
 
     /// See [`Node::publish`].
     pub async fn publish(&self, records: Vec<Publish>) -> Result<Vec<Coordinates>, Error> {
-        match self.ask(Request::Publish(records.into_iter().map(Sent::from).collect()), REPLY_TIMEOUT).await? {
+        let request = Request::Publish(records.into_iter().map(Sent::from).collect());
+        let within = request.answered_within();
+        match self.ask(request, within).await? {
             Reply::Places(places) => {
                 Ok(places.into_iter().map(|(partition, offset)| Coordinates { partition, offset }).collect())
             }

@@ -137,7 +137,8 @@ impl From<socket::Error> for Failure {
     fn from(error: socket::Error) -> Failure {
         match error {
             socket::Error::Failed(cause) => Failure::Failed(cause),
-            socket::Error::Unavailable(cause) => Failure::Temporary(cause),
+            socket::Error::Unavailable(cause) if !needs_somebody(&cause) => Failure::Temporary(cause),
+            socket::Error::Unavailable(cause) => Failure::Failed(cause),
             socket::Error::Refused(cause) => Failure::Configuration(cause),
         }
     }

@@ -45,7 +45,7 @@ impl Kind {
 }
 
 /// How often an actor may be restarted before its supervisor gives up: so many times within so long.
-pub(crate) fn policy(kind: Kind) -> (usize, Duration) {
+pub(crate) const fn policy(kind: Kind) -> (usize, Duration) {
     match kind {
         Kind::Lane => (5, Duration::from_secs(60)),
         Kind::Partition => (30, Duration::from_secs(60)),

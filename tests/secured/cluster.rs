@@ -65,6 +65,12 @@ impl Cluster {
         ]
     }
 
+    /// The same with the password that the user has.
+    pub(crate) fn as_user(&self, user: &str) -> Properties {
+        let (_, password) = USERS.iter().find(|(name, _)| *name == user).expect("a user");
+        self.signs_in(user, password)
+    }
+
     /// How the client shows its certificate at the second.
     pub(crate) fn shows_certificate(&self) -> Properties {
         let mut properties = self.shows_nothing();
@@ -92,6 +98,21 @@ impl Cluster {
         assert_eq!(program, "kafka-acls");
         let arguments = arguments.iter().map(String::as_str);
         self.broker.tool(&["org.apache.kafka.tools.AclCommand"].into_iter().chain(arguments).collect::<Vec<_>>(), "");
+    }
+
+    /// Takes a right away from a user.
+    pub(crate) fn revoke(&self, user: &str, right: &str) {
+        self.change("--remove --force", user, right);
+    }
+
+    /// Gives it to him.
+    pub(crate) fn allow(&self, user: &str, right: &str) {
+        self.change("--add", user, right);
+    }
+
+    fn change(&self, act: &str, user: &str, right: &str) {
+        let plain = self.plain();
+        self.kafka_acls(&format!("kafka-acls --bootstrap-server {plain} {act} --allow-principal User:{user} {right}"));
     }
 }
 

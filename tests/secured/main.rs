@@ -24,8 +24,11 @@ mod certificates;
 mod child;
 mod cluster;
 mod roles;
+mod taken;
 
 const DEADLINE: Duration = Duration::from_secs(60);
+/// The engine's principal.
+const ENGINE: &str = USERS[0].0;
 /// How long a start that is refused may take.
 const REFUSED_MAX: Duration = Duration::from_secs(20);
 /// What every secret of these tests contains.
@@ -79,10 +82,9 @@ fn text(bytes: &[u8]) -> String {
 
 /// A client of somebody else's, as this user.
 fn foreign(cluster: &Cluster, user: &str) -> ClientConfig {
-    let (_, password) = USERS.iter().find(|(name, _)| *name == user).expect("a user");
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", cluster.scram());
-    for (name, value) in cluster.signs_in(user, password) {
+    for (name, value) in cluster.as_user(user) {
         config.set(name, value);
     }
     config
@@ -118,6 +120,11 @@ fn events(cluster: &Cluster, count: usize) -> Vec<String> {
     }
     told.sort();
     told
+}
+
+/// A process that signs in as this user, with these options besides.
+fn signed_in<'a>(cluster: &Cluster, dir: &'a Path, user: &str, more: Vec<String>) -> Process<'a> {
+    Process { dir, brokers: cluster.scram(), properties: cluster.as_user(user), more }
 }
 
 /// Who may do everything, with these options besides.
@@ -183,6 +190,8 @@ fn an_engine_with_the_least_privilege_settles_and_says_what_is_missing() {
     timed("rights are granted");
     settles_through_both_listeners(&cluster, dir);
     timed("payments have settled");
+    taken::what_is_taken_away_is_waited_for(&cluster, dir);
+    timed("what is taken away is waited for");
     the_engine_trims(&cluster, dir);
     timed("the engine trims");
     trims_by_its_own_principal(&cluster);
@@ -275,9 +284,8 @@ fn checks_what_it_may(cluster: &Cluster, process: &Process<'_>) {
     let lines = told(&[], 78);
     let missing = "not authorized: Delete on topic finflow.postings.v1, Delete on topic finflow.journal.v1";
     assert!(lines.contains(missing), "{lines}");
-    let (trimmer, password) = USERS[3];
-    let properties = cluster.signs_in(trimmer, password);
-    let properties: Vec<String> = properties.iter().map(|(name, value)| format!("\"{name}\" = \"{value}\"\n")).collect();
+    let properties: Vec<String> =
+        cluster.as_user("trimmer").iter().map(|(name, value)| format!("\"{name}\" = \"{value}\"\n")).collect();
     keep_secret(&process.dir.join("trims.toml"), &format!("[kafka.trim]\n{}", properties.concat()));
     let lines = told(&["--config", "trims.toml"], 0);
     for what in ["topics", "rights", "rights of the trimmer", "groups", "journal", "transactions", "clock"] {
@@ -292,7 +300,6 @@ fn checks_what_it_may(cluster: &Cluster, process: &Process<'_>) {
 
 /// The engine trims below its snapshots as the trimmer, and says what is missing where it has to do so as itself.
 fn the_engine_trims(cluster: &Cluster, dir: &Path) {
-    let (user, password) = USERS[0];
     let snapshots = dir.join("shared");
     std::fs::create_dir_all(&snapshots).expect("a directory");
     let dir_setting = format!("snapshots.url=file://{}", snapshots.display());
@@ -302,7 +309,7 @@ fn the_engine_trims(cluster: &Cluster, dir: &Path) {
     let mut keys = 0;
     let missing = "not authorized: Delete on topic finflow.journal.v1";
     for (more, says) in [(more.clone(), missing), ([&more[..], &trimmer].concat(), "trimmer: trimmed topic=journal")] {
-        let process = Process { dir, brokers: cluster.scram(), properties: cluster.signs_in(user, password), more };
+        let process = signed_in(cluster, dir, ENGINE, more);
         let service = process.run();
         eventually(|| {
             keys += 1;
@@ -318,10 +325,8 @@ fn the_engine_trims(cluster: &Cluster, dir: &Path) {
 /// The engine's principal may not delete what it has written; the trimmer may, and nothing else.
 fn trims_by_its_own_principal(cluster: &Cluster) {
     let owned = |properties: Properties| properties.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    let (user, password) = USERS[0];
-    let settings = Settings { properties: owned(cluster.signs_in(user, password)), ..Settings::new(&cluster.scram(), "finflow") };
-    let (trimmer, password) = USERS[3];
-    let trims = Settings { trim_properties: owned(cluster.signs_in(trimmer, password)), ..settings.clone() };
+    let settings = Settings { properties: owned(cluster.as_user(ENGINE)), ..Settings::new(&cluster.scram(), "finflow") };
+    let trims = Settings { trim_properties: owned(cluster.as_user("trimmer")), ..settings.clone() };
     let log = KafkaLog::open(settings).expect("the log");
     assert_may_not_delete(log.trim(Topic::Journal, 0, u64::MAX), Topic::Journal);
     let log = KafkaLog::open(trims).expect("the log");
@@ -397,10 +402,9 @@ fn strangers_are_refused(cluster: &Cluster, dir: &Path) {
 
 /// The consumer of events looks at topics that are hidden from him, and at a group that is none of his: he waits for nobody.
 fn who_only_asks_is_told_what_he_lacks(cluster: &Cluster, dir: &Path) {
-    let (user, password) = USERS[2];
     let dir = &dir.join("asks");
     std::fs::create_dir(dir).expect("a directory");
-    let process = Process { dir, brokers: cluster.scram(), properties: cluster.signs_in(user, password), more: vec![] };
+    let process = signed_in(cluster, dir, "downstream", vec![]);
     let rows: [(&[&str], &str); 4] = [
         (&["topics", "check"], "not authorized: Describe on topic finflow.commands.v1"),
         (&["state", "restore", "dump"], "not authorized: Describe on group finflow;"),
@@ -417,10 +421,8 @@ fn who_only_asks_is_told_what_he_lacks(cluster: &Cluster, dir: &Path) {
 
 /// Who may not see the topics' settings runs, and says so.
 fn runs_without_seeing_settings(cluster: &Cluster, dir: &Path) {
-    let (user, password) = USERS[0];
-    let process = Process { dir, brokers: cluster.scram(), properties: cluster.signs_in(user, password), more: vec![] };
-    let (plain, right) = (cluster.plain(), "--operation DescribeConfigs --topic finflow.events.v1");
-    cluster.kafka_acls(&format!("kafka-acls --bootstrap-server {plain} --remove --force --allow-principal User:{user} {right}"));
+    let process = signed_in(cluster, dir, ENGINE, vec![]);
+    cluster.revoke(ENGINE, "--operation DescribeConfigs --topic finflow.events.v1");
     let _service = process.run();
     let logged = || std::fs::read_to_string(dir.join("stderr.txt")).expect("a file");
     let unseen = "not authorized: DescribeConfigs on topic finflow.events.v1";
@@ -437,8 +439,7 @@ fn runs_without_seeing_settings(cluster: &Cluster, dir: &Path) {
 
 /// One right after the other is taken away, those that are found last first.
 fn tells_which_right_is_missing(cluster: &Cluster, dir: &Path) {
-    let (user, password) = USERS[0];
-    let process = Process { dir, brokers: cluster.scram(), properties: cluster.signs_in(user, password), more: vec![] };
+    let process = signed_in(cluster, dir, ENGINE, vec![]);
     let rows = [
         (
             "--operation Write --resource-pattern-type prefixed --transactional-id finflow-",
@@ -452,9 +453,7 @@ fn tells_which_right_is_missing(cluster: &Cluster, dir: &Path) {
         ),
     ];
     for (right, says) in rows {
-        let plain = cluster.plain();
-        cluster
-            .kafka_acls(&format!("kafka-acls --bootstrap-server {plain} --remove --force --allow-principal User:{user} {right}"));
+        cluster.revoke(ENGINE, right);
         refused(&process, 78, says);
         // What the engine lacks is told by a check as well.
         let told = process.finflow(&["check", "--admin", "127.0.0.1:0"]);

@@ -7,7 +7,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::Value;
 
 use crate::cluster::{Cluster, USERS};
-use crate::{BY_PASSWORD, DEADLINE, OPENED, Process, administrator, eventually, grant, send, text};
+use crate::{BY_PASSWORD, DEADLINE, ENGINE, OPENED, Process, administrator, eventually, grant, send, signed_in, text};
 
 /// What is printed for each part, without the lines that say why.
 const PRINTED: [(&[&str], &[&str]); 7] = [
@@ -92,8 +92,7 @@ fn dead_letter(cluster: &Cluster) {
 /// With the engine's rights alone nobody sends, reads or repairs anything through the service; with those of the gateway besides, each
 /// of them does.
 pub(crate) fn people_work_through_it(cluster: &Cluster, dir: &Path) {
-    let (user, password) = USERS[0];
-    let process = Process { dir, brokers: cluster.scram(), properties: cluster.signs_in(user, password), more: vec![] };
+    let process = signed_in(cluster, dir, ENGINE, vec![]);
     let command = OPENED[2].replace("t-1", "by-hand");
     std::fs::write(dir.join("by-hand.jsonl"), format!("{command}\n")).expect("a file");
     dead_letter(cluster);
@@ -114,7 +113,7 @@ pub(crate) fn people_work_through_it(cluster: &Cluster, dir: &Path) {
             (code, told) => Err(format!("{words:?}: {code:?} {told}")),
         });
     }
-    grant(cluster, &administrator(cluster, dir, vec![]), "gateway", user);
+    grant(cluster, &administrator(cluster, dir, vec![]), "gateway", ENGINE);
     for (words, expected, _) in rows {
         eventually(|| match asked(words) {
             // A first attempt may have sent it, and not have seen what came of it.
@@ -134,9 +133,9 @@ pub(crate) fn the_successor_watches(cluster: &Cluster, dir: &Path) {
         let output = old.finflow(&["rescale", "--partitions", "2", "--to-prefix", "next"]);
         if output.status.success() { Ok(()) } else { Err(text(&output.stderr)) }
     });
-    let (user, password) = USERS[4];
+    let (user, _) = USERS[4];
     let dir = &dir.join("next");
-    let process = Process { dir, brokers: cluster.scram(), properties: cluster.signs_in(user, password), more: next.clone() };
+    let process = signed_in(cluster, dir, user, next.clone());
     std::fs::create_dir(dir).expect("a directory");
     grant(cluster, &administrator(cluster, dir, next), "engine", user);
     let _service = process.run();

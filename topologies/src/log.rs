@@ -282,7 +282,8 @@ pub enum Error {
     /// It cannot answer now; asking again later may help.
     #[error("the log is unavailable: {0}")]
     Unavailable(String),
-    /// A right is missing, and which: granted while a process runs, it has what it waits for; who only asks, or begins, waits for nobody.
+    /// A right is missing, and which, or a password is not taken: put right while a process runs, it has what it waits for; who only asks, or
+    /// begins, waits for nobody.
     #[error("{0}")]
     Forbidden(String),
     /// It does not let this process in, or not do what it has to: asking again does not help until somebody has changed that.
@@ -348,8 +349,8 @@ pub trait Session: Send {
 
     /// Settles the doubt about the epoch with this stamp, which was the session's last commit.
     ///
-    /// What [is waited for](Error::is_waited_for) means ask again. [`Error::Fenced`]: none of the claims it was made under is good any more, so that
-    /// the positions cannot tell; the session is over.
+    /// What [is waited for](Error::is_waited_for) means ask again. [`Error::Fenced`]: none of the claims it was made under is good any
+    /// more, so that the positions cannot tell; the session is over.
     fn resolve(&mut self, stamp: &Stamp) -> Result<Resolution, Error>;
 }
 

@@ -71,7 +71,9 @@ impl Lookout {
             return None;
         }
         let mut watched = Watched::default();
-        let legs = oldest_leg_ms(&committed, now.wall_ms);
+        // A store that could not be brought to what is committed may still be open.
+        let is_restored = condition.lane.is_some();
+        let legs = if is_restored { oldest_leg_ms(&committed, now.wall_ms) } else { Ok(None) };
         watched.leg_oldest_ms = legs.as_ref().ok().copied().flatten();
         if args.log.fault().is_none() {
             let looked = self.log(args, id, &condition, now, &mut watched);
@@ -88,28 +90,35 @@ impl Lookout {
             self.kept = (args.log.commands_kept()?, now.monotonic_ms.saturating_add(RETENTION_EVERY_MS));
         }
         watched.commands_kept_ms = self.kept.0.map(|kept| u64::try_from(kept.as_millis()).unwrap_or(u64::MAX));
+        // First of all, so that a topic that is out of reach does not hide for how long commands have waited: they may expire.
+        watched.command_oldest_ms = self.waited_ms(args, id, condition, now)?;
         for (topic, held) in TOPICS.into_iter().zip(&mut watched.held_back) {
             let end = args.log.range(topic, id)?.end;
             *held = self.held_back(topic, id, end, now.monotonic_ms, || args.log.written(topic, id))?;
         }
+        Ok(())
+    }
+
+    /// For how long the oldest command has waited that was there at the last look already.
+    fn waited_ms(&mut self, args: &Args, id: u32, condition: &Condition, now: Reading) -> Result<Option<u64>, Error> {
         // Commands wait for a halted partition as well, whose lane does not tell any more how far it has come. Where its position is lost
         // or somebody else's, nobody can tell.
         let next = match &condition.halted {
             None => condition.commands_next,
             Some(_) => match args.log.position(id) {
                 Ok(Some(position)) => position.commands,
-                Ok(None) | Err(Error::Corrupt(_)) => return Ok(()),
+                Ok(None) | Err(Error::Corrupt(_)) => return Ok(None),
                 Err(cause) => return Err(cause),
             },
         };
         let range = args.log.range(Topic::Commands, id)?;
         let before = self.commands_end.insert(id, range.end).unwrap_or_default();
-        if next < before.min(range.end) {
-            let waiting = args.log.fetch(Topic::Commands, id, next.max(range.start), 1)?.records;
-            let waited_ms = waiting.first().map(|record| now.wall_ms.saturating_sub(record.timestamp_ms));
-            watched.command_oldest_ms = waited_ms.map(|waited_ms| u64::try_from(waited_ms).unwrap_or_default());
+        if before.min(range.end) <= next {
+            return Ok(None);
         }
-        Ok(())
+        let waiting = args.log.fetch(Topic::Commands, id, next.max(range.start), 1)?.records;
+        let waited_ms = waiting.first().map(|record| now.wall_ms.saturating_sub(record.timestamp_ms));
+        Ok(waited_ms.map(|waited_ms| u64::try_from(waited_ms).unwrap_or_default()))
     }
 
     /// Takes note of how a look has ended: what cannot be read is told by nobody else, because readers only wait for more.
@@ -119,7 +128,7 @@ impl Lookout {
             seen.note(&format!("log {id}"), None);
             return;
         };
-        warn!(partition = id, cause, "nobody knows how long its commands have waited");
+        warn!(partition = id, cause, "what waits in the log cannot be looked at");
         let failed = self.failed.entry(id).or_default();
         *failed = failed.saturating_add(1);
         if FAILED_MIN <= *failed {

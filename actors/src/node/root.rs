@@ -16,7 +16,7 @@ use crate::lane::{self, LaneActor};
 use crate::metrics;
 use crate::standby::{self, Standby};
 use crate::stepper::{self, Job, Stepper, Tell};
-use crate::supervisor::{Kind, Restarts};
+use crate::supervisor::{Kind, Restarts, policy};
 use crate::timers::{self, Timers};
 use crate::trimmer::{self, Trimmer};
 
@@ -24,6 +24,10 @@ use crate::trimmer::{self, Trimmer};
 const RESTART_DELAY: Duration = Duration::from_millis(100);
 /// The same where a right is missing, which somebody has to grant: so seldom that the lane is not given up for it.
 const FORBIDDEN_DELAY: Duration = Duration::from_secs(15);
+const _: () = {
+    let (times, within) = policy(Kind::Lane);
+    assert!(within.as_secs() < FORBIDDEN_DELAY.as_secs() * times as u64);
+};
 
 pub(super) struct Root;
 

@@ -1,5 +1,5 @@
-//! A commit that never comes back from the client library: the node says so, then that it has to end, and the next one under its name ends
-//! what it has left open and goes on.
+//! A commit that never comes back from the client library: the node says so, then that it has to end, and the next one under its name goes
+//! on.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use finflow_actors::{Node, Settings};
 use crate::cut_off::each_once;
 use crate::takeover::{DEADLINE, at_rest, created, settings, top_ups, until};
 
-/// How long a commit is waited for: longer than anybody may be kept from knowing that it hangs.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a commit is waited for: longer than the transaction lasts, and than anybody may be kept from knowing that it hangs.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 fn is_half_done(log: &KafkaLog) -> bool {
     !log.open_transactions().expect("an answer").is_empty()
@@ -34,7 +34,7 @@ pub(crate) async fn a_commit_that_hangs_ends_the_process(cluster: &Cluster) {
     })
     .await;
     let ended = tokio::time::timeout(DEADLINE, one.ended()).await.expect("it ends");
-    assert_eq!(ended, "the Kafka client has not answered for 10 s");
+    assert_eq!(ended, "the Kafka client has not answered for 20 s");
 
     // As a supervisor starts it again. Here the former one is still there, and holds its directory.
     let next = Node::start(of("next")).await.expect("the next one");

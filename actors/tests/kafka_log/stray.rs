@@ -16,7 +16,7 @@ impl Stray {
     /// It is known to the brokers as `id`, and outlives any test unless it is ended.
     pub(crate) fn open(cluster: &Cluster, id: &str, topic: Topic, partition: u32) -> Stray {
         let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &cluster.brokers).set("transactional.id", id).set("transaction.timeout.ms", "60000");
+        config.set("bootstrap.servers", &cluster.brokers).set("transactional.id", id).set("transaction.timeout.ms", "300000");
         let producer: BaseProducer = config.create().expect("a producer");
         producer.init_transactions(BUDGET).expect("an id");
         producer.begin_transaction().expect("a transaction");

@@ -19,6 +19,7 @@ use super::admission::{forbidden, is_unauthorized};
 use super::context::{Change, Rebalances, give, take_away};
 use super::departure;
 use super::names::{Holder, Names};
+use super::record::{metadata, unavailable};
 use super::settings::Settings;
 use super::{native, positions};
 use crate::log::Assignment;
@@ -123,11 +124,12 @@ impl Member {
 
     /// Why the group does not let the lane in, if it has said so since the lane was last in it.
     pub(super) fn refusal(&self) -> Option<Error> {
-        let what = match self.refusal.as_ref()?.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::GroupAuthorizationFailed) => format!("Read on group {}", self.group),
-            _ => format!("Read on topic {}", self.topic),
-        };
-        Some(forbidden(&what))
+        let refusal = self.refusal.as_ref()?;
+        Some(match refusal.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::GroupAuthorizationFailed) => forbidden(&format!("Read on group {}", self.group)),
+            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => forbidden(&format!("Read on topic {}", self.topic)),
+            _ => unavailable(refusal.clone()),
+        })
     }
 
     /// Serves the group for at most `patience`: to be called often, or it takes the lane for dead.
@@ -352,7 +354,7 @@ impl Member {
         for position in positions {
             let mut place = list.add_partition(&self.topic, position.partition as i32);
             place.set_offset(Offset::Offset(i64::try_from(position.commands).unwrap_or(i64::MAX)))?;
-            place.set_metadata(super::record::metadata(position));
+            place.set_metadata(metadata(position));
         }
         Ok(list)
     }

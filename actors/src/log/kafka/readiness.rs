@@ -39,7 +39,8 @@ pub(super) fn look(settings: &Settings, (partitions, replicas): (u32, i32), cloc
     let brokers = &settings.brokers;
     let allowed = match admission::ask(settings) {
         Ok(allowed) => allowed,
-        Err(Error::Refused(cause) | Error::Forbidden(cause)) => {
+        Err(Error::Forbidden(cause)) => return vec![Finding::wrong("brokers", cause, GRANT)],
+        Err(Error::Refused(cause)) => {
             let remedy = "correct in [kafka] security.protocol, what it signs in with, and ssl.ca.location";
             return vec![Finding::wrong("brokers", cause, remedy)];
         }

@@ -509,8 +509,9 @@ impl Keeper {
     }
 }
 
-/// The watchdog is longer than the sum of what one call may wait for on its own: a member's claim, a producer and the offsets.
-const _: () = assert!(SESSION_TIMEOUT.as_secs() + JOIN_TIMEOUT.as_secs() < HUNG_TIMEOUT.as_secs());
+/// The watchdog is longer than the sum of what one call may wait for on its own: a name and a member, then a producer and the offsets,
+/// which take no longer than a session and one more such wait.
+const _: () = assert!(SESSION_TIMEOUT.as_secs() + 3 * JOIN_TIMEOUT.as_secs() < HUNG_TIMEOUT.as_secs());
 
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use finflow_topologies::log::Error;
 
 /// How long a call may take before it is given up as hung: longer than all it may wait for by its own deadlines.
-pub(super) const HUNG_TIMEOUT: Duration = Duration::from_secs(90);
+pub(super) const HUNG_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Makes a call on a thread of its own. [`Error::Unavailable`] where it has not come back by then.
 pub(super) fn within<T: Send + 'static>(patience: Duration, call: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {

@@ -282,8 +282,8 @@ pub enum Error {
     /// It cannot answer now; asking again later may help.
     #[error("the log is unavailable: {0}")]
     Unavailable(String),
-    /// A right is missing, and which, or a password is not taken: put right while a process runs, it has what it waits for; who only asks, or
-    /// begins, waits for nobody.
+    /// A right is missing, and which, or a password is not taken: put right while a process runs, it has what it waits for; who only
+    /// asks, or begins, waits for nobody.
     #[error("{0}")]
     Forbidden(String),
     /// It does not let this process in, or not do what it has to: asking again does not help until somebody has changed that.

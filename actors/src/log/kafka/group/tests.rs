@@ -1,3 +1,5 @@
+//! What is made of the looks at a group.
+
 use super::*;
 
 type Members<'a> = &'a [(&'a str, &'a [u32])];

@@ -306,6 +306,15 @@ fn dead_letters_are_sent_again(broker: &Broker, process: &Process<'_>, service: 
     let frozen = r#"{"type":"freeze_wallet","tenant":"acme","idempotency_key":"f-1","wallet":"bob","reason":"lost"}"#;
     broker.tool(&[&producer[..], &parsed].concat(), &format!("{headers}|bob|{frozen}\n"));
 
+    let listed = process.json(&["dlq", "list"]);
+    let letter = listed.iter().find(|letter| letter["code"] == "panicked").expect("the letter");
+    let place = letter["place"].as_str().expect("a place");
+    assert_eq!(process.json(&["dlq", "show", place])[0]["headers"]["x-error-code"], "panicked");
+    let (partition, _) = place.split_once(':').expect("a partition and an offset");
+    let nowhere = process.finflow(&["dlq", "show", &format!("{partition}:1000")]);
+    assert_eq!(nowhere.status.code(), Some(1), "{}", String::from_utf8_lossy(&nowhere.stderr));
+    assert_eq!(process.json(&["dlq", "replay", place])[0]["verdict"], "accepted");
+
     let replay = ["dlq", "replay", "--code", "panicked"];
     let status = || process.json(&["wallet", "show", "bob"])[0]["status"].clone();
     let told = process.json(&replay);

@@ -72,9 +72,10 @@ pub(crate) fn what_the_readme_says_is_typed() {
     let dir = tempfile::tempdir().expect("a directory");
     let made = Made::kafka(&dir.path().join("kafka"));
     let [first, second] = free_ports();
-    let example = "config/examples/payments.jsonl";
     std::fs::create_dir_all(dir.path().join("config/examples")).expect("a directory");
-    std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join(example), dir.path().join(example)).expect("a file");
+    for example in ["config/examples/wallets.jsonl", "config/examples/payments.jsonl"] {
+        std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join(example), dir.path().join(example)).expect("a file");
+    }
     let mut exported = vec![
         ("FINFLOW__KAFKA__BOOTSTRAP_SERVERS".to_owned(), format!("127.0.0.1:{}", made.port())),
         ("FINFLOW__ADMIN__LISTEN".to_owned(), format!("127.0.0.1:{first}")),

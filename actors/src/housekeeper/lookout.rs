@@ -86,12 +86,14 @@ impl Lookout {
 
     /// What the log has to tell.
     fn log(&mut self, args: &Args, id: u32, condition: &Condition, now: Reading, watched: &mut Watched) -> Result<(), Error> {
+        let in_ms = |kept: Duration| u64::try_from(kept.as_millis()).unwrap_or(u64::MAX);
+        watched.commands_kept_ms = self.kept.0.map(in_ms);
+        // First of all, so that what is out of reach does not hide for how long commands have waited: they may expire.
+        watched.command_oldest_ms = self.waited_ms(args, id, condition, now)?;
         if args.log.is_shared() && self.kept.1 <= now.monotonic_ms {
             self.kept = (args.log.commands_kept()?, now.monotonic_ms.saturating_add(RETENTION_EVERY_MS));
+            watched.commands_kept_ms = self.kept.0.map(in_ms);
         }
-        watched.commands_kept_ms = self.kept.0.map(|kept| u64::try_from(kept.as_millis()).unwrap_or(u64::MAX));
-        // First of all, so that a topic that is out of reach does not hide for how long commands have waited: they may expire.
-        watched.command_oldest_ms = self.waited_ms(args, id, condition, now)?;
         for (topic, held) in TOPICS.into_iter().zip(&mut watched.held_back) {
             let end = args.log.range(topic, id)?.end;
             *held = self.held_back(topic, id, end, now.monotonic_ms, || args.log.written(topic, id))?;

@@ -184,7 +184,7 @@ impl Group {
         let (since, cause) = view.fault.as_ref()?;
         let seconds = since.elapsed().as_secs();
         Some(match cause {
-            Error::Forbidden(_) => format!("the group cannot be looked at for {seconds} s: {cause}"),
+            Error::Forbidden(_) => format!("the group has not let this process look for {seconds} s: {cause}"),
             cause => format!("the brokers {} have not answered for {seconds} s: {}", self.brokers, words(cause)),
         })
     }
@@ -230,14 +230,14 @@ impl View {
         let (is_settled, members) = match found {
             Ok(found) => found,
             Err(error) => {
-                if self.fault.is_none() {
-                    warn!(cause = words(&error), brokers, "the group's coordinator does not tell who is in it");
-                }
                 // It answers, and may let this process look again.
                 let is_answered = matches!(error, Error::Forbidden(_));
                 let since = match self.fault.take() {
                     Some((since, former)) if is_answered == matches!(former, Error::Forbidden(_)) => since,
-                    _ => begun,
+                    _ => {
+                        warn!(cause = words(&error), brokers, "the group's coordinator does not tell who is in it");
+                        begun
+                    }
                 };
                 self.fault = Some((since, error));
                 return if is_answered { Duration::ZERO } else { since.elapsed() };

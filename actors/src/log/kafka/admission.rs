@@ -11,7 +11,7 @@ use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::metadata::MetadataTopic;
+use rdkafka::metadata::{Metadata, MetadataTopic};
 
 use super::context::log;
 use super::native;
@@ -100,6 +100,14 @@ pub(super) fn is_unauthorized(error: &KafkaError) -> bool {
 /// Whether the brokers hide a topic from the process.
 pub(super) fn hides(topic: &MetadataTopic) -> bool {
     topic.error().is_some_and(|error| RDKafkaErrorCode::from(error) == RDKafkaErrorCode::TopicAuthorizationFailed)
+}
+
+/// A topic as the brokers tell of it, if there is one; [`Error::Forbidden`] where they hide it.
+pub(super) fn shown<'a>(metadata: &'a Metadata, name: &str) -> Result<Option<&'a MetadataTopic>, Error> {
+    match metadata.topics().iter().find(|found| found.name() == name) {
+        Some(found) if hides(found) => Err(forbidden(&format!("Describe on topic {name}"))),
+        found => Ok(found.filter(|found| found.error().is_none())),
+    }
 }
 
 /// What the process may do with each topic of the application; `None` for a topic that there is not.

@@ -19,7 +19,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
-use super::admission::{explained, forbidden, hides, is_unauthorized};
+use super::admission::{explained, forbidden, hides, is_unauthorized, shown};
 use super::context::Quiet;
 use super::native::{self, Batches};
 use super::positions;
@@ -146,12 +146,7 @@ impl Reader {
     pub(super) fn partitions_of(&self, topic: Topic) -> Result<Option<u32>, Error> {
         let name = topic.name(&self.prefix);
         let metadata = self.asker.fetch_metadata(Some(&name), ASK_TIMEOUT).map_err(unavailable)?;
-        let found = metadata.topics().iter().find(|found| found.name() == name);
-        if found.is_some_and(hides) {
-            return Err(forbidden(&format!("Describe on topic {name}")));
-        }
-        let found = found.filter(|found| found.error().is_none());
-        Ok(found.map(|found| found.partitions().len() as u32).filter(|count| 0 < *count))
+        Ok(shown(&metadata, &name)?.map(|found| found.partitions().len() as u32).filter(|count| 0 < *count))
     }
 
     /// The committed positions of the application's group; it takes no membership to read them.

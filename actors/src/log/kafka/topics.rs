@@ -16,7 +16,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, Resour
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tracing::info;
 
-use super::admission::{administrators, explained, forbidden, hides};
+use super::admission::{administrators, explained, forbidden, shown};
 use super::context::Quiet;
 use super::record::unavailable;
 use super::seal::SEALED_BYTES;
@@ -303,11 +303,7 @@ impl Admin {
     fn found(&self, topic: Topic, timeout: Duration) -> Result<Option<Found>, Error> {
         let name = topic.name(&self.settings.prefix);
         let metadata = self.client.inner().fetch_metadata(Some(&name), timeout).map_err(unavailable)?;
-        let found = metadata.topics().iter().find(|found| found.name() == name);
-        if found.is_some_and(hides) {
-            return Err(forbidden(&format!("Describe on topic {name}")));
-        }
-        let partitions = found.filter(|found| found.error().is_none()).map_or(&[][..], |found| found.partitions());
+        let partitions = shown(&metadata, &name)?.map_or(&[][..], |found| found.partitions());
         let replication = partitions.iter().map(|partition| partition.replicas().len()).min();
         Ok(replication.map(|replication| Found {
             partitions: partitions.len() as u32,

@@ -114,13 +114,13 @@ fn the_table_follows_the_group() {
     let seen = ("0 own , 1 x x:1, 2 x ".to_owned(), r#"{0: Some("own-1"), 2: None}"#.to_owned());
     let (table, unknown) = seen.clone();
     assert_eq!(look(Ok((true, both))), (table, unknown, false), "what an earlier life has said does not count");
-    let (table, unknown) = seen;
+    let (table, unknown) = seen.clone();
     assert_eq!(
         look(Err(Error::Unavailable("down".to_owned()))),
         (table, unknown, true),
         "a broker that is down takes nothing away"
     );
-    let (table, unknown) = ("0 own , 1 x x:1, 2 x ".to_owned(), r#"{0: Some("own-1"), 2: None}"#.to_owned());
+    let (table, unknown) = seen;
     assert_eq!(look(Err(Error::Forbidden("Read".to_owned()))), (table, unknown, true), "nor does a right that is missing");
     let deciding = found(&[("own", &[]), ("y", &[])]);
     let kept = ("0 own ".to_owned(), r#"{0: Some("own-1")}"#.to_owned(), false);

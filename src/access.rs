@@ -404,7 +404,7 @@ async fn somewhere(kafka: Option<&kafka::Settings>) -> Result<Option<Client>, Fa
             Ok((addresses, false)) if addresses.is_empty() => return Ok(None),
             Ok(found) => found,
             // Nobody grants a right, or changes a setting, while he waits here.
-            Err(error @ (log::Error::Forbidden(_) | log::Error::Refused(_))) => return Err(error.into()),
+            Err(error @ (log::Error::Forbidden(_) | log::Error::Refused(_) | log::Error::Lasting(_))) => return Err(error.into()),
             Err(error) => {
                 causes.push(error.to_string());
                 (Vec::new(), false)

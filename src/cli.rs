@@ -307,7 +307,7 @@ pub(crate) enum TopicsCommand {
     Seal,
     /// Have the topic of commands take commands again
     Unseal {
-        /// Also if the application has moved to another place, which goes on all the same
+        /// Also if the application has moved to another place, which goes on all the same, or nobody knows any more whether it has
         #[arg(long)]
         yes: bool,
     },

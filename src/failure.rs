@@ -55,33 +55,12 @@ impl From<StartError> for Failure {
             StartError::Log(log::Error::Busy(cause)) => {
                 Failure::Temporary(format!("the data directory is in use by another finflow process: {cause}"))
             }
-            StartError::Log(log::Error::Corrupt(cause)) if is_misfit(&cause) => Failure::Configuration(cause),
             // Nobody was asked: what is set makes no sense.
             StartError::Snapshots(_) | StartError::Foreign(_) => Failure::Configuration(text),
             StartError::Log(error) => error.into(),
             _ => Failure::Failed(text),
         }
     }
-}
-
-/// Whether the log has another number of partitions than it should have.
-fn is_misfit(cause: &str) -> bool {
-    cause.contains("are configured") || cause.contains("differ in their number of partitions")
-}
-
-/// Whether what is not available now stays so until somebody mends it: a certificate, topics that nobody has made, and a disk.
-fn needs_somebody(cause: &str) -> bool {
-    const LASTING: [&str; 8] = [
-        "(Local: SSL error)",
-        "(Local: Unknown topic)",
-        "there is no topic",
-        "has no block 0",
-        "has to be run to its end",
-        "IO error",
-        "(os error",
-        "Permission denied",
-    ];
-    LASTING.iter().any(|said| cause.contains(said))
 }
 
 impl From<MoveError> for Failure {
@@ -120,7 +99,7 @@ impl From<log::Error> for Failure {
     fn from(error: log::Error) -> Failure {
         match error {
             log::Error::Refused(cause) | log::Error::Forbidden(cause) => Failure::Configuration(cause),
-            log::Error::Unavailable(ref cause) if !needs_somebody(cause) => Failure::Temporary(error.to_string()),
+            log::Error::Unavailable(_) => Failure::Temporary(error.to_string()),
             error => Failure::Failed(error.to_string()),
         }
     }
@@ -137,8 +116,7 @@ impl From<socket::Error> for Failure {
     fn from(error: socket::Error) -> Failure {
         match error {
             socket::Error::Failed(cause) => Failure::Failed(cause),
-            socket::Error::Unavailable(cause) if !needs_somebody(&cause) => Failure::Temporary(cause),
-            socket::Error::Unavailable(cause) => Failure::Failed(cause),
+            socket::Error::Unavailable(cause) => Failure::Temporary(cause),
             socket::Error::Refused(cause) => Failure::Configuration(cause),
         }
     }
@@ -150,21 +128,12 @@ mod tests {
 
     #[test]
     fn a_start_says_by_its_code_whether_it_may_work_later() {
-        let unavailable = |cause: &str| log::Error::Unavailable(cause.to_owned());
         let rows = [
-            (unavailable("no broker answers at 127.0.0.1:9092 after 10 s"), 75),
-            (unavailable("the group does not answer"), 75),
-            (unavailable("Meta data fetch error: BrokerTransportFailure (Local: Broker transport failure)"), 75),
-            (unavailable("Meta data fetch error: SSL (Local: SSL error)"), 1),
-            (unavailable("journal-0 gives nothing at 0"), 75),
-            (unavailable("IO error: While appending to file: data/log/000008.sst: File too large"), 1),
-            (unavailable("data/log: File exists (os error 17)"), 1),
-            (unavailable("Transaction error: Timed out waiting for operation to finish, retry call to resume"), 75),
-            (unavailable("there is no topic finflow.commands.v1; `finflow topics create` makes what is missing"), 1),
+            (log::Error::Unavailable("no broker answers at 127.0.0.1:9092 after 10 s".to_owned()), 75),
+            (log::Error::Lasting("there is no topic finflow.commands.v1".to_owned()), 1),
             (log::Error::Busy("locked".to_owned()), 75),
-            (log::Error::Refused("refused by a broker".to_owned()), 78),
+            (log::Error::Refused("the log has 8 partitions, 4 are configured".to_owned()), 78),
             (log::Error::Forbidden("not authorized".to_owned()), 78),
-            (log::Error::Corrupt("the log has 8 partitions, 4 are configured".to_owned()), 78),
             (log::Error::Corrupt("a record cannot be read".to_owned()), 1),
         ];
         for (error, code) in rows {
@@ -177,6 +146,7 @@ mod tests {
     fn a_move_goes_on_unless_somebody_has_to_change_something_first() {
         let rows = [
             (log::Error::Unavailable("no answer in time".to_owned()), 75),
+            (log::Error::Lasting("IO error: No space left on device".to_owned()), 1),
             (log::Error::Fenced, 75),
             (log::Error::Forbidden("not authorized".to_owned()), 78),
             (log::Error::Refused("it has gone elsewhere".to_owned()), 78),

@@ -68,6 +68,13 @@ fn unseal(settings: &Settings, yes: bool) -> Result<Vec<String>, Error> {
             "{prefix} has moved to {place}, or is on its way there; with --yes it goes on here all the same"
         )]);
     }
+    if !yes && KafkaLog::is_forgotten(settings)? {
+        let prefix = &settings.prefix;
+        return Ok(vec![format!(
+            "no position of {prefix} is committed: where it has run, they have expired, and with them the note of where it has gone, if it \
+             has; with --yes it goes on here"
+        )]);
+    }
     // What was not brought to its end cannot be any more from here on.
     KafkaLog::stay(settings)?;
     KafkaLog::seal(settings, false)?;

@@ -69,13 +69,13 @@ impl NodeLog {
         let log = KafkaLog::open(settings.clone())?;
         let found = log.partitions();
         if found != partitions {
-            return Err(Error::Corrupt(format!("the log has {found} partitions, {partitions} are configured")));
+            return Err(Error::Refused(format!("the log has {found} partitions, {partitions} are configured")));
         }
         // Several processes may start at once, and only one generation can be: whoever makes the topics writes it.
         for partition in 0..found {
             if log.range(Topic::Journal, partition)?.end == 0 {
                 let missing = "has no block 0; `finflow topics create` writes it";
-                return Err(Error::Unavailable(format!("the journal of partition {partition} {missing}")));
+                return Err(Error::Lasting(format!("the journal of partition {partition} {missing}")));
             }
         }
         Ok(NodeLog::Kafka(log))

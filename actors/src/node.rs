@@ -72,8 +72,9 @@ pub enum StartError {
 impl StartError {
     /// What keeps an actor from starting; a lane that the log refuses, or does not answer, for the log's own reason.
     fn of(error: ractor::SpawnErr) -> StartError {
-        use log::Error::{Forbidden, Refused, Unavailable};
-        let refused = of_log(&error).filter(|cause| matches!(cause, Refused(_) | Forbidden(_) | Unavailable(_))).cloned();
+        use log::Error::{Forbidden, Lasting, Refused, Unavailable};
+        let refused =
+            of_log(&error).filter(|cause| matches!(cause, Refused(_) | Forbidden(_) | Lasting(_) | Unavailable(_))).cloned();
         refused.map_or(StartError::Spawn(error), StartError::Log)
     }
 }

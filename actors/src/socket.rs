@@ -344,10 +344,11 @@ mod tests {
 
     #[test]
     fn who_asks_is_told_whether_it_may_work_later_or_somebody_has_to_change_something() {
-        use log::Error::{Fenced, Forbidden, Refused, TooLarge, Unavailable};
+        use log::Error::{Fenced, Forbidden, Lasting, Refused, TooLarge, Unavailable};
         let cause = || "cause".to_owned();
         let rows = [
             (Unavailable(cause()), Error::Unavailable("the log is unavailable: cause".to_owned())),
+            (Lasting(cause()), Error::Failed(cause())),
             (Forbidden(cause()), Error::Refused(cause())),
             (Refused(cause()), Error::Refused(cause())),
             (TooLarge { bytes: 2, max: 1 }, Error::Failed("a record of 2 bytes; at most 1 are taken".to_owned())),

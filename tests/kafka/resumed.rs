@@ -128,7 +128,13 @@ pub(crate) fn whoever_is_asked_has_partitions_go_on(broker: &Broker) {
     };
     assert!(dry_run(78).contains("`finflow topics unseal --yes`"));
     assert!(resume(&nowhere, &["--from-journal"], 78).contains("`finflow topics unseal --yes`"));
-    assert!(other.finflow(&["topics", "unseal", "--yes"]).status.success());
+    let unseal = |options: &[&str]| {
+        let output = other.finflow(&[&["topics", "unseal"], options].concat());
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, told) = unseal(&[]);
+    assert!(code == Some(1) && told.contains("no position of") && told.contains("with --yes"), "{code:?} {told}");
+    assert_eq!(unseal(&["--yes"]).0, Some(0));
     assert!(dry_run(0).contains("would go on"));
     all_are(&nowhere, "halted");
     assert!(resume(&other, &["1", "--from-journal"], 0).contains("resumed"));

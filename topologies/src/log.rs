@@ -225,10 +225,10 @@ pub struct Transaction {
 pub enum Commit {
     /// Durable and visible.
     Committed,
-    /// Nothing of it is or will be visible; the session can go on.
-    Aborted(String),
-    /// Unknown; [`Session::resolve`] must settle it before the session commits again.
-    InDoubt(String),
+    /// Nothing of it is or will be visible, and why; the session can go on.
+    Aborted(Error),
+    /// Unknown, and why; [`Session::resolve`] must settle it before the session commits again.
+    InDoubt(Error),
     /// The session, or one of the claims, has been replaced by a newer one; nothing of it is or will be visible. What the lane
     /// has decided rests on what it does not own: it has to begin again with a new session.
     Fenced,
@@ -282,6 +282,10 @@ pub enum Error {
     /// It cannot answer now; asking again later may help.
     #[error("the log is unavailable: {0}")]
     Unavailable(String),
+    /// It cannot until somebody has mended something: a disk, a certificate, a topic that nobody has made. Who runs goes on asking; who
+    /// only asks, or begins, is told.
+    #[error("{0}")]
+    Lasting(String),
     /// A right is missing, and which, or a password is not taken: put right while a process runs, it has what it waits for; who only
     /// asks, or begins, waits for nobody.
     #[error("{0}")]
@@ -300,7 +304,7 @@ pub enum Error {
 impl Error {
     /// Whether whoever runs asks again later: nothing is wrong with what it has asked, and nobody has taken its place.
     pub fn is_waited_for(&self) -> bool {
-        matches!(self, Error::Unavailable(_) | Error::Forbidden(_) | Error::Busy(_))
+        matches!(self, Error::Unavailable(_) | Error::Lasting(_) | Error::Forbidden(_) | Error::Busy(_))
     }
 }
 

@@ -156,7 +156,7 @@ fn begun_with(begun: u32, log: &dyn Log) -> Result<(), log::Error> {
         return Ok(());
     }
     let cause = format!("the application was begun with {begun} partitions, {configured} are configured");
-    Err(log::Error::Corrupt(format!("{cause}; `finflow rescale` changes their number")))
+    Err(log::Error::Refused(format!("{cause}; `finflow rescale` changes their number")))
 }
 
 /// Brings `store` to the block that `position` names (block 0 without one) and gives the head there, which ends the journal.

@@ -271,7 +271,7 @@ fn an_application_is_recognised_without_block_0() {
         }
         match (restore::create(&log, Generation([9; 16]), 6), expected) {
             (Ok(found), Ok(())) => assert_eq!(found, GENERATION, "{trimmed:?}"),
-            (Err(Error::Corrupt(cause)), Err(expected)) => assert!(cause.contains(expected), "{trimmed:?}: {cause}"),
+            (Err(Error::Refused(cause)), Err(expected)) => assert!(cause.contains(expected), "{trimmed:?}: {cause}"),
             (found, _) => panic!("{trimmed:?} {added}: {found:?}"),
         }
         let added = (3..3 + added).map(|partition| log.range(Topic::Journal, partition).expect("a log").end);
@@ -329,6 +329,9 @@ fn what_may_pass_is_told_apart_from_what_contradicts() {
     let text = String::new;
     for (error, may_pass) in [
         (restore::Error::Log(Error::Unavailable(text())), true),
+        (restore::Error::Log(Error::Lasting(text())), true),
+        (restore::Error::Log(Error::Forbidden(text())), true),
+        (restore::Error::Log(Error::Refused(text())), true),
         (restore::Error::Log(Error::Busy(text())), true),
         (restore::Error::Log(Error::Fenced), true),
         (restore::Error::Log(out_of_range), true),

@@ -2,6 +2,7 @@
 //! long commands have waited, against the time for which the log keeps them. What it means is told in `watched.rs`.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use finflow_ledger::CommandKind;
@@ -89,20 +90,28 @@ impl Lookout {
         let in_ms = |kept: Duration| u64::try_from(kept.as_millis()).unwrap_or(u64::MAX);
         watched.commands_kept_ms = self.kept.0.map(in_ms);
         // First of all, so that what is out of reach does not hide for how long commands have waited: they may expire.
-        watched.command_oldest_ms = self.waited_ms(args, id, condition, now)?;
+        let commands = args.log.range(Topic::Commands, id)?;
+        watched.command_oldest_ms = self.waited_ms(args, id, condition, &commands, now)?;
         if args.log.is_shared() && self.kept.1 <= now.monotonic_ms {
             self.kept = (args.log.commands_kept()?, now.monotonic_ms.saturating_add(RETENTION_EVERY_MS));
             watched.commands_kept_ms = self.kept.0.map(in_ms);
         }
         for (topic, held) in TOPICS.into_iter().zip(&mut watched.held_back) {
-            let end = args.log.range(topic, id)?.end;
+            let end = if topic == Topic::Commands { commands.end } else { args.log.range(topic, id)?.end };
             *held = self.held_back(topic, id, end, now.monotonic_ms, || args.log.written(topic, id))?;
         }
         Ok(())
     }
 
     /// For how long the oldest command has waited that was there at the last look already.
-    fn waited_ms(&mut self, args: &Args, id: u32, condition: &Condition, now: Reading) -> Result<Option<u64>, Error> {
+    fn waited_ms(
+        &mut self,
+        args: &Args,
+        id: u32,
+        condition: &Condition,
+        range: &Range<u64>,
+        now: Reading,
+    ) -> Result<Option<u64>, Error> {
         // Commands wait for a halted partition as well, whose lane does not tell any more how far it has come. Where its position is lost
         // or somebody else's, nobody can tell.
         let next = match &condition.halted {
@@ -113,7 +122,6 @@ impl Lookout {
                 Err(cause) => return Err(cause),
             },
         };
-        let range = args.log.range(Topic::Commands, id)?;
         let before = self.commands_end.insert(id, range.end).unwrap_or_default();
         if before.min(range.end) <= next {
             return Ok(None);

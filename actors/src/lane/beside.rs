@@ -32,7 +32,7 @@ pub(super) fn beside<T>(
 
 /// A commit that panicked may have reached the log.
 pub(super) fn died_committing() -> Commit {
-    Commit::InDoubt("the commit panicked".to_owned())
+    Commit::InDoubt(Error::Unavailable("the commit panicked".to_owned()))
 }
 
 /// A question that panicked is asked again.

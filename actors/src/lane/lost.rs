@@ -46,7 +46,7 @@ pub(super) fn take_from_journal(
 /// Whoever left an application for another has sealed its commands. The note of it is gone with the positions.
 fn unsealed(log: &NodeLog) -> Result<(), restore::Error> {
     log.unsealed().map_err(|cause| match cause {
-        Error::Unavailable(_) => cause.into(),
+        Error::Unavailable(_) | Error::Lasting(_) => cause.into(),
         refused => restore::Error::Refused(refused.to_string()),
     })
 }
@@ -56,9 +56,11 @@ fn commit(mut session: MutexGuard<'_, Box<dyn Session>>, claimed: Claimed) -> Re
     let stamp = claimed.position.stamp.clone();
     match session.commit(Transaction { stamp: stamp.clone(), batches: Vec::new(), positions: vec![claimed] }) {
         Commit::Committed => Ok(()),
-        Commit::Aborted(cause) => Err(Error::Unavailable(cause)),
+        // Whatever is said of a commit is said of no journal.
+        Commit::Aborted(cause) if !cause.is_waited_for() => Err(Error::Unavailable(cause.to_string())),
+        Commit::Aborted(cause) => Err(cause),
         Commit::Fenced => Err(Error::Fenced),
-        Commit::InDoubt(cause) => settle(&mut **session, &stamp, &cause),
+        Commit::InDoubt(cause) => settle(&mut **session, &stamp, &cause.to_string()),
     }
 }
 

@@ -63,7 +63,7 @@ impl EmbeddedLog {
         let db = disk.open(dir)?;
         let found = disk::begin(&*disk, &db, partitions)?;
         if found != partitions {
-            return Err(Error::Corrupt(format!("the log has {found} partitions, {partitions} are configured")));
+            return Err(Error::Refused(format!("the log has {found} partitions, {partitions} are configured")));
         }
         let view = View::new(disk::ranges(&db, partitions)?, TAIL_BYTES_MAX);
         let owners = Owners { positions: disk::positions(&db, partitions)?, ..Owners::default() };
@@ -108,7 +108,7 @@ impl EmbeddedLog {
     pub fn fault(&self) -> Option<String> {
         match &*self.database() {
             Database::Open(_) => None,
-            Database::Closed(cause) => Some(cause.clone()),
+            Database::Closed(cause) => Some(cause.to_string()),
         }
     }
 

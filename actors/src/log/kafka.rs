@@ -16,10 +16,10 @@ use tokio::sync::watch;
 
 use self::appender::Appender;
 use self::context::Quiet;
+use self::errors::unavailable;
 use self::group::Group;
 pub use self::group::{Lookup, Owner};
 use self::reader::{Asker, Reader};
-use self::record::unavailable;
 use self::session::{Exit, Exits};
 pub use self::settings::{COMMON, Flaw, SESSION_TIMEOUT, Settings, TRANSACTION_TIMEOUT, flaw};
 use self::topics::Admin;
@@ -33,6 +33,7 @@ mod admission;
 mod appender;
 mod context;
 pub(crate) mod departure;
+mod errors;
 mod group;
 mod member;
 mod names;
@@ -99,7 +100,7 @@ impl KafkaLog {
                     None if Instant::now() < deadline => std::thread::sleep(LOOK_PAUSE),
                     None => {
                         let missing = format!("there is no topic {name}; `finflow topics create` makes what is missing");
-                        return Err(Error::Unavailable(missing));
+                        return Err(Error::Lasting(missing));
                     }
                 }
             };
@@ -107,7 +108,7 @@ impl KafkaLog {
         }
         let partitions = counts.values().copied().min().unwrap_or_default();
         if counts.values().any(|count| *count != partitions) {
-            return Err(Error::Corrupt(format!("the topics differ in their number of partitions: {counts:?}")));
+            return Err(Error::Refused(format!("the topics differ in their number of partitions: {counts:?}")));
         }
         let (ends, exits) = (watch::Sender::new(None), Exits::default());
         let shared = Shared {

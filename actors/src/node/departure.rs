@@ -20,7 +20,7 @@ pub(super) fn departed(settings: &Settings) -> Result<Option<String>, Error> {
         None => match fs::read_to_string(note(settings)) {
             Ok(place) => Ok(Some(place)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(unavailable(settings, &error)),
+            Err(error) => Err(unwritten(settings, &error)),
         },
     }
 }
@@ -32,7 +32,7 @@ pub(super) fn depart(settings: &Settings, to: &Settings) -> Result<(), Error> {
         (_, Some(found)) if found != place => Err(Error::Refused(format!("{}; it cannot go to {place}", gone(settings, &found)))),
         (_, Some(_)) => Ok(()),
         (Some(kafka), None) => KafkaLog::depart(kafka, &place),
-        (None, None) => write(&note(settings), &place).map_err(|error| unavailable(settings, &error)),
+        (None, None) => write(&note(settings), &place).map_err(|error| unwritten(settings, &error)),
     }
 }
 
@@ -70,6 +70,6 @@ pub(super) fn write(note: &Path, place: &str) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-fn unavailable(settings: &Settings, error: &io::Error) -> Error {
-    Error::Unavailable(format!("{}: {error}", note(settings).display()))
+fn unwritten(settings: &Settings, error: &io::Error) -> Error {
+    Error::Lasting(format!("{}: {error}", note(settings).display()))
 }

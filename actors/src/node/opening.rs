@@ -71,11 +71,11 @@ pub(super) fn open(disk: Arc<dyn Disk>, settings: Settings, purpose: Purpose) ->
     let generation = restore::create(&log, Generation(fresh_id()), settings.clock.now_ms())?;
     let first_position = || Ok(log.positions()?.remove(&0).flatten());
     let unknown = |error| match error {
-        restore::Error::Log(error @ log::Error::Forbidden(_)) => error,
+        restore::Error::Log(error @ (log::Error::Forbidden(_) | log::Error::Lasting(_))) => error,
         error => log::Error::Unavailable(error.to_string()),
     };
     if restore::is_being_brought(&log, first_position).map_err(unknown)? {
-        return Err(log::Error::Unavailable(restore::Error::Unfinished.to_string()).into());
+        return Err(log::Error::Lasting(restore::Error::Unfinished.to_string()).into());
     }
     metrics::begin(settings.partitions);
     let restorer = Arc::new(Restorer {

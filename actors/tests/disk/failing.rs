@@ -89,10 +89,10 @@ impl Disk for FailingDisk {
             if thread == std::thread::current().id() {
                 state.refused = None;
             }
-            return Err(Error::Unavailable("refused".to_owned()));
+            return Err(Error::Lasting("refused".to_owned()));
         }
         if state.is_gone {
-            return Err(Error::Unavailable("no such disk".to_owned()));
+            return Err(Error::Lasting("no such disk".to_owned()));
         }
         if let Some((journal, length)) = state.torn.take() {
             OpenOptions::new().write(true).open(journal).and_then(|file| file.set_len(length)).expect("a shorter file");
@@ -119,7 +119,7 @@ impl Disk for FailingDisk {
                 panic!("a writing thread dies");
             }
         }
-        Err(Error::Unavailable("input/output error".to_owned()))
+        Err(Error::Lasting("input/output error".to_owned()))
     }
 }
 

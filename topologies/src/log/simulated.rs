@@ -234,10 +234,10 @@ impl Session for SimulatedSession {
     fn commit(&mut self, transaction: Transaction) -> Commit {
         let mut inner = self.log.lock();
         if let Some((doubt, _)) = &self.doubt {
-            return Commit::Aborted(format!("the doubt about {doubt} comes first"));
+            return Commit::Aborted(Error::Unavailable(format!("the doubt about {doubt} comes first")));
         }
         if transaction.positions.is_empty() {
-            return Commit::Aborted("no positions: nothing would be fenced".to_owned());
+            return Commit::Aborted(Error::Refused("no positions: nothing would be fenced".to_owned()));
         }
         if self.is_over(&inner) || !transaction.positions.iter().all(|claimed| inner.is_claimed(self.id, claimed)) {
             return Commit::Fenced;
@@ -247,14 +247,14 @@ impl Session for SimulatedSession {
         if matches!(fault, None | Some(Fault::DoubtCommitted))
             && let Err(error) = inner.take(transaction)
         {
-            return Commit::Aborted(error.to_string());
+            return Commit::Aborted(error);
         }
         match fault {
             None => Commit::Committed,
-            Some(Fault::Abort) => Commit::Aborted("ordered".to_owned()),
+            Some(Fault::Abort) => Commit::Aborted(Error::Unavailable("ordered".to_owned())),
             Some(Fault::DoubtCommitted | Fault::DoubtAborted) => {
                 self.doubt = Some(doubt);
-                Commit::InDoubt("ordered".to_owned())
+                Commit::InDoubt(Error::Unavailable("ordered".to_owned()))
             }
         }
     }

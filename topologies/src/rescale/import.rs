@@ -69,8 +69,8 @@ impl Import<'_> {
         loop {
             match self.attempt(may_end) {
                 // The positions tell where to go on, whatever became of the last commit.
-                Err(Error::Log(log::Error::Unavailable(cause))) if attempts < ATTEMPTS => {
-                    tracing::warn!(cause, "an attempt has ended; the next one goes on");
+                Err(Error::Log(cause @ (log::Error::Unavailable(_) | log::Error::Lasting(_)))) if attempts < ATTEMPTS => {
+                    tracing::warn!(%cause, "an attempt has ended; the next one goes on");
                     attempts += 1;
                 }
                 other => return other,

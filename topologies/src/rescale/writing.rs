@@ -173,7 +173,7 @@ impl Writing {
             Commit::Committed => Ok(()),
             // Who has the partitions now is not to be disturbed again.
             Commit::Fenced => Err(log::Error::Fenced.into()),
-            unknown @ (Commit::Aborted(_) | Commit::InDoubt(_)) => Err(log::Error::Unavailable(unknown.to_string()).into()),
+            Commit::Aborted(cause) | Commit::InDoubt(cause) => Err(cause.into()),
         }
     }
 }

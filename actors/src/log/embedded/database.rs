@@ -17,14 +17,14 @@ const REOPEN_EVERY: Duration = Duration::from_millis(100);
 pub(super) enum Database {
     Open(DB),
     /// A write has failed, for this cause: what is on disk is not known until it is opened again.
-    Closed(String),
+    Closed(Error),
 }
 
 impl Database {
     pub(super) fn db(&self) -> Result<&DB, Error> {
         match self {
             Database::Open(db) => Ok(db),
-            Database::Closed(cause) => Err(Error::Unavailable(cause.clone())),
+            Database::Closed(cause) => Err(cause.clone()),
         }
     }
 }
@@ -33,7 +33,7 @@ impl EmbeddedLog {
     /// Closes the log after a write that failed, until what it left behind is known. The caller has the pen.
     pub(super) fn close(&self, error: &Error) {
         error!(cause = %error, "the log's disk failed, it is closed until it can be opened again");
-        *self.0.database.write().unwrap_or_else(PoisonError::into_inner) = Database::Closed(error.to_string());
+        *self.0.database.write().unwrap_or_else(PoisonError::into_inner) = Database::Closed(error.clone());
         let shared = Arc::downgrade(&self.0);
         let reopen = move || {
             while let Some(log) = shared.upgrade().map(EmbeddedLog) {
@@ -60,7 +60,7 @@ impl EmbeddedLog {
         match opened {
             Ok(db) => *database = Database::Open(db),
             Err(error) => {
-                *database = Database::Closed(error.to_string());
+                *database = Database::Closed(error.clone());
                 return Err(error);
             }
         }

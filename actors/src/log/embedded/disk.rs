@@ -59,7 +59,7 @@ pub(crate) struct LocalDisk;
 impl Disk for LocalDisk {}
 
 fn open(dir: &Path) -> Result<DB, Error> {
-    std::fs::create_dir_all(dir).map_err(|error| Error::Unavailable(format!("{}: {error}", dir.display())))?;
+    std::fs::create_dir_all(dir).map_err(|error| Error::Lasting(format!("{}: {error}", dir.display())))?;
     refuse_headless(dir)?;
     let mut options = Options::default();
     options.create_if_missing(true);
@@ -84,7 +84,7 @@ fn refuse_headless(dir: &Path) -> Result<(), Error> {
     if dir.join("CURRENT").exists() {
         return Ok(());
     }
-    let failed = |error: std::io::Error| Error::Unavailable(format!("{}: {error}", dir.display()));
+    let failed = |error: std::io::Error| Error::Lasting(format!("{}: {error}", dir.display()));
     for entry in std::fs::read_dir(dir).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         if path.extension().is_some_and(|extension| extension == "sst" || extension == "blob" || extension == "log") {
@@ -241,6 +241,7 @@ pub(super) fn unavailable(error: rocksdb::Error) -> Error {
     match error.kind() {
         ErrorKind::Corruption => Error::Corrupt(error.to_string()),
         _ if is_held(&error) => Error::Busy(error.to_string()),
+        ErrorKind::IOError => Error::Lasting(error.to_string()),
         _ => Error::Unavailable(error.to_string()),
     }
 }

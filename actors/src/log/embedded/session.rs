@@ -73,10 +73,10 @@ impl Session for EmbeddedSession {
 
     fn commit(&mut self, transaction: Transaction) -> Commit {
         if let Some((doubt, _)) = &self.doubt {
-            return Commit::Aborted(format!("the doubt about {doubt} comes first"));
+            return Commit::Aborted(Error::Unavailable(format!("the doubt about {doubt} comes first")));
         }
         if transaction.positions.is_empty() {
-            return Commit::Aborted("no positions: nothing would be fenced".to_owned());
+            return Commit::Aborted(Error::Refused("no positions: nothing would be fenced".to_owned()));
         }
         let Transaction { stamp, batches, positions } = transaction;
         let commit = Committing { lane: self.lane.clone(), session: self.id, positions: positions.clone() };
@@ -84,10 +84,10 @@ impl Session for EmbeddedSession {
         match self.log.write(batches, Some(commit)) {
             Ok(WriteOutcome::Written(_)) => Commit::Committed,
             Ok(WriteOutcome::Fenced) => Commit::Fenced,
-            Ok(WriteOutcome::Refused(error)) | Err(error) => Commit::Aborted(error.to_string()),
+            Ok(WriteOutcome::Refused(error)) | Err(error) => Commit::Aborted(error),
             Ok(WriteOutcome::InDoubt(error)) => {
                 self.doubt = Some((stamp, positions));
-                Commit::InDoubt(error.to_string())
+                Commit::InDoubt(error)
             }
         }
     }

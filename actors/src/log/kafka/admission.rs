@@ -11,11 +11,10 @@ use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::metadata::{Metadata, MetadataTopic};
 
 use super::context::log;
+use super::errors::{forbidden, unavailable};
 use super::native;
-use super::record::{code, unavailable};
 use super::rights::{Operation, Resource, Role, rights};
 use super::settings::Settings;
 
@@ -24,8 +23,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long other brokers may take when one has refused: that one may be the fault.
 const OTHERS_TIMEOUT: Duration = Duration::from_secs(2);
 const LOOK_WAIT: Duration = Duration::from_millis(50);
-/// Kafka's command that helps, said where rights are missing.
-pub(super) const HELP: &str = "`finflow topics acls` prints the commands that grant each role what it needs";
 
 /// Hears why a broker refuses the client.
 #[derive(Default)]
@@ -67,47 +64,6 @@ pub(super) fn admit(settings: &Settings) -> Result<(), Error> {
     });
     let missing: Vec<String> = missing.map(|right| right.to_string()).collect();
     if missing.is_empty() { Ok(()) } else { Err(forbidden(&missing.join(", "))) }
-}
-
-/// What somebody is told who lacks a right, as a role has it.
-pub(super) fn forbidden(right: &str) -> Error {
-    Error::Forbidden(format!("not authorized: {right}; {HELP}"))
-}
-
-/// The same of a right that no role has.
-pub(super) fn administrators(right: &str) -> Error {
-    Error::Forbidden(format!("not authorized: {right}; it is an administrator's"))
-}
-
-/// What an error means to somebody who needs this right.
-pub(super) fn explained(error: KafkaError, right: impl FnOnce() -> String) -> Error {
-    if is_unauthorized(&error) { forbidden(&right()) } else { unavailable(error) }
-}
-
-/// Whether an error says that a right is missing.
-pub(super) fn is_unauthorized(error: &KafkaError) -> bool {
-    use RDKafkaErrorCode::{
-        ClusterAuthorizationFailed, GroupAuthorizationFailed, TopicAuthorizationFailed, TransactionalIdAuthorizationFailed,
-    };
-    matches!(
-        code(error),
-        Some(
-            ClusterAuthorizationFailed | GroupAuthorizationFailed | TopicAuthorizationFailed | TransactionalIdAuthorizationFailed
-        )
-    )
-}
-
-/// Whether the brokers hide a topic from the process.
-pub(super) fn hides(topic: &MetadataTopic) -> bool {
-    topic.error().is_some_and(|error| RDKafkaErrorCode::from(error) == RDKafkaErrorCode::TopicAuthorizationFailed)
-}
-
-/// A topic as the brokers tell of it, if there is one; [`Error::Forbidden`] where they hide it.
-pub(super) fn shown<'a>(metadata: &'a Metadata, name: &str) -> Result<Option<&'a MetadataTopic>, Error> {
-    match metadata.topics().iter().find(|found| found.name() == name) {
-        Some(found) if hides(found) => Err(forbidden(&format!("Describe on topic {name}"))),
-        found => Ok(found.filter(|found| found.error().is_none())),
-    }
 }
 
 /// What the process may do with each topic of the application; `None` for a topic that there is not.

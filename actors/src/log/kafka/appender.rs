@@ -11,8 +11,8 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientContext, Message};
 
-use super::admission::explained;
 use super::context::log;
+use super::errors::explained;
 use super::record::owned_headers;
 use super::settings::Settings;
 

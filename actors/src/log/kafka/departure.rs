@@ -7,12 +7,12 @@
 use finflow_topologies::Topic;
 use finflow_topologies::log::Error;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::admission::explained;
 use super::context::Quiet;
-use super::positions::OFFSETS_TIMEOUT;
-use super::record::unavailable;
+use super::errors::{explained, shown, unavailable};
+use super::positions::{self, OFFSETS_TIMEOUT};
 use super::settings::Settings;
 use super::transactor::{Failed, Transactor};
 use super::watchdog::{HUNG_TIMEOUT, within};
@@ -24,7 +24,24 @@ const MOVED_TO: &str = "moved to ";
 impl KafkaLog {
     /// Where the application has gone, or is on its way to.
     pub fn departed(settings: &Settings) -> Result<Option<String>, Error> {
-        noted(&asker(settings)?, &settings.prefix)
+        seen(&asker(settings)?, &settings.prefix)
+    }
+
+    /// Whether no partition has a position, whoever has put it there: the application has never run, or its offsets have expired, and the
+    /// note with them.
+    pub fn is_forgotten(settings: &Settings) -> Result<bool, Error> {
+        let (asker, commands, group) = (asker(settings)?, Topic::Commands.name(&settings.prefix), &settings.prefix);
+        let metadata = asker.fetch_metadata(Some(&commands), OFFSETS_TIMEOUT).map_err(unavailable)?;
+        let Some(topic) = shown(&metadata, &commands)? else {
+            return Err(Error::Lasting(format!("there is no topic {commands}")));
+        };
+        let mut places = TopicPartitionList::new();
+        for partition in topic.partitions() {
+            places.add_partition(&commands, partition.id());
+        }
+        let found = positions::seen(&asker, places, OFFSETS_TIMEOUT);
+        let found = found.map_err(|error| explained(error, || format!("Read on group {group}")))?;
+        Ok(!found.elements().iter().any(|place| matches!(place.offset(), Offset::Offset(_))))
     }
 
     /// Notes where the application goes. [`Error::Refused`] where it has gone elsewhere.
@@ -49,7 +66,7 @@ fn write_unwatched(settings: &Settings, to: Option<&str>) -> Result<(), Error> {
     // From here on nobody who began before can write any more.
     transactor.ready(|| true)?;
     let asker = asker(settings)?;
-    match (noted(&asker, &settings.prefix)?, to) {
+    match (seen(&asker, &settings.prefix)?, to) {
         (found, to) if found.as_deref() == to => return Ok(()),
         (Some(found), Some(to)) => {
             let prefix = &settings.prefix;
@@ -64,9 +81,8 @@ fn write_unwatched(settings: &Settings, to: Option<&str>) -> Result<(), Error> {
     place.set_offset(Offset::Offset(0)).map_err(unavailable)?;
     place.set_metadata(to.map(|to| format!("{MOVED_TO}{to}")).unwrap_or_default());
     transactor.commit(&[], |_| String::new(), &note, || asker.group_metadata()).map_err(|failed| match failed {
-        Failed::Before { cause, .. } | Failed::During(cause) | Failed::Replaced(cause) | Failed::Outside(cause) => {
-            Error::Unavailable(cause)
-        }
+        Failed::Before { cause, .. } => cause,
+        Failed::During(cause) | Failed::Replaced(cause) | Failed::Outside(cause) => Error::Unavailable(cause),
     })
 }
 
@@ -74,11 +90,25 @@ fn asker(settings: &Settings) -> Result<BaseConsumer<Quiet>, Error> {
     settings.reader(LOOK_WAIT).create_with_context(Quiet).map_err(unavailable)
 }
 
+/// The same, for a client that is no member.
+fn seen(asker: &BaseConsumer<Quiet>, prefix: &str) -> Result<Option<String>, Error> {
+    told(positions::seen(asker, place(prefix), OFFSETS_TIMEOUT), prefix)
+}
+
 /// Where the application of the consumer's group has gone.
-pub(super) fn noted<C: ConsumerContext>(asker: &BaseConsumer<C>, prefix: &str) -> Result<Option<String>, Error> {
+pub(super) fn noted<C: ConsumerContext>(member: &BaseConsumer<C>, prefix: &str) -> Result<Option<String>, Error> {
+    told(member.committed_offsets(place(prefix), OFFSETS_TIMEOUT), prefix)
+}
+
+/// Where the note stands.
+fn place(prefix: &str) -> TopicPartitionList {
     let mut list = TopicPartitionList::new();
     list.add_partition(&topic(prefix), 0);
-    let found = asker.committed_offsets(list, OFFSETS_TIMEOUT);
+    list
+}
+
+/// What the note says.
+fn told(found: Result<TopicPartitionList, KafkaError>, prefix: &str) -> Result<Option<String>, Error> {
     let found = found.map_err(|error| explained(error, || format!("Read on group {prefix}")))?;
     let mut noted = None;
     for place in found.elements() {

@@ -16,13 +16,12 @@ use tokio::sync::watch;
 use tracing::{error, warn};
 
 use super::addresses::Addresses;
-use super::admission::explained;
 use super::context::Quiet;
+use super::errors::{explained, unavailable};
 use super::member::RELEASE_TIMEOUT;
 use super::names::Names;
 use super::native::{self, Described, Description, Question};
 use super::reader::Asker;
-use super::record::unavailable;
 use super::session::{Exit, Exits};
 use super::settings::{HEARTBEAT_INTERVAL, SESSION_TIMEOUT, Settings};
 use crate::log::Assignment;

@@ -15,11 +15,11 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::admission::{forbidden, is_unauthorized};
 use super::context::{Change, Rebalances, give, take_away};
 use super::departure;
+use super::errors::{forbidden, is_unauthorized, unavailable};
 use super::names::{Holder, Names};
-use super::record::{metadata, unavailable};
+use super::record::metadata;
 use super::settings::Settings;
 use super::{native, positions};
 use crate::log::Assignment;

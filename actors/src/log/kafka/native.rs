@@ -14,8 +14,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
 
-use super::admission::explained;
-use super::record::unavailable;
+use super::errors::{explained, unavailable};
 use super::rights::Operation;
 
 /// Waits until every record handed to the producer is delivered or has failed; `false` if some are left when `budget` is over.

@@ -19,11 +19,11 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
-use super::admission::{explained, forbidden, hides, is_unauthorized, shown};
 use super::context::Quiet;
+use super::errors::{explained, forbidden, hides, is_unauthorized, shown, unavailable};
 use super::native::{self, Batches};
 use super::positions;
-use super::record::{unavailable, weight};
+use super::record::weight;
 use super::settings::Settings;
 
 /// How often the consumer's own events are served, and whoever follows looks again.

@@ -15,8 +15,9 @@ use rdkafka::message::{DeliveryResult, Timestamp};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientContext, Message, TopicPartitionList};
 
-use super::admission::{self, is_unauthorized};
+use super::admission;
 use super::context::Quiet;
+use super::errors::is_unauthorized;
 use super::rights::{Operation, Resource, Role, rights};
 use super::settings::Settings;
 use super::topics::Admin;

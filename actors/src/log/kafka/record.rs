@@ -1,12 +1,9 @@
-//! Records and errors as the client library has them, and positions as the metadata string of a committed offset.
+//! Records as the client library has them, and positions as the metadata string of a committed offset.
 
 use bytes::Bytes;
 use finflow_state::Stamp;
-use finflow_topologies::log::{Error, Outgoing, Position, Record};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use finflow_topologies::log::{Outgoing, Position, Record};
 use rdkafka::message::{Header, OwnedHeaders};
-
-use super::admission::{HELP, is_unauthorized};
 
 /// The format of the metadata string.
 const FORMAT: &str = "1";
@@ -44,65 +41,9 @@ pub(super) fn position(partition: u32, offset: i64, metadata: &str) -> Option<Po
     is_known.then_some(Position { partition, commands: u64::try_from(offset).ok()?, block, stamp })
 }
 
-/// What an error of the client library means. A property is named without its value, which may be a secret.
-pub(super) fn unavailable(error: KafkaError) -> Error {
-    match error {
-        KafkaError::ClientConfig(_, _, name, _) => {
-            Error::Refused(format!("the Kafka property {name} is unknown or has a wrong value"))
-        }
-        KafkaError::ClientCreation(cause) => Error::Refused(format!("the Kafka properties do not go together: {cause}")),
-        error if is_unauthorized(&error) => Error::Forbidden(format!("{error}; {HELP}")),
-        error => match code(&error) {
-            Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => {
-                Error::Forbidden(error.to_string())
-            }
-            _ => Error::Unavailable(error.to_string()),
-        },
-    }
-}
-
-/// The code of an error. The crate keeps that of an administrative request to itself.
-pub(super) fn code(error: &KafkaError) -> Option<RDKafkaErrorCode> {
-    match error {
-        KafkaError::AdminOp(code) => Some(*code),
-        error => error.rdkafka_error_code(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_forbidden_is_told_by_its_code() {
-        use RDKafkaErrorCode::{
-            Authentication, BrokerTransportFailure, ClusterAuthorizationFailed, GroupAuthorizationFailed, OperationTimedOut, SSL,
-            SaslAuthenticationFailed, TopicAuthorizationFailed, TransactionalIdAuthorizationFailed, UnknownTopicOrPartition,
-        };
-        // The error, whether a right or a password is what is missing, and whether the help for rights is of use.
-        let rows = [
-            (KafkaError::MessageProduction(TopicAuthorizationFailed), true, true),
-            (KafkaError::OffsetFetch(GroupAuthorizationFailed), true, true),
-            (KafkaError::Global(TransactionalIdAuthorizationFailed), true, true),
-            (KafkaError::AdminOp(ClusterAuthorizationFailed), true, true),
-            (KafkaError::AdminOp(TopicAuthorizationFailed), true, true),
-            (KafkaError::MetadataFetch(Authentication), true, false),
-            (KafkaError::AdminOp(SaslAuthenticationFailed), true, false),
-            (KafkaError::MetadataFetch(SSL), false, false),
-            (KafkaError::AdminOp(OperationTimedOut), false, false),
-            (KafkaError::MetadataFetch(BrokerTransportFailure), false, false),
-            (KafkaError::MessageProduction(UnknownTopicOrPartition), false, false),
-            (KafkaError::Canceled, false, false),
-        ];
-        for (error, is_forbidden, is_helped) in rows {
-            let told = unavailable(error.clone());
-            assert!(told.is_waited_for(), "{told}");
-            assert_eq!(matches!(told, Error::Forbidden(_)), is_forbidden, "{told}");
-            assert!(told.to_string().contains(&error.to_string()), "{told}");
-            assert_eq!(told.to_string().contains(HELP), is_helped, "{told}");
-        }
-        assert!(matches!(unavailable(KafkaError::ClientCreation("x".to_owned())), Error::Refused(_)), "a setting stays one");
-    }
 
     #[test]
     fn a_position_survives_its_metadata() {

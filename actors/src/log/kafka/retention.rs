@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use finflow_topologies::log::Error;
 use rdkafka::admin::ResourceSpecifier;
+use rdkafka::error::KafkaError;
 
-use super::record::unavailable;
+use super::errors::{is_unauthorized, unavailable};
 use super::settings::Settings;
 use super::topics::{ADMIN_TIMEOUT, Admin, options, wait};
 use crate::finding::Finding;
@@ -41,16 +42,26 @@ impl Admin {
     /// settings, as to somebody who may not see them.
     fn positions_kept(&self) -> Result<Option<Duration>, Error> {
         let metadata = self.client().inner().fetch_metadata(None, ADMIN_TIMEOUT).map_err(unavailable)?;
-        let mut shortest: Option<Duration> = None;
+        let (mut shortest, mut failed): (Option<Duration>, Option<Error>) = (None, None);
         // Each tells its own settings, and is asked by itself.
         for broker in metadata.brokers() {
             let asked = [ResourceSpecifier::Broker(broker.id())];
             let described = wait(self.client().describe_configs(&asked, &options())).map_err(unavailable)?;
-            let minutes = described.into_iter().flatten().find_map(|found| found.get(KEY)?.value.as_deref()?.parse().ok());
-            let kept = minutes.map(|minutes: u64| Duration::from_secs(minutes.saturating_mul(60)));
-            shortest = shortest.into_iter().chain(kept).min();
+            for found in described {
+                let minutes = match found.map_err(KafkaError::AdminOp) {
+                    Ok(found) => found.get(KEY).and_then(|found| found.value.as_deref()?.parse::<u64>().ok()),
+                    Err(error) if is_unauthorized(&error) => None,
+                    Err(error) => {
+                        failed = failed.or(Some(unavailable(error)));
+                        None
+                    }
+                };
+                let kept = minutes.map(|minutes| Duration::from_secs(minutes.saturating_mul(60)));
+                shortest = shortest.into_iter().chain(kept).min();
+            }
         }
-        Ok(shortest)
+        // What one of them tells says more than that another one does not.
+        failed.filter(|_| shortest.is_none()).map_or(Ok(shortest), Err)
     }
 }
 

@@ -11,8 +11,7 @@ use rdkafka::admin::{AlterConfig, ConfigEntry, ConfigSource, ResourceSpecifier};
 use rdkafka::error::RDKafkaErrorCode;
 
 use super::KafkaLog;
-use super::admission::administrators;
-use super::record::unavailable;
+use super::errors::{administrators, unavailable};
 use super::settings::Settings;
 use super::topics::{ADMIN_TIMEOUT, Admin, batch_bytes_max, options, wait};
 

@@ -15,9 +15,9 @@ use finflow_topologies::log::{Claim, Commit, Error, Position, Resolution, Sessio
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
+use super::errors::unavailable;
 use super::member::Member;
 use super::names::{Holder, Names};
-use super::record::unavailable;
 use super::settings::{HEARTBEAT_INTERVAL, SESSION_TIMEOUT, Settings};
 use super::transactor::{Failed, Transactor};
 use super::watchdog::{HUNG_TIMEOUT, silent};
@@ -169,7 +169,7 @@ impl Session for KafkaSession {
         match self.ask(self.commit_patience, |answer| Ask::Commit(transaction, answer)) {
             Ok(commit) => commit,
             Err(Error::Fenced) => Commit::Fenced,
-            Err(error) => Commit::InDoubt(error.to_string()),
+            Err(error) => Commit::InDoubt(error),
         }
     }
 
@@ -379,23 +379,24 @@ impl Keeper {
             return Commit::Fenced;
         }
         if let Some((stamp, _)) = &self.doubt {
-            return Commit::Aborted(format!("the doubt about {stamp} comes first"));
+            return Commit::Aborted(Error::Unavailable(format!("the doubt about {stamp} comes first")));
         }
         if transaction.positions.is_empty() {
-            return Commit::Aborted("no positions: nothing would be fenced".to_owned());
+            return Commit::Aborted(Error::Refused("no positions: nothing would be fenced".to_owned()));
         }
         if let Some(batch) = transaction.batches.iter().find(|batch| self.partitions <= batch.partition) {
-            return Commit::Aborted(format!("{} has no partition {}", batch.topic, batch.partition));
+            return Commit::Aborted(Error::UnknownPartition { topic: batch.topic, partition: batch.partition });
         }
         self.member.serve(Duration::ZERO);
         match self.place().and_then(|()| self.ready()).and_then(|()| self.place()) {
             Ok(()) => {}
             Err(Error::Fenced) => return self.fenced("another session has this one's place"),
-            Err(cause) => return Commit::Aborted(cause.to_string()),
+            Err(cause) => return Commit::Aborted(cause),
         }
         let claims: Vec<(u32, u64)> = transaction.positions.iter().map(|to| (to.position.partition, to.claim)).collect();
         if claims.iter().any(|(partition, epoch)| self.member.is_void(*partition, *epoch)) {
-            return Commit::Aborted("a partition was lost, and the lane has not let go of it yet".to_owned());
+            let cause = "a partition was lost, and the lane has not let go of it yet";
+            return Commit::Aborted(Error::Unavailable(cause.to_owned()));
         }
         if !claims.iter().all(|(partition, epoch)| self.member.is_claimed(*partition, *epoch)) {
             return self.fenced("a claim is not good any more");
@@ -403,7 +404,7 @@ impl Keeper {
         let positions: Vec<&Position> = transaction.positions.iter().map(|to| &to.position).collect();
         let offsets = match self.member.offsets(positions.into_iter()) {
             Ok(offsets) => offsets,
-            Err(error) => return Commit::Aborted(error.to_string()),
+            Err(error) => return Commit::Aborted(unavailable(error)),
         };
         let (member, fences, hang) = (&self.member, self.fences, self.hang.take());
         let name = |batch: &finflow_topologies::log::Batch| batch.topic.name(&self.prefix);
@@ -420,7 +421,7 @@ impl Keeper {
                 self.member.serve(Duration::ZERO);
                 match self.place() {
                     // It has been lost meanwhile, which the lane is told by its assignment.
-                    Err(Error::Unavailable(_)) => Commit::Aborted(cause),
+                    Err(Error::Unavailable(_)) => Commit::Aborted(Error::Unavailable(cause)),
                     _ => self.fenced(&cause),
                 }
             }
@@ -429,15 +430,15 @@ impl Keeper {
                 // Where another process has the name, this one ends, and does not take it back with another lane.
                 match self.turns_out_replaced() {
                     // The lane lets go of everything, as it has lost it, and need not end for that.
-                    false if fences < self.fences => Commit::Aborted(cause),
+                    false if fences < self.fences => Commit::Aborted(Error::Unavailable(cause)),
                     _ => self.fenced(&cause),
                 }
             }
-            Err(Failed::Before { cause, is_fenced }) if is_fenced && self.turns_out_replaced() => self.fenced(&cause),
+            Err(Failed::Before { cause, is_fenced }) if is_fenced && self.turns_out_replaced() => self.fenced(&cause.to_string()),
             Err(Failed::Before { cause, .. }) => Commit::Aborted(cause),
             Err(Failed::During(cause)) => {
                 self.doubt = Some((transaction.stamp, claims));
-                Commit::InDoubt(cause)
+                Commit::InDoubt(Error::Unavailable(cause))
             }
         }
     }

@@ -7,7 +7,7 @@ use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaConfRes;
 
-use super::record::unavailable;
+use super::errors::unavailable;
 
 /// What a Kafka log is opened with.
 #[derive(Clone)]

@@ -16,9 +16,8 @@ use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, Resour
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tracing::info;
 
-use super::admission::{administrators, explained, forbidden, shown};
 use super::context::Quiet;
-use super::record::unavailable;
+use super::errors::{administrators, explained, forbidden, shown, unavailable};
 use super::seal::SEALED_BYTES;
 use super::settings::{BATCH_BYTES_MAX, Settings};
 
@@ -135,7 +134,7 @@ pub(super) fn patiently<T>(patience: Duration, mut attempt: impl FnMut() -> Resu
     let begun = Instant::now();
     loop {
         match attempt() {
-            Err(Error::Unavailable(cause)) if begun.elapsed() < patience => {
+            Err(Error::Unavailable(cause) | Error::Lasting(cause)) if begun.elapsed() < patience => {
                 info!(cause, "the cluster is not ready, trying again");
                 std::thread::sleep(RETRY_PAUSE);
             }

@@ -14,10 +14,10 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use tracing::{debug, warn};
 
-use super::admission::explained;
 use super::context::Deliveries;
+use super::errors::{explained, unavailable};
 use super::native;
-use super::record::{owned_headers, unavailable};
+use super::record::owned_headers;
 use super::settings::{Settings, TRANSACTION_TIMEOUT};
 use crate::metrics;
 
@@ -35,7 +35,7 @@ pub(super) enum Failed {
     /// Before anything could commit it: nothing of it is or will be visible.
     Before {
         /// Why.
-        cause: String,
+        cause: Error,
         /// A newer producer has this one's id, or the broker has given the transaction up.
         is_fenced: bool,
     },
@@ -180,7 +180,9 @@ impl Transactor {
         group: impl FnOnce() -> Option<ConsumerGroupMetadata>,
         deadline: Instant,
     ) -> Result<(), Failed> {
-        let Some(producer) = &self.producer else { return Err(Failed::before("there is no producer")) };
+        let Some(producer) = &self.producer else {
+            return Err(Failed::before(Error::Unavailable("there is no producer".to_owned())));
+        };
         let mut step = Step::begin();
         producer.begin_transaction().map_err(before)?;
         for batch in batches {
@@ -188,10 +190,10 @@ impl Transactor {
         }
         let is_delivered = native::flush(producer, left(deadline));
         if let Some(error) = producer.context().take_failure() {
-            return Err(before(error));
+            return Err(before(cause(producer, error)));
         }
         if !is_delivered {
-            return Err(Failed::before("the records are not delivered in time"));
+            return Err(Failed::before(Error::Unavailable("the records are not delivered in time".to_owned())));
         }
         step.end(&self.steps.records);
         let Some(group) = group() else {
@@ -236,16 +238,27 @@ fn send(producer: &ThreadedProducer<Deliveries>, batch: &Batch, topic: &str, dea
                     outgoing = refused;
                     std::thread::sleep(QUEUE_FULL_PAUSE);
                 }
-                Err((error, _)) => return Err(before(error)),
+                Err((error, _)) => return Err(before(cause(producer, error))),
             }
         }
     }
     Ok(())
 }
 
+/// Why a transaction has failed. Of records that were not sent any more the library says only that; asked for another transaction, it says
+/// why there can be none.
+fn cause(producer: &ThreadedProducer<Deliveries>, error: KafkaError) -> KafkaError {
+    use RDKafkaErrorCode::{PurgeInflight, PurgeQueue, State};
+    if !matches!(error.rdkafka_error_code(), Some(PurgeInflight | PurgeQueue | State)) {
+        return error;
+    }
+    let told = producer.begin_transaction().err();
+    told.filter(|told| told.rdkafka_error_code() != Some(State)).unwrap_or(error)
+}
+
 impl Failed {
-    fn before(cause: impl ToString) -> Failed {
-        Failed::Before { cause: cause.to_string(), is_fenced: false }
+    fn before(cause: Error) -> Failed {
+        Failed::Before { cause, is_fenced: false }
     }
 }
 
@@ -253,7 +266,7 @@ impl Failed {
 fn before(error: KafkaError) -> Failed {
     match error.rdkafka_error_code() {
         Some(RDKafkaErrorCode::FencedInstanceId) => Failed::Replaced(error.to_string()),
-        _ => Failed::before(error),
+        _ => Failed::before(unavailable(error)),
     }
 }
 

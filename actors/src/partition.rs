@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
-use finflow_state::{Overlay, Store};
+use finflow_state::Store;
 use finflow_topologies::lane::Failure;
-use finflow_topologies::{OpenEpoch, Partition, Rules, Work};
+use finflow_topologies::{Epoch, OpenEpoch, Partition, Rules, Work};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
 pub(crate) struct PartitionActor;
@@ -19,7 +19,7 @@ pub(crate) struct Args {
 
 pub(crate) enum Message {
     Decide(Box<Work>, RpcReplyPort<Result<OpenEpoch, Failure>>),
-    Retire(Vec<Arc<Overlay>>),
+    Retire(Vec<Epoch>),
     /// Stands still, as a disk that does not answer makes it do.
     Hang(Hang),
 }
@@ -57,7 +57,7 @@ impl Actor for PartitionActor {
                 // It ends with the other end.
                 let _ = until.lock().map(|until| until.recv());
             }
-            Message::Retire(overlays) => overlays.iter().for_each(|overlay| partition.retire(overlay)),
+            Message::Retire(epochs) => epochs.iter().for_each(|epoch| partition.retire(epoch)),
         }
         Ok(())
     }

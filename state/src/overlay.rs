@@ -37,6 +37,10 @@ impl<T: Table> std::fmt::Debug for Changes<T> {
 }
 
 impl<T: Table> Changes<T> {
+    fn with_room(rows: usize) -> Changes<T> {
+        Changes { rows: HashMap::with_capacity_and_hasher(rows, Default::default()), bytes: 0 }
+    }
+
     /// `None`: not changed here. `Some(None)`: removed here.
     pub fn get(&self, key: &T::Key) -> Option<Option<&T::Value>> {
         self.rows.get(key).map(|row| row.value.as_ref())
@@ -131,6 +135,17 @@ pub struct Overlay {
 }
 
 impl Overlay {
+    /// An empty one with room for as many rows as another has: epochs that follow each other are alike.
+    pub fn like(other: &Overlay) -> Overlay {
+        Overlay {
+            wallets: Changes::with_room(other.wallets.len()),
+            payments: Changes::with_room(other.payments.len()),
+            holds: Changes::with_room(other.holds.len()),
+            timers: Changes::with_room(other.timers.len()),
+            accounts: Changes::with_room(other.accounts.len()),
+        }
+    }
+
     /// How many rows are changed.
     pub fn entities(&self) -> usize {
         let (money, time) = (self.wallets.len() + self.accounts.len(), self.timers.len());

@@ -49,6 +49,11 @@ pub trait Store: Send + Sync {
     /// The value of a row.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error>;
 
+    /// The values of many rows, in the order of their keys: all of them, or an error.
+    fn get_many(&self, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, Error> {
+        keys.iter().map(|key| self.get(key)).collect()
+    }
+
     /// Where the last block it holds left the partition; `None` while it holds none.
     fn head(&self) -> Option<Head>;
 

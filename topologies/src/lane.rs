@@ -13,13 +13,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use finflow_state::{EncodedBlock, Head, Overlay, Positions, Stamp};
+use finflow_state::{EncodedBlock, Head, Positions, Stamp};
 
 use self::hosted::{Flight, Hosted};
 pub use self::hosted::{Status, Suspicion, Wants};
 pub use crate::failure::Failure;
 use crate::log::{Commit, Fetched, Resolution, Transaction};
-use crate::partition::{Layers, OpenEpoch, Outcome, Verdicts, Work, add};
+use crate::partition::{Epoch, Layers, OpenEpoch, Outcome, Verdicts, Work, add};
 use crate::sizes::EPOCH_BYTES_SOFT;
 use crate::topics::Topic;
 use crate::wire::v1::Posting;
@@ -341,7 +341,7 @@ impl Lane {
             let Some(flight) = hosted.flight.take() else { continue };
             let Flight { head, block, overlay, outcomes, verdicts, inputs } = flight;
             hosted.base = head;
-            hosted.unapplied.push_back((block, overlay));
+            hosted.unapplied.push_back(Epoch { block, overlay });
             settled.outcomes.extend(outcomes);
             add(&mut settled.verdicts, verdicts);
             settled.inputs = settled.inputs.saturating_add(inputs);
@@ -352,7 +352,7 @@ impl Lane {
     /// The blocks of a partition that are committed but not in its store, oldest first.
     pub fn unapplied(&self, partition: u32) -> Vec<EncodedBlock> {
         let hosted = self.hosted.get(&partition);
-        hosted.map(|hosted| hosted.unapplied.iter().map(|(block, _)| block.clone()).collect()).unwrap_or_default()
+        hosted.map(|hosted| hosted.unapplied.iter().map(|epoch| epoch.block.clone()).collect()).unwrap_or_default()
     }
 
     /// How many epochs of a partition wait for the store.
@@ -362,20 +362,20 @@ impl Lane {
 
     /// How many changed rows of a partition wait for the store.
     pub fn unapplied_rows(&self, partition: u32) -> usize {
-        self.hosted.get(&partition).map_or(0, |hosted| hosted.unapplied.iter().map(|(_, overlay)| overlay.entities()).sum())
+        self.hosted.get(&partition).map_or(0, |hosted| hosted.unapplied.iter().map(|epoch| epoch.overlay.entities()).sum())
     }
 
-    /// Takes note that the store holds the oldest `count` unapplied blocks, and gives their overlays for the partition to retire.
-    pub fn applied(&mut self, partition: u32, count: usize) -> Vec<Arc<Overlay>> {
+    /// Takes note that the store holds the oldest `count` unapplied blocks, and gives their epochs for the partition to retire.
+    pub fn applied(&mut self, partition: u32, count: usize) -> Vec<Epoch> {
         let Some(hosted) = self.hosted.get_mut(&partition) else { return Vec::new() };
         let count = count.min(hosted.unapplied.len());
-        hosted.unapplied.drain(..count).map(|(_, overlay)| overlay).collect()
+        hosted.unapplied.drain(..count).collect()
     }
 
     /// The overlays that a reader of committed state must look at before the store, newest first.
     pub fn committed_layers(&self, partition: u32) -> Layers {
         let hosted = self.hosted.get(&partition);
-        hosted.map(|hosted| hosted.unapplied.iter().rev().map(|(_, overlay)| overlay.clone()).collect()).unwrap_or_default()
+        hosted.map(|hosted| hosted.unapplied.iter().rev().map(|epoch| epoch.overlay.clone()).collect()).unwrap_or_default()
     }
 
     /// Whether every posting between two partitions of this lane has been received.

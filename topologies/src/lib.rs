@@ -6,7 +6,7 @@
 pub use self::driver::TopologyDriver;
 pub use self::halt::Halt;
 pub use self::lane::Lane;
-pub use self::partition::{Input, OpenEpoch, Outcome, Partition, Rules, Verdict, Verdicts, Work};
+pub use self::partition::{Epoch, Input, OpenEpoch, Outcome, Partition, Rules, Verdict, Verdicts, Work};
 pub use self::topics::Topic;
 
 pub mod driver;

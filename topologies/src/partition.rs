@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use finflow_ledger::{Coordinates, Payment, PaymentId};
-use finflow_state::{Overlay, Store};
+use finflow_state::Store;
 use tracing::field::{Empty, display};
 use tracing::{Level, Span, debug_span, enabled, warn};
 
@@ -16,8 +16,9 @@ use self::effects::Effects;
 pub use self::effects::Outcome;
 use self::epoch::QUARTERS;
 pub(crate) use self::epoch::held;
-pub use self::epoch::{OpenEpoch, Work};
+pub use self::epoch::{Epoch, OpenEpoch, Work};
 use self::hot::Hot;
+use self::prefetch::{Prefetch, Understood, understand};
 pub use self::rules::Rules;
 pub use self::sight::Layers;
 use self::sight::Sight;
@@ -33,6 +34,7 @@ mod command;
 mod effects;
 mod epoch;
 mod hot;
+mod prefetch;
 mod rules;
 mod sight;
 mod timer;
@@ -78,6 +80,7 @@ pub struct Partition {
     store: Arc<dyn Store>,
     hot: Hot,
     effects: Effects,
+    prefetch: Prefetch,
     key: Vec<u8>,
 }
 
@@ -85,7 +88,15 @@ impl Partition {
     /// A partition over its committed rows.
     pub fn new(id: u32, rules: Arc<Rules>, store: Arc<dyn Store>) -> Partition {
         let hot = Hot::new(rules.hot_wallets_max);
-        Partition { id, rules, store, hot, effects: Effects::default(), key: Vec::with_capacity(96) }
+        Partition {
+            id,
+            rules,
+            store,
+            hot,
+            effects: Effects::default(),
+            prefetch: Prefetch::default(),
+            key: Vec::with_capacity(96),
+        }
     }
 
     /// The partition's number.
@@ -105,7 +116,8 @@ impl Partition {
         let now = (now_ms, TimeText::new(now_ms));
         let has_postings = inputs.iter().any(|input| matches!(input, Input::Posting { offset: Some(_), .. }));
         let has_timers = inputs.iter().any(|input| matches!(input, Input::Timer { .. }));
-        for input in inputs {
+        let understood = self.prefetch.fetch(&inputs, (self.id, self.rules.partitions), &self.hot, &*self.store);
+        for (input, understood) in inputs.into_iter().zip(understood) {
             let share = match &input {
                 Input::Command(_) if has_postings => QUARTERS / 2,
                 Input::Command(_) | Input::Posting { .. } if has_timers => QUARTERS - 1,
@@ -115,7 +127,7 @@ impl Partition {
                 open.untaken.push(input);
                 continue;
             }
-            match self.attempt(&open, &layers, now, |deciding| deciding.input(&input, &open)) {
+            match self.attempt(&open, &layers, now, |deciding| deciding.input(&input, understood, &open)) {
                 Ok(()) => {}
                 Err(Failure::Halted(cause @ (Halt::Panic(_) | Halt::TooLarge(_)))) => {
                     self.poisoned(&input, &open, &layers, now, cause)?;
@@ -127,9 +139,9 @@ impl Partition {
         Ok(open)
     }
 
-    /// Takes over the rows of an overlay that has reached the store and will not be among the layers any more.
-    pub fn retire(&mut self, overlay: &Overlay) {
-        self.hot.retire(overlay);
+    /// Takes over the rows of an epoch that has reached the store and will not be among the layers any more.
+    pub fn retire(&mut self, epoch: &Epoch) {
+        self.hot.retire(&epoch.block, &epoch.overlay);
     }
 
     /// The effects of one decision, alone and checked. A panic on the way is caught.
@@ -141,7 +153,14 @@ impl Partition {
         decide: impl FnOnce(&mut Deciding<'_>) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         self.effects.clear();
-        let sight = Sight { open: &open.overlay, layers, hot: &mut self.hot, store: &*self.store, key: &mut self.key };
+        let sight = Sight {
+            open: &open.overlay,
+            layers,
+            hot: &mut self.hot,
+            store: &*self.store,
+            prefetch: &self.prefetch,
+            key: &mut self.key,
+        };
         let mut deciding = Deciding { partition: self.id, rules: &self.rules, now_ms, at, sight, effects: &mut self.effects };
         let decided = catch_unwind(AssertUnwindSafe(|| decide(&mut deciding)));
         decided.unwrap_or_else(|panic| Err(Halt::Panic(panic_text(&*panic)).into()))?;
@@ -177,11 +196,17 @@ impl Partition {
 }
 
 impl Deciding<'_> {
-    fn input(&mut self, input: &Input, open: &OpenEpoch) -> Result<(), Failure> {
+    /// Decides an input; a command may have been understood already.
+    fn input(
+        &mut self,
+        input: &Input,
+        understood: Option<Result<Understood, Malformed>>,
+        open: &OpenEpoch,
+    ) -> Result<(), Failure> {
         match input {
             Input::Command(record) => {
                 let source = Coordinates { partition: self.partition, offset: record.offset };
-                self.command(record, source, false)
+                self.command(record, understood.unwrap_or_else(|| understand(record)), source, false)
             }
             Input::Posting { offset, posting } => {
                 open.check_sequence(self.partition, posting)?;
@@ -220,7 +245,7 @@ impl Deciding<'_> {
             PostingBody::Credit(credit) => self.credit(posting.source, credit),
             PostingBody::Acknowledge { payment, outcome } => self.acknowledged(posting.source, *payment, *outcome),
             PostingBody::Forward { .. } => match posting.body.forwarded() {
-                Some((record, source)) => self.command(&record, source, true),
+                Some((record, source)) => self.command(&record, understand(&record), source, true),
                 None => Ok(()),
             },
         }

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use ::metrics::{Counter, Histogram};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    BlockBasedIndexType, BlockBasedOptions, Cache, DB, DBCompressionType, DataBlockIndexType, Direction, ErrorKind, IteratorMode,
-    Options, ReadOptions, WriteBatch, WriteBufferManager, WriteOptions,
+    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DEFAULT_COLUMN_FAMILY_NAME,
+    DataBlockIndexType, Direction, ErrorKind, IteratorMode, Options, ReadOptions, WriteBatch, WriteBufferManager, WriteOptions,
 };
 
 use super::{Error, RawRow, Store, head_after};
@@ -51,6 +51,7 @@ pub struct RocksStore {
     db: DB,
     head: Mutex<Option<Head>>,
     write: WriteOptions,
+    read: ReadOptions,
     blocks_applied: Counter,
     apply_seconds: Histogram,
     /// Declared behind the database, and so dropped when that is closed.
@@ -66,7 +67,9 @@ impl RocksStore {
         if is_headless(dir) {
             return Err(Error::Corrupt("the file CURRENT is missing".to_owned()));
         }
-        let db = DB::open(&options(shared), dir).map_err(error)?;
+        // By name, as whoever asks for many rows has to name it.
+        let rows = ColumnFamilyDescriptor::new(DEFAULT_COLUMN_FAMILY_NAME, options(shared));
+        let db = DB::open_cf_descriptors(&options(shared), dir, [rows]).map_err(error)?;
         let head = Mutex::new(head_of(&db)?);
         let mut write = WriteOptions::default();
         write.disable_wal(true);
@@ -76,7 +79,7 @@ impl RocksStore {
     fn of(db: DB, head: Mutex<Option<Head>>, write: WriteOptions) -> RocksStore {
         let blocks_applied = ::metrics::counter!(metrics::STORE_BLOCKS_APPLIED);
         let apply_seconds = ::metrics::histogram!(metrics::STORE_APPLY_SECONDS);
-        RocksStore { db, head, write, blocks_applied, apply_seconds, presence: Arc::new(()) }
+        RocksStore { db, head, write, read: ReadOptions::default(), blocks_applied, apply_seconds, presence: Arc::new(()) }
     }
 
     /// What cannot be upgraded any more once the store is closed and its directory free to be opened again.
@@ -91,7 +94,15 @@ impl RocksStore {
 
 impl Store for RocksStore {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        Ok(self.db.get_pinned(key).map_err(error)?.map(|value| value.to_vec()))
+        Ok(self.db.get_pinned_opt(key, &self.read).map_err(error)?.map(|value| value.to_vec()))
+    }
+
+    fn get_many(&self, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, Error> {
+        let Some(rows) = self.db.cf_handle(DEFAULT_COLUMN_FAMILY_NAME) else {
+            return keys.iter().map(|key| self.get(key)).collect();
+        };
+        let values = self.db.batched_multi_get_cf_opt(&rows, keys.iter().copied(), false, &self.read);
+        values.into_iter().map(|value| Ok(value.map_err(error)?.map(|value| value.to_vec()))).collect()
     }
 
     fn head(&self) -> Option<Head> {

@@ -7,7 +7,7 @@ use finflow_ledger::{Country, Currency, Money, Opening, PaymentId, SystemAccount
 use super::{Error, MemoryStore, RocksStore, Shared, Store, digest, verify, visit_differences, visit_raw};
 use crate::journal::{EncodedBlock, Generation, Head, Header, Positions, Stamp};
 use crate::overlay::Overlay;
-use crate::tables::Tag;
+use crate::tables::{Accounts, Holds, Table, Tag, Wallets};
 
 const GENERATION: Generation = Generation([1; 16]);
 
@@ -63,6 +63,28 @@ impl Chain {
     }
 }
 
+/// Many rows at once are each row by itself, also where there is none, or the same twice, in any order.
+fn many(store: &dyn Store) {
+    let mut keys: Vec<Vec<u8>> = (0..100).map(|number| key::<Wallets>(&id(&format!("nobody-{number}")))).collect();
+    keys.extend(["bob", "alice", "bob"].map(|name| key::<Wallets>(&id(name))));
+    // Removed.
+    keys.push(key::<Holds>(&PaymentId::from_bytes([1; 16])));
+    keys.push(key::<Accounts>(&(SystemAccount::Treasury, aed(0).currency())));
+    let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+    for asked in [&keys[..], &keys[98..], &keys[..1], &[]] {
+        let each: Vec<_> = asked.iter().map(|key| store.get(key).expect("readable")).collect();
+        assert_eq!(store.get_many(asked).expect("readable"), each);
+    }
+    let found = store.get_many(&keys).expect("readable");
+    assert_eq!(found.iter().filter(|value| value.is_some()).count(), 4, "alice, bob twice, and the treasury");
+}
+
+fn key<T: Table>(key: &T::Key) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    T::encode_key(key, &mut bytes);
+    bytes
+}
+
 fn contract(store: &dyn Store) {
     let (mut chain, genesis) = Chain::new();
     assert_eq!(store.head(), None);
@@ -96,6 +118,10 @@ fn contract(store: &dyn Store) {
     assert_eq!(verify(store).expect("readable").differences, Vec::<String>::new());
     store.apply(&[third]).expect("the next block");
     assert_eq!(digest(store).expect("readable"), before, "images undo each other");
+
+    many(store);
+    store.flush().expect("a disk");
+    many(store);
 
     let rows = store.scan(Tag::Wallets, None, 1).expect("readable");
     assert_eq!(rows.len(), 1);

@@ -9,7 +9,7 @@ use finflow_state::{EncodedBlock, Head, Overlay, Positions};
 use super::queue::{Queue, Weighed};
 use crate::halt::Halt;
 use crate::log::{Fetched, Record};
-use crate::partition::{Input, Layers, OpenEpoch, Outcome, Verdicts, Work};
+use crate::partition::{Epoch, Input, Layers, OpenEpoch, Outcome, Verdicts, Work};
 use crate::sizes::{UNAPPLIED_EPOCHS_MAX, WAVE_BYTES_MAX, WAVE_COMMANDS_MAX, WAVE_COMMANDS_MIN, WAVE_POSTINGS_MAX};
 use crate::wire::v1::Posting;
 
@@ -67,7 +67,7 @@ pub(super) struct Hosted {
     pub(super) flight: Option<Flight>,
     pub(super) open: Option<OpenEpoch>,
     /// Committed, not yet in the store, oldest first.
-    pub(super) unapplied: VecDeque<(EncodedBlock, Arc<Overlay>)>,
+    pub(super) unapplied: VecDeque<Epoch>,
     commands: Queue<Record>,
     postings: Queue<(u64, Posting)>,
     pub(super) sweep: Vec<PaymentId>,
@@ -220,12 +220,16 @@ impl Hosted {
     /// The overlays below the open epoch, newest first.
     pub(super) fn layers(&self) -> Layers {
         let committing = self.flight.iter().map(|flight| flight.overlay.clone());
-        committing.chain(self.unapplied.iter().rev().map(|(_, overlay)| overlay.clone())).collect()
+        committing.chain(self.unapplied.iter().rev().map(|epoch| epoch.overlay.clone())).collect()
     }
 
     /// Takes the open epoch, or begins one.
     pub(super) fn take_open(&mut self) -> OpenEpoch {
-        self.open.take().unwrap_or_else(|| OpenEpoch::new(self.newest().clone()))
+        self.open.take().unwrap_or_else(|| {
+            let flight = self.flight.as_ref().map(|flight| &flight.overlay);
+            let before = flight.or_else(|| self.unapplied.back().map(|epoch| &epoch.overlay));
+            OpenEpoch::new(self.newest().clone(), before.map(Arc::as_ref))
+        })
     }
 
     /// The work of round 0, each with its own share: commands, then postings, because a wallet that was opened before a transfer to it was

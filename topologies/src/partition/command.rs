@@ -11,16 +11,16 @@ use finflow_ledger::{
 use tracing::debug;
 
 use super::effects::{Change, Effects, Outcome};
+use super::prefetch::Understood;
 use super::rules::Rules;
 use super::sight::Sight;
 use super::verdict::{EXPIRED, KEY_REUSED, Verdict};
 use crate::failure::Failure;
 use crate::halt::Halt;
 use crate::log::Record;
-use crate::topics::{RECORD_BYTES_MAX, partition_of_wallet, payment_id};
+use crate::topics::{RECORD_BYTES_MAX, partition_of_wallet};
 use crate::wire::v1::{
-    AmountEcho, Body, Code, Command, Event, EventName, Malformed, PostingBody, Snapshot, TimeText, dead_letter, decode,
-    first_sent_ms,
+    AmountEcho, Body, Code, Command, Event, EventName, Malformed, PostingBody, Snapshot, TimeText, dead_letter, first_sent_ms,
 };
 
 /// One input being decided.
@@ -44,9 +44,15 @@ pub(crate) struct Request<'a> {
 
 impl Deciding<'_> {
     /// Decides a command. `forwarded` says that it came as a posting and is at home here or nowhere.
-    pub(crate) fn command(&mut self, record: &Record, source: Coordinates, forwarded: bool) -> Result<(), Failure> {
-        let command = match decode(record.value.as_deref(), &record.headers) {
-            Ok(command) => command,
+    pub(crate) fn command(
+        &mut self,
+        record: &Record,
+        understood: Result<Understood, Malformed>,
+        source: Coordinates,
+        forwarded: bool,
+    ) -> Result<(), Failure> {
+        let Understood { command, id } = match understood {
+            Ok(understood) => understood,
             Err(malformed) => {
                 debug!(partition = source.partition, offset = source.offset, code = malformed.code.as_str(), "dead-lettered");
                 self.dead_letter(record, source, &malformed);
@@ -69,7 +75,6 @@ impl Deciding<'_> {
         if home != self.partition {
             return Err(Halt::Misdelivered { here: self.partition, found: home }.into());
         }
-        let id = payment_id(&command.tenant, &command.wallet, &command.key);
         let span = tracing::debug_span!(
             "command",
             partition = source.partition,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use finflow_state::{Head, Overlay, Positions};
+use finflow_state::{EncodedBlock, Head, Overlay, Positions};
 
 use super::effects::{Change, Effects, Outcome};
 use super::verdict::Verdicts;
@@ -50,16 +50,25 @@ pub struct OpenEpoch {
     pub(crate) untaken: Vec<Input>,
 }
 
+/// A committed epoch of one partition.
+#[derive(Debug, Clone)]
+pub struct Epoch {
+    /// The block that the journal has.
+    pub block: EncodedBlock,
+    /// Its rows.
+    pub overlay: Arc<Overlay>,
+}
+
 /// Of the room in an epoch.
 pub(crate) const QUARTERS: usize = 4;
 
 impl OpenEpoch {
-    /// An epoch in which nothing was decided yet, on top of `base`.
-    pub(crate) fn new(base: Arc<Head>) -> OpenEpoch {
+    /// An epoch in which nothing was decided yet, on top of `base`, with room for what the one before it has changed, if that is known.
+    pub(crate) fn new(base: Arc<Head>, before: Option<&Overlay>) -> OpenEpoch {
         OpenEpoch {
             positions: base.positions,
             base,
-            overlay: Overlay::default(),
+            overlay: before.map(Overlay::like).unwrap_or_default(),
             events: Vec::new(),
             dead_letters: Vec::new(),
             postings: Vec::new(),

@@ -6,7 +6,7 @@
 use std::hash::BuildHasher;
 
 use finflow_ledger::{Currency, SystemAccount, Wallet, WalletId};
-use finflow_state::{Overlay, Store, Table, Tag, Wallets};
+use finflow_state::{EncodedBlock, Overlay, Store, Table, Tag, Wallets};
 use foldhash::HashMap;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
@@ -24,8 +24,6 @@ pub(crate) struct Hot {
     hash: RandomState,
     pub(super) accounts: HashMap<(SystemAccount, Currency), i128>,
     ahead: Ahead,
-    key: Vec<u8>,
-    value: Vec<u8>,
 }
 
 /// How far the store's wallets are read ahead.
@@ -46,8 +44,6 @@ impl Hot {
             hash: RandomState::default(),
             accounts: HashMap::default(),
             ahead: Ahead::Behind(None),
-            key: Vec::new(),
-            value: Vec::new(),
         }
     }
 
@@ -58,6 +54,11 @@ impl Hot {
         decode(id, row.value()).map(Some)
     }
 
+    /// Whether the wallet with this encoded key is here.
+    pub(super) fn has(&self, key: &[u8]) -> bool {
+        self.wallets.find(self.hash.hash_one(key), |row| row.key() == key).is_some()
+    }
+
     /// Keeps a row that the store holds, and decodes it.
     pub(super) fn keep_stored(&mut self, id: &WalletId, key: &[u8], value: &[u8]) -> Result<Wallet, Halt> {
         let wallet = decode(id, value)?;
@@ -66,19 +67,15 @@ impl Hot {
         Ok(wallet)
     }
 
-    /// Takes over the rows of an epoch that has reached the store and whose overlay is about to leave the layers.
-    pub(crate) fn retire(&mut self, overlay: &Overlay) {
-        for (id, wallet) in overlay.wallets.iter() {
-            self.key.clear();
-            Wallets::encode_key(id, &mut self.key);
-            match wallet {
-                Some(wallet) => {
-                    self.value.clear();
-                    Wallets::encode(wallet, &mut self.value);
-                    keep(&mut self.wallets, &self.hash, &self.key, &self.value, true);
-                }
+    /// Takes over the rows of an epoch that has reached the store and whose overlay is about to leave the layers. Its block has the
+    /// wallets as they rest here.
+    pub(crate) fn retire(&mut self, block: &EncodedBlock, overlay: &Overlay) {
+        // Tables stand in the order of their tags, and that of the wallets is the first.
+        for (key, value) in block.rows().take_while(|(key, _)| Tag::of(key) == Some(Tag::Wallets)) {
+            match value {
+                Some(value) => keep(&mut self.wallets, &self.hash, key, value, true),
                 None => {
-                    let found = self.wallets.find_entry(self.hash.hash_one(self.key.as_slice()), |row| row.key() == self.key);
+                    let found = self.wallets.find_entry(self.hash.hash_one(key), |row| row.key() == key);
                     found.into_iter().for_each(|entry| drop(entry.remove()));
                 }
             }

@@ -1,11 +1,13 @@
 //! What a decision can see: the open epoch, the epochs that are not yet in the store, the hot rows, the store. Newest first.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use finflow_ledger::{Account, Currency, Hold, Payment, PaymentId, SystemAccount, Wallet, WalletId};
 use finflow_state::{Accounts, Holds, Overlay, Payments, Store, Table, TimerKind, Timers, Wallets};
 
 use super::hot::Hot;
+use super::prefetch::Prefetch;
 use crate::failure::Failure;
 use crate::halt::Halt;
 
@@ -17,6 +19,8 @@ pub(crate) struct Sight<'a> {
     pub(crate) layers: &'a [Arc<Overlay>],
     pub(crate) hot: &'a mut Hot,
     pub(crate) store: &'a dyn Store,
+    /// What the store was asked already.
+    pub(crate) prefetch: &'a Prefetch,
     pub(crate) key: &'a mut Vec<u8>,
 }
 
@@ -31,7 +35,7 @@ impl Sight<'_> {
         if let Some(wallet) = self.hot.wallet(id, self.key)? {
             return Ok(Some(wallet));
         }
-        let Some(value) = self.store.get(self.key)? else { return Ok(None) };
+        let Some(value) = row(self.store, self.prefetch, self.key)? else { return Ok(None) };
         Ok(Some(self.hot.keep_stored(id, self.key, &value)?))
     }
 
@@ -40,7 +44,7 @@ impl Sight<'_> {
         if let Some(row) = layered.map(|overlay| overlay.payments.get(&id)).find_map(|row| row) {
             return Ok(row.cloned());
         }
-        stored::<Payments>(self.store, self.key, &id)
+        stored::<Payments>(self.store, self.prefetch, self.key, &id)
     }
 
     pub(crate) fn hold(&mut self, id: PaymentId) -> Result<Option<Hold>, Failure> {
@@ -48,7 +52,7 @@ impl Sight<'_> {
         if let Some(row) = layered.map(|overlay| overlay.holds.get(&id)).find_map(|row| row) {
             return Ok(row.cloned());
         }
-        stored::<Holds>(self.store, self.key, &id)
+        stored::<Holds>(self.store, self.prefetch, self.key, &id)
     }
 
     /// What is due then for a payment; `None` where nothing is any more.
@@ -58,7 +62,7 @@ impl Sight<'_> {
         if let Some(row) = layered.map(|overlay| overlay.timers.get(&key)).find_map(|row| row) {
             return Ok(row.copied());
         }
-        stored::<Timers>(self.store, self.key, &key)
+        stored::<Timers>(self.store, self.prefetch, self.key, &key)
     }
 
     /// A system account; one that was never posted to is empty.
@@ -71,16 +75,29 @@ impl Sight<'_> {
         if let Some(balance) = self.hot.accounts.get(&key) {
             return Ok(Account::new(kind, currency, *balance));
         }
-        let balance = stored::<Accounts>(self.store, self.key, &key)?.unwrap_or_default();
+        let balance = stored::<Accounts>(self.store, self.prefetch, self.key, &key)?.unwrap_or_default();
         self.hot.accounts.insert(key, balance);
         Ok(Account::new(kind, currency, balance))
     }
 }
 
-fn stored<T: Table>(store: &dyn Store, buffer: &mut Vec<u8>, key: &T::Key) -> Result<Option<T::Value>, Failure> {
+fn stored<T: Table>(
+    store: &dyn Store,
+    prefetch: &Prefetch,
+    buffer: &mut Vec<u8>,
+    key: &T::Key,
+) -> Result<Option<T::Value>, Failure> {
     buffer.clear();
     T::encode_key(key, buffer);
-    let Some(bytes) = store.get(buffer)? else { return Ok(None) };
+    let Some(bytes) = row(store, prefetch, buffer)? else { return Ok(None) };
     let value = T::decode(key, &bytes).map_err(|error| Halt::State(error.to_string()))?;
     Ok(Some(value))
+}
+
+/// A row of the store, which may have been asked for it already.
+fn row<'a>(store: &dyn Store, prefetch: &'a Prefetch, key: &[u8]) -> Result<Option<Cow<'a, [u8]>>, Failure> {
+    match prefetch.get(key) {
+        Some(answer) => Ok(answer.map(Cow::Borrowed)),
+        None => Ok(store.get(key)?.map(Cow::Owned)),
+    }
 }

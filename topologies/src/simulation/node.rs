@@ -191,8 +191,8 @@ impl Node {
         if let Err(error) = store.apply(&blocks) {
             return Halt::of(&error).map_or(Ok(()), Err);
         }
-        for overlay in self.lane.applied(partition, blocks.len()) {
-            logic.retire(&overlay);
+        for epoch in self.lane.applied(partition, blocks.len()) {
+            logic.retire(&epoch);
         }
         Ok(())
     }

@@ -5,6 +5,8 @@ use finflow_state::Stamp;
 use finflow_topologies::log::{Outgoing, Position, Record};
 use rdkafka::message::{Header, OwnedHeaders};
 
+/// As many headers as an event has; where there are more, the library makes room.
+const HEADERS_USUAL: usize = 9;
 /// The format of the metadata string.
 const FORMAT: &str = "1";
 
@@ -13,7 +15,7 @@ pub(super) fn owned_headers(record: &Outgoing) -> Option<OwnedHeaders> {
     if record.headers.is_empty() {
         return None;
     }
-    let room = OwnedHeaders::new_with_capacity(record.headers.iter().count());
+    let room = OwnedHeaders::new_with_capacity(HEADERS_USUAL);
     Some(record.headers.iter().fold(room, |headers, (key, value)| headers.insert(Header { key, value: Some(value) })))
 }
 

@@ -59,15 +59,16 @@ impl Written {
         Written { store, head: genesis.header().clone() }
     }
 
-    fn write(&mut self, wallet: &Wallet) -> Overlay {
+    fn write(&mut self, wallet: &Wallet) -> (EncodedBlock, Overlay) {
         let mut overlay = Overlay::default();
         overlay.wallets.put(wallet.id().clone(), wallet.clone());
         let number = self.head.number + 1;
         let stamp = Stamp { lane: "lane-1".into(), incarnation: 2, counter: number };
         let previous = std::mem::replace(&mut self.head.stamp, stamp);
         self.head = Header { number, previous, positions: Positions::default(), ..self.head.clone() };
-        self.store.apply(&[EncodedBlock::encode(&self.head, &overlay)]).expect("it follows");
-        overlay
+        let block = EncodedBlock::encode(&self.head, &overlay);
+        self.store.apply(std::slice::from_ref(&block)).expect("it follows");
+        (block, overlay)
     }
 }
 
@@ -100,7 +101,8 @@ proptest! {
                     for _ in 0..40 {
                         wallet.next_seq();
                     }
-                    hot.retire(&written.write(&wallet));
+                    let (block, overlay) = written.write(&wallet);
+                    hot.retire(&block, &overlay);
                     *place = Some(wallet);
                 }
                 Step::ReadAhead => hot.read_ahead(&written.store).expect("memory does not fail"),

@@ -1,0 +1,142 @@
+//! What a batch of inputs will ask for, fetched at once. Many keys together cost the store less than each by itself, and what rests in
+//! memory at random places is waited for together.
+//!
+//! The store is asked when the batch begins, after its layers were taken: what reaches the store later is in these. So an answer is as good
+//! as one that is asked for at the moment of the decision.
+
+use std::hash::BuildHasher;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use finflow_ledger::{PaymentId, WalletId};
+use finflow_state::{Payments, Store, Table, Wallets};
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+
+use super::Input;
+use super::hot::Hot;
+use crate::log::Record;
+use crate::topics::{partition_of_wallet, payment_id};
+use crate::wire::v1::{Command, Malformed, PostingBody, decode};
+
+/// A command as it was understood, and its id.
+pub(crate) struct Understood {
+    pub(crate) command: Command,
+    pub(crate) id: PaymentId,
+}
+
+/// Reads the record of a command.
+pub(crate) fn understand(record: &Record) -> Result<Understood, Malformed> {
+    let command = decode(record.value.as_deref(), &record.headers)?;
+    let id = payment_id(&command.tenant, &command.wallet, &command.key);
+    Ok(Understood { command, id })
+}
+
+/// Answers of the store, for the keys of one batch: the payments and wallets of its commands, and the wallets that are credited. What else
+/// is asked for is seldom in the store alone.
+#[derive(Default)]
+pub(crate) struct Prefetch {
+    keys: Keys,
+    values: Vec<Option<Vec<u8>>>,
+    /// Keys by their hash, as places in `keys`.
+    places: HashTable<usize>,
+    hash: RandomState,
+}
+
+/// One key behind the other, and where each ends.
+#[derive(Default)]
+struct Keys {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Prefetch {
+    /// Asks for what the inputs will need; gives the commands among them as they were understood, `None` for everything else. What
+    /// cannot be read just now, or only with a panic, is left to the decision that needs it.
+    pub(crate) fn fetch(
+        &mut self,
+        inputs: &[Input],
+        (here, partitions): (u32, u32),
+        hot: &Hot,
+        store: &dyn Store,
+    ) -> Vec<Option<Result<Understood, Malformed>>> {
+        self.clear();
+        let understood = inputs.iter().map(|input| {
+            let Input::Command(record) = input else { return None };
+            catch_unwind(AssertUnwindSafe(|| understand(record))).ok()
+        });
+        let understood: Vec<_> = understood.collect();
+        let is_here = |wallet: &WalletId| partition_of_wallet(wallet, partitions) == here;
+        for (input, understood) in inputs.iter().zip(&understood) {
+            match (input, understood) {
+                (_, Some(Ok(Understood { command, id }))) if is_here(&command.wallet) => {
+                    self.keys.push::<Payments>(id);
+                    self.want_wallet(&command.wallet, hot);
+                    command.to().filter(|to| is_here(to)).into_iter().for_each(|to| self.want_wallet(to, hot));
+                }
+                (Input::Posting { posting, .. }, _) => {
+                    if let PostingBody::Credit(credit) = &posting.body {
+                        self.want_wallet(&credit.to, hot);
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.ask(store);
+        understood
+    }
+
+    /// What the store has said of this key; `None` where it was not asked.
+    pub(crate) fn get(&self, key: &[u8]) -> Option<Option<&[u8]>> {
+        let place = self.places.find(self.hash.hash_one(key), |place| self.keys.get(*place) == key)?;
+        self.values.get(*place).map(Option::as_deref)
+    }
+
+    fn clear(&mut self) {
+        self.keys.bytes.clear();
+        self.keys.ends.clear();
+        self.values.clear();
+        self.places.clear();
+    }
+
+    /// A hot row is only met: it is in a cache when it is needed.
+    fn want_wallet(&mut self, id: &WalletId, hot: &Hot) {
+        let place = self.keys.push::<Wallets>(id);
+        if hot.has(self.keys.get(place)) {
+            self.keys.pop();
+        }
+    }
+
+    fn ask(&mut self, store: &dyn Store) {
+        let Prefetch { keys, values, places, hash } = self;
+        let asked: Vec<&[u8]> = (0..keys.ends.len()).map(|place| keys.get(place)).collect();
+        if asked.is_empty() {
+            return;
+        }
+        let Ok(Ok(answers)) = catch_unwind(AssertUnwindSafe(|| store.get_many(&asked))) else { return };
+        debug_assert_eq!(answers.len(), asked.len(), "an answer for each key");
+        *values = answers;
+        for (place, key) in asked.into_iter().enumerate() {
+            // Two of the same have the same answer.
+            places.insert_unique(hash.hash_one(key), place, |place| hash.hash_one(keys.get(*place)));
+        }
+    }
+}
+
+impl Keys {
+    /// Adds a key, and gives its place.
+    fn push<T: Table>(&mut self, key: &T::Key) -> usize {
+        T::encode_key(key, &mut self.bytes);
+        self.ends.push(self.bytes.len());
+        self.ends.len().saturating_sub(1)
+    }
+
+    fn pop(&mut self) {
+        self.ends.pop();
+        self.bytes.truncate(self.ends.last().copied().unwrap_or_default());
+    }
+
+    fn get(&self, place: usize) -> &[u8] {
+        let from = place.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or_default();
+        self.ends.get(place).and_then(|end| self.bytes.get(from..*end)).unwrap_or_default()
+    }
+}

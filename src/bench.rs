@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use finflow_topologies::simulation::audit;
+use finflow_topologies::simulation::Audit;
 use hdrhistogram::Histogram;
 use serde_json::json;
 
@@ -78,11 +78,10 @@ fn have_all_ended(late: &Histogram<u64>, due: u64) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Recomputes every balance from the events.
-fn verdict<'a>(common: &Common, events: impl ExactSizeIterator<Item = &'a [u8]>) -> Result<(), Failure> {
-    let count = events.len();
-    let audit = audit(events);
-    print(common, &json!({ "phase": "audit", "events": count, "outcomes": audit.outcomes, "faults": audit.faults.len() }))?;
+/// What the audit of the events has found.
+fn verdict(common: &Common, audit: &Audit) -> Result<(), Failure> {
+    let events: u64 = audit.outcomes.values().sum();
+    print(common, &json!({ "phase": "audit", "events": events, "outcomes": audit.outcomes, "faults": audit.faults.len() }))?;
     match audit.faults.first() {
         None => Ok(()),
         Some(fault) => Err(Failure::Difference(format!("the audit found {} differences: {fault}", audit.faults.len()))),

@@ -3,17 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use finflow_actors::Node;
 use finflow_ledger::WalletId;
 use finflow_topologies::Topic;
-use finflow_topologies::simulation::{Audit, audit};
 
 use self::live::{Live, thousands};
 use self::load::Load;
 use self::report::Facts;
 use self::watch::Watch;
 use crate::access::settings;
+use crate::audited::audited;
 use crate::bench::usage::Usage;
 use crate::cli::{self, Common, Format};
 use crate::failure::Failure;
@@ -85,7 +84,11 @@ async fn measure(node: &Node, common: &Common, options: &cli::Demo, mut load: Lo
         duplicates: load.duplicates,
         misrouted: load.misrouted,
         latencies: watch.stop().await,
-        audit: audited(node)?,
+        audit: audited(
+            node.partitions_count(),
+            |partition| node.range(Topic::Events, partition),
+            |partition, from| node.fetch(Topic::Events, partition, from, FETCH_BYTES),
+        )?,
         dead_letters: dead_letters(node)?,
         told: told(node, options.wallets)?,
         has_ended,
@@ -147,34 +150,6 @@ fn figures(load: &Load, watch: &Watch, begun: Instant) -> String {
         thousands(seen.rejected),
         thousands(load.duplicates)
     )
-}
-
-/// Reads all events again and adds them up.
-fn audited(node: &Node) -> Result<Audit, Failure> {
-    let mut failed = None;
-    let values = (0..node.partitions_count()).flat_map(|partition| values(node, Topic::Events, partition));
-    let audit = audit(values.map_while(|value| value.map_err(|error| failed = Some(error)).ok()));
-    failed.map_or(Ok(audit), Err)
-}
-
-/// The values of a partition, a page at a time.
-fn values(node: &Node, topic: Topic, partition: u32) -> impl Iterator<Item = Result<Bytes, Failure>> {
-    let mut next = node.range(topic, partition).map(|range| range.start);
-    let mut page = Vec::new().into_iter();
-    std::iter::from_fn(move || {
-        loop {
-            if let Some(value) = page.next() {
-                return Some(Ok(value));
-            }
-            let fetched = match next.clone().and_then(|from| node.fetch(topic, partition, from, FETCH_BYTES)) {
-                Ok(fetched) if fetched.records.is_empty() => return None,
-                Ok(fetched) => fetched,
-                Err(error) => return Some(Err(error.into())),
-            };
-            next = Ok(fetched.next);
-            page = fetched.records.into_iter().filter_map(|record| record.value).collect::<Vec<_>>().into_iter();
-        }
-    })
 }
 
 fn dead_letters(node: &Node) -> Result<u64, Failure> {

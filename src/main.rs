@@ -14,6 +14,7 @@ use self::failure::Failure;
 
 mod access;
 mod admin;
+mod audited;
 mod bench;
 mod check;
 mod cli;

@@ -5,17 +5,26 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 mod codec;
+mod engine;
 mod ledger;
 mod store;
 
 const ROUNDS: usize = 9;
 const ROUND: Duration = Duration::from_millis(200);
 
+/// Whether the filter on the command line, if there is one, lets a part of this name through.
+fn is_asked(name: &str) -> bool {
+    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    filter.is_none_or(|filter| name.contains(&filter))
+}
+
 /// Prints the cost of `operation`, which does `per_call` operations a call.
 fn measure<T>(name: &str, per_call: u32, mut operation: impl FnMut() -> T) {
-    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
-    if filter.is_some_and(|filter| !name.contains(&filter)) {
+    if !is_asked(name) {
         return;
     }
     let mut rounds: Vec<f64> = (0..ROUNDS)
@@ -36,4 +45,5 @@ fn main() {
     ledger::all();
     codec::all();
     store::all();
+    engine::all();
 }

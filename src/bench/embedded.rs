@@ -14,6 +14,7 @@ use super::load::Load;
 use super::usage::Usage;
 use super::{BATCH, FETCH_BYTES, IDLE_TIMEOUT, MIB, Schedule, TICK, WARM, ended, have_all_ended, round, verdict};
 use crate::access::settings;
+use crate::audited::audited;
 use crate::cli::{self, Common};
 use crate::failure::Failure;
 use crate::output::print;
@@ -145,19 +146,12 @@ async fn read_ends(node: Node, schedule: Schedule, is_over: Arc<AtomicBool>) -> 
 /// Recomputes every balance from the events.
 fn finish(common: &Common, settings: Settings) -> Result<(), Failure> {
     let node = Node::open(settings)?;
-    let mut events = Vec::new();
-    for partition in 0..node.partitions_count() {
-        let mut from = node.range(Topic::Events, partition)?.start;
-        loop {
-            let fetched = node.fetch(Topic::Events, partition, from, FETCH_BYTES)?;
-            if fetched.records.is_empty() {
-                break;
-            }
-            events.extend(fetched.records.into_iter().filter_map(|record| record.value));
-            from = fetched.next;
-        }
-    }
-    verdict(common, events.iter().map(|event| &**event))
+    let audit = audited(
+        node.partitions_count(),
+        |partition| node.range(Topic::Events, partition),
+        |partition, from| node.fetch(Topic::Events, partition, from, FETCH_BYTES),
+    )?;
+    verdict(common, &audit)
 }
 
 /// Waits until everything is done, for as long as it gets less.

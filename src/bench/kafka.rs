@@ -22,6 +22,7 @@ use super::load::Load;
 use super::usage::Usage;
 use super::{BATCH, FETCH_BYTES, IDLE_TIMEOUT, MIB, Schedule, TICK, WARM, ended, have_all_ended, round, verdict};
 use crate::access::{cluster, configuration};
+use crate::audited::audited;
 use crate::cli::{self, Common};
 use crate::failure::Failure;
 use crate::output::print;
@@ -89,8 +90,12 @@ impl<'a> Bench<'a> {
             self.latency()?;
         }
         self.restore()?;
-        let events = self.events()?;
-        verdict(self.place.common, events.iter().map(|event| &**event))
+        let audit = audited(
+            self.log.partitions(),
+            |partition| self.log.range(Topic::Events, partition),
+            |partition, from| self.log.fetch(Topic::Events, partition, from, FETCH_BYTES),
+        )?;
+        verdict(self.place.common, &audit)
     }
 
     fn open_wallets(&mut self) -> Result<(), Failure> {
@@ -235,17 +240,6 @@ impl<'a> Bench<'a> {
             return Err(Failure::Failed(format!("only {restored} partitions were restored from the {source}")));
         }
         Ok((took, cpu))
-    }
-
-    fn events(&self) -> Result<Vec<bytes::Bytes>, Failure> {
-        let mut events = Vec::new();
-        for partition in 0..self.log.partitions() {
-            each_value(&self.log, Topic::Events, partition, |value| {
-                events.push(value);
-                Ok(())
-            })?;
-        }
-        Ok(events)
     }
 
     fn mark(&self, engines: &[Engine]) -> Mark {

@@ -164,7 +164,7 @@ pub(crate) struct Bench {
     /// Commands of the throughput phase; one in twenty repeats an earlier one
     #[arg(long, default_value_t = 400_000)]
     pub(crate) transfers: u64,
-    /// Commands that are carried out before, unmeasured
+    /// Commands that the same engine carries out before them, unmeasured
     #[arg(long, default_value_t = 100_000)]
     pub(crate) warm: u64,
     /// Transfers per second of the latency phase

@@ -19,6 +19,9 @@ use crate::cli::{self, Common};
 use crate::failure::Failure;
 use crate::output::print;
 
+/// How often the engine is asked whether it is warm.
+const POLL: Duration = Duration::from_millis(5);
+
 pub(super) async fn bench(common: &Common, options: &cli::Bench) -> Result<(), Failure> {
     let temporary = tempfile::tempdir()?;
     let is_given = common.data_dir != Path::new("./finflow-data");
@@ -31,10 +34,7 @@ pub(super) async fn bench(common: &Common, options: &cli::Bench) -> Result<(), F
     }
     let mut load = Load::new(options.seed, options.wallets, options.hot);
     open_wallets(common, &settings, options).await?;
-    if 0 < options.warm {
-        throughput(common, &settings, options.warm, &mut load, "warm").await?;
-    }
-    throughput(common, &settings, options.transfers, &mut load, "throughput").await?;
+    throughput(common, &settings, options, &mut load).await?;
     if 0 < options.seconds {
         latency(common, &settings, options, &mut load).await?;
     }
@@ -59,34 +59,46 @@ async fn open_wallets(common: &Common, settings: &Settings, options: &cli::Bench
     print(common, &json!({ "phase": "open", "wallets": options.wallets, "seconds": round(seconds), "rss_mib": resident }))
 }
 
-/// Publishes a backlog, starts the engine and measures it until it is idle.
-async fn throughput(common: &Common, settings: &Settings, count: u64, load: &mut Load, phase: &str) -> Result<(), Failure> {
+/// Publishes a backlog, starts the engine and measures it from when it is warm until it is idle.
+async fn throughput(common: &Common, settings: &Settings, options: &cli::Bench, load: &mut Load) -> Result<(), Failure> {
     let publisher = Node::open(settings.clone())?;
-    let before = load.transfers;
-    let mut left = usize::try_from(count).unwrap_or(usize::MAX);
+    let mut left = usize::try_from(options.warm.saturating_add(options.transfers)).unwrap_or(usize::MAX);
     while 0 < left {
         let batch: Vec<_> = (0..left.min(BATCH)).map(|_| load.next()).collect();
         left -= batch.len();
         publisher.publish(batch).await?;
     }
     drop(publisher);
-    let transfers = (load.transfers - before) as f64;
 
-    let (cpu, written) = (Usage::own().cpu_seconds(), Usage::own().written_bytes());
     let watch = Watch::start();
-    let begun = Instant::now();
     let node = Node::start(settings.clone()).await?;
+    // Of the commands that are left by then, as many are transfers as of all.
+    let measured = loop {
+        let left = commands_left(&node);
+        if left <= options.transfers {
+            break left;
+        }
+        tokio::time::sleep(POLL).await;
+    };
+    let (begun, cpu, written) = (Instant::now(), Usage::own().cpu_seconds(), Usage::own().written_bytes());
     idle(&node).await?;
     let seconds = begun.elapsed().as_secs_f64();
     node.stop().await;
     let (cpu, written) = (Usage::own().cpu_seconds() - cpu, Usage::own().written_bytes() - written);
+    let transfers = measured as f64 * Load::TRANSFERS_OF_COMMANDS;
     let figures = json!({
-        "phase": phase, "lanes": settings.lanes, "commands": count, "transfers": transfers as u64, "seconds": round(seconds),
+        "phase": "throughput", "lanes": settings.lanes, "commands": options.transfers, "warm": options.warm,
+        "transfers": transfers.round() as u64, "seconds": round(seconds),
         "transfers_per_second": (transfers / seconds).round(), "cpu_seconds": round(cpu),
         "transfers_per_cpu_second": (transfers / cpu.max(0.01)).round(),
         "bytes_written_per_transfer": (written as f64 / transfers).round(), "rss_mib_max": watch.stop() / MIB,
     });
     print(common, &figures)
+}
+
+/// Commands that are not carried out yet.
+fn commands_left(node: &Node) -> u64 {
+    node.status().iter().map(|of| of.commands_lag).sum()
 }
 
 /// Publishes at a fixed rate, whatever the engine does, and measures from the time each transfer was due.

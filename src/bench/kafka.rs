@@ -82,10 +82,7 @@ impl<'a> Bench<'a> {
 
     fn run(mut self) -> Result<(), Failure> {
         self.open_wallets()?;
-        if 0 < self.options.warm {
-            self.throughput(self.options.warm, "warm")?;
-        }
-        self.throughput(self.options.transfers, "throughput")?;
+        self.throughput()?;
         if 0 < self.options.seconds {
             self.latency()?;
         }
@@ -119,19 +116,26 @@ impl<'a> Bench<'a> {
         )
     }
 
-    /// Publishes a backlog, starts the engine, and measures from its first events to its last: what has ended before counts for nothing.
-    fn throughput(&mut self, count: u64, phase: &str) -> Result<(), Failure> {
+    /// Publishes a backlog, and gives how many transfers are in it.
+    fn backlog(&mut self, commands: u64) -> Result<u64, Failure> {
         let before = self.load.transfers;
-        let mut left = usize::try_from(count).unwrap_or(usize::MAX);
+        let mut left = usize::try_from(commands).unwrap_or(usize::MAX);
         while 0 < left {
             let batch: Vec<_> = (0..left.min(BATCH)).map(|_| self.load.next()).collect();
             left -= batch.len();
             publish(&self.log, batch)?;
         }
-        let transfers = self.load.transfers - before;
+        Ok(self.load.transfers - before)
+    }
+
+    /// Publishes a backlog, starts the engine, and measures it from when it is warm to its last event: what has ended before counts for
+    /// nothing. Records, bytes and transactions are told of all of it.
+    fn throughput(&mut self) -> Result<(), Failure> {
+        let warm = self.backlog(self.options.warm)?;
+        let transfers = warm + self.backlog(self.options.transfers)?;
         let engine = Engine::start(self.place, 0)?;
         let seen = self.ends.seen.transfers;
-        self.ends.wait(|now| seen < now.transfers)?;
+        self.ends.wait(|now| seen + warm < now.transfers)?;
         let not_counted = self.ends.seen.transfers;
         let begun = self.mark(std::slice::from_ref(&engine));
         self.ends.wait(|now| seen + transfers <= now.transfers)?;
@@ -143,8 +147,8 @@ impl<'a> Bench<'a> {
         let measured = (seen + transfers).saturating_sub(not_counted) as f64;
         let broker = over.broker.zip(begun.broker).map(|(over, begun)| over - begun);
         let figures = json!({
-            "phase": phase, "log": "kafka", "commands": count, "transfers": transfers, "seconds": round(seconds),
-            "transfers_per_second": (measured / seconds).round(), "cpu_seconds": round(cpu),
+            "phase": "throughput", "log": "kafka", "commands": self.options.transfers, "warm": self.options.warm,
+            "transfers": measured, "seconds": round(seconds), "transfers_per_second": (measured / seconds).round(), "cpu_seconds": round(cpu),
             "transfers_per_cpu_second": (measured / cpu.max(0.01)).round(),
             "broker_cpu_seconds": broker.map(round),
             "records_per_transfer": each(engine.metric(KAFKA_RECORDS, "")),

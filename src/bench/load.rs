@@ -25,6 +25,9 @@ pub(super) struct Load {
 }
 
 impl Load {
+    /// Of the commands of a long load, what share are transfers that were not made before.
+    pub(super) const TRANSFERS_OF_COMMANDS: f64 = 1.0 - 1.0 / REPEAT_EVERY as f64;
+
     pub(super) fn new(seed: u64, wallets: u64, is_hot: bool) -> Load {
         Load { random: fastrand::Rng::with_seed(seed), wallets, is_hot, made: 0, recent: Vec::new(), transfers: 0 }
     }

@@ -148,7 +148,8 @@ impl<'a> Bench<'a> {
         let broker = over.broker.zip(begun.broker).map(|(over, begun)| over - begun);
         let figures = json!({
             "phase": "throughput", "log": "kafka", "commands": self.options.transfers, "warm": self.options.warm,
-            "transfers": measured, "seconds": round(seconds), "transfers_per_second": (measured / seconds).round(), "cpu_seconds": round(cpu),
+            "transfers": measured as u64, "seconds": round(seconds),
+            "transfers_per_second": (measured / seconds).round(), "cpu_seconds": round(cpu),
             "transfers_per_cpu_second": (measured / cpu.max(0.01)).round(),
             "broker_cpu_seconds": broker.map(round),
             "records_per_transfer": each(engine.metric(KAFKA_RECORDS, "")),

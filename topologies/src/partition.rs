@@ -206,7 +206,7 @@ impl Deciding<'_> {
         match input {
             Input::Command(record) => {
                 let source = Coordinates { partition: self.partition, offset: record.offset };
-                self.command(record, understood.unwrap_or_else(|| understand(record)), source, false)
+                self.command(record, understood.unwrap_or_else(|| understand(record, self.rules.partitions)), source, false)
             }
             Input::Posting { offset, posting } => {
                 open.check_sequence(self.partition, posting)?;
@@ -245,7 +245,7 @@ impl Deciding<'_> {
             PostingBody::Credit(credit) => self.credit(posting.source, credit),
             PostingBody::Acknowledge { payment, outcome } => self.acknowledged(posting.source, *payment, *outcome),
             PostingBody::Forward { .. } => match posting.body.forwarded() {
-                Some((record, source)) => self.command(&record, understand(&record), source, true),
+                Some((record, source)) => self.command(&record, understand(&record, self.rules.partitions), source, true),
                 None => Ok(()),
             },
         }

@@ -22,7 +22,7 @@ fn mine(key: Option<&[u8]>) -> Result<(), Error> {
 /// Sends commands for `boom` among those for others, each `astray` partitions from its home, and expects all but them to be done.
 fn check(partitions: u32, lanes: u32, astray: u32) {
     let row = format!("{partitions} partitions, {lanes} lanes, {astray} astray");
-    let mut driver = TopologyDriver::with_stores(partitions, lanes, |_| Arc::new(Hooked::new(mine)));
+    let mut driver = TopologyDriver::with_stores(partitions, lanes, |_| Arc::new(Hooked::new(mine, None)));
     let home = |wallet: &str| partition_of_wallet(&WalletId::parse(wallet).expect("an id"), partitions);
     let sent_to = (home("boom") + astray) % partitions;
     // The last one of the same pair shows that the posting which panicked still counts.

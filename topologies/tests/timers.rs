@@ -52,11 +52,12 @@ impl World {
         let home = 0;
         let store = |partition| -> Arc<dyn Store> {
             let mined = if partition == home { mined.clone() } else { Arc::default() };
-            Arc::new(Hooked::new(move |key: Option<&[u8]>| {
+            let hook = move |key: Option<&[u8]>| {
                 let mined = mined.load(Ordering::SeqCst);
                 assert!(mined == 0 || key.and_then(<[u8]>::first) != Some(&mined), "a mine");
                 Ok(())
-            }))
+            };
+            Arc::new(Hooked::new(hook, None))
         };
         let mut driver = TopologyDriver::with_stores(PARTITIONS, PARTITIONS, store);
         let rest = r#""currency":"AED","country":"AE","kind":"personal","holder":"H""#;

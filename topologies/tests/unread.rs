@@ -45,10 +45,11 @@ impl World {
         let store = |id| {
             let error = (id == ILL).then(|| error.clone());
             let fails = fails.clone();
-            Arc::new(Hooked::new(move |_: Option<&[u8]>| {
+            let hook = move |_: Option<&[u8]>| {
                 let failing = error.clone().filter(|_| fails.load(Ordering::Relaxed));
                 failing.map_or(Ok(()), Err)
-            })) as Arc<dyn Store>
+            };
+            Arc::new(Hooked::new(hook, None)) as Arc<dyn Store>
         };
         let mut driver = TopologyDriver::with_stores(PARTITIONS, lanes, store);
         let (payers, receivers) = (wallets(0), wallets(100));

@@ -68,8 +68,9 @@ impl RocksStore {
             return Err(Error::Corrupt("the file CURRENT is missing".to_owned()));
         }
         // By name, as whoever asks for many rows has to name it.
-        let rows = ColumnFamilyDescriptor::new(DEFAULT_COLUMN_FAMILY_NAME, options(shared));
-        let db = DB::open_cf_descriptors(&options(shared), dir, [rows]).map_err(error)?;
+        let options = options(shared);
+        let rows = ColumnFamilyDescriptor::new(DEFAULT_COLUMN_FAMILY_NAME, options.clone());
+        let db = DB::open_cf_descriptors(&options, dir, [rows]).map_err(error)?;
         let head = Mutex::new(head_of(&db)?);
         let mut write = WriteOptions::default();
         write.disable_wal(true);

@@ -18,7 +18,7 @@ use super::verdict::{EXPIRED, KEY_REUSED, Verdict};
 use crate::failure::Failure;
 use crate::halt::Halt;
 use crate::log::Record;
-use crate::topics::{RECORD_BYTES_MAX, partition_of_wallet};
+use crate::topics::RECORD_BYTES_MAX;
 use crate::wire::v1::{
     AmountEcho, Body, Code, Command, Event, EventName, Malformed, PostingBody, Snapshot, TimeText, dead_letter, first_sent_ms,
 };
@@ -51,7 +51,7 @@ impl Deciding<'_> {
         source: Coordinates,
         forwarded: bool,
     ) -> Result<(), Failure> {
-        let Understood { command, id } = match understood {
+        let Understood { command, id, home } = match understood {
             Ok(understood) => understood,
             Err(malformed) => {
                 debug!(partition = source.partition, offset = source.offset, code = malformed.code.as_str(), "dead-lettered");
@@ -59,7 +59,6 @@ impl Deciding<'_> {
                 return Ok(());
             }
         };
-        let home = partition_of_wallet(&command.wallet, self.rules.partitions);
         let keyed = record.key.as_deref() == Some(command.wallet.as_str().as_bytes());
         if !forwarded && (home != self.partition || !keyed) {
             // Only a key can be so long, and only where records were compressed: no posting could carry it.

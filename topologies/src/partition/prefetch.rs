@@ -18,17 +18,19 @@ use crate::log::Record;
 use crate::topics::{partition_of_wallet, payment_id};
 use crate::wire::v1::{Command, Malformed, PostingBody, decode};
 
-/// A command as it was understood, and its id.
+/// A command as it was understood, its id, and the partition where it is at home.
 pub(crate) struct Understood {
     pub(crate) command: Command,
     pub(crate) id: PaymentId,
+    pub(crate) home: u32,
 }
 
-/// Reads the record of a command.
-pub(crate) fn understand(record: &Record) -> Result<Understood, Malformed> {
+/// Reads the record of a command to an application of so many partitions.
+pub(crate) fn understand(record: &Record, partitions: u32) -> Result<Understood, Malformed> {
     let command = decode(record.value.as_deref(), &record.headers)?;
     let id = payment_id(&command.tenant, &command.wallet, &command.key);
-    Ok(Understood { command, id })
+    let home = partition_of_wallet(&command.wallet, partitions);
+    Ok(Understood { command, id, home })
 }
 
 /// Answers of the store, for the keys of one batch: the payments and wallets of its commands, and the wallets that are credited. What else
@@ -62,16 +64,16 @@ impl Prefetch {
         self.clear();
         let understood = inputs.iter().map(|input| {
             let Input::Command(record) = input else { return None };
-            catch_unwind(AssertUnwindSafe(|| understand(record))).ok()
+            catch_unwind(AssertUnwindSafe(|| understand(record, partitions))).ok()
         });
         let understood: Vec<_> = understood.collect();
-        let is_here = |wallet: &WalletId| partition_of_wallet(wallet, partitions) == here;
         for (input, understood) in inputs.iter().zip(&understood) {
             match (input, understood) {
-                (_, Some(Ok(Understood { command, id }))) if is_here(&command.wallet) => {
+                (_, Some(Ok(Understood { command, id, home }))) if *home == here => {
                     self.keys.push::<Payments>(id);
                     self.want_wallet(&command.wallet, hot);
-                    command.to().filter(|to| is_here(to)).into_iter().for_each(|to| self.want_wallet(to, hot));
+                    let to = command.to().filter(|to| partition_of_wallet(to, partitions) == here);
+                    to.into_iter().for_each(|to| self.want_wallet(to, hot));
                 }
                 (Input::Posting { posting, .. }, _) => {
                     if let PostingBody::Credit(credit) = &posting.body {

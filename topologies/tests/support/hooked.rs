@@ -9,11 +9,13 @@ use finflow_state::{EncodedBlock, Head, MemoryStore, Store, Tag};
 pub(crate) struct Hooked<H> {
     rows: MemoryStore,
     hook: H,
+    many: Option<fn() -> Result<(), Error>>,
 }
 
 impl<H: Fn(Option<&[u8]>) -> Result<(), Error> + Send + Sync> Hooked<H> {
-    pub(crate) fn new(hook: H) -> Hooked<H> {
-        Hooked { rows: MemoryStore::default(), hook }
+    /// Many rows at once are read one by one, unless `many` is the hook for that.
+    pub(crate) fn new(hook: H, many: Option<fn() -> Result<(), Error>>) -> Hooked<H> {
+        Hooked { rows: MemoryStore::default(), hook, many }
     }
 }
 
@@ -21,6 +23,12 @@ impl<H: Fn(Option<&[u8]>) -> Result<(), Error> + Send + Sync> Store for Hooked<H
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         (self.hook)(Some(key))?;
         self.rows.get(key)
+    }
+
+    fn get_many(&self, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, Error> {
+        let Some(hook) = self.many else { return keys.iter().map(|key| self.get(key)).collect() };
+        hook()?;
+        self.rows.get_many(keys)
     }
 
     fn head(&self) -> Option<Head> {

@@ -215,6 +215,43 @@ fn every_damage_to_a_row_on_the_disk_is_seen_by_whoever_reads_it_whole() {
     }
 }
 
+/// A store whose file of rows is damaged tells it of whatever it is asked for, and of nothing else.
+#[test]
+fn damage_is_seen_by_whoever_asks_for_many_rows() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let name = |number: i128| format!("wallet-{number:04}");
+    let (mut chain, genesis) = Chain::new();
+    let first = chain.next(|overlay| {
+        for number in 0..2_000 {
+            overlay.wallets.insert_new(id(&name(number)), wallet(&name(number), number + 1));
+        }
+    });
+    let store = RocksStore::open(dir.path(), &Shared::new(8 << 20)).expect("a new store");
+    store.apply(&[genesis, first]).and_then(|()| store.flush()).expect("a disk");
+    drop(store);
+    let rows = listing(dir.path()).iter().find(|name| name.ends_with(".sst")).map(|name| dir.path().join(name));
+    let rows = rows.expect("a file of rows");
+    let mut bytes = std::fs::read(&rows).expect("a file");
+    // In the first block stands the head, without which nothing opens; this is in the second one.
+    bytes[6_000] ^= 0x10;
+    std::fs::write(&rows, bytes).expect("a file");
+
+    let store = RocksStore::open(dir.path(), &Shared::new(8 << 20)).expect("head and index are sound");
+    let keys: Vec<Vec<u8>> = (0..2_000).map(|number| key::<Wallets>(&id(&name(number)))).collect();
+    let is_damaged = |key: &&[u8]| match store.get(key) {
+        Ok(found) => found.is_none(),
+        Err(error) => matches!(error, Error::Corrupt(_)),
+    };
+    let (damaged, sound): (Vec<&[u8]>, Vec<&[u8]>) = keys.iter().map(Vec::as_slice).partition(is_damaged);
+    assert!((1..200).contains(&damaged.len()), "{} rows stand in a block", damaged.len());
+    let found = store.get_many(&sound).expect("they are sound");
+    assert!(found.iter().all(Option::is_some));
+    for place in [0, sound.len() / 2, sound.len()] {
+        let asked = [&sound[..place], &damaged[..1], &sound[place..]].concat();
+        assert!(matches!(store.get_many(&asked), Err(Error::Corrupt(_))), "one row that cannot be read is told");
+    }
+}
+
 fn listing(dir: &std::path::Path) -> Vec<String> {
     let entries = std::fs::read_dir(dir).expect("a directory");
     let mut names: Vec<String> = entries.map(|entry| entry.expect("a file").file_name().to_string_lossy().into_owned()).collect();

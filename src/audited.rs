@@ -52,3 +52,62 @@ fn values(
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use finflow_topologies::log::{Headers, Record};
+
+    use super::*;
+
+    /// What a log of one partition answers to a question for its records from a place on.
+    type Answer = (u64, Result<(&'static [u64], u64), &'static str>);
+
+    /// A partition's range, what its log answers, and the wallets that an audit then knows, or why there is none.
+    type Case = (Range<u64>, &'static [Answer], Result<&'static [u64], &'static str>);
+
+    const CASES: [Case; 7] = [
+        (0..0, &[], Ok(&[])),
+        (0..3, &[(0, Ok((&[0, 1, 2], 3)))], Ok(&[0, 1, 2])),
+        // Page by page, and from where the partition begins.
+        (4..7, &[(4, Ok((&[4, 5], 6))), (6, Ok((&[6], 7)))], Ok(&[4, 5, 6])),
+        // Marks and aborted records: a place with nothing to read, at the beginning, in the middle and at the end.
+        (0..9, &[(0, Ok((&[], 4))), (4, Ok((&[4], 6))), (6, Ok((&[], 9)))], Ok(&[4])),
+        // Whoever went on asking would never end.
+        (0..3, &[(0, Ok((&[0], 1))), (1, Ok((&[], 1)))], Err("gives nothing at 1")),
+        (0..3, &[(0, Ok((&[0], 1))), (1, Err("gone"))], Err("gone")),
+        (0..3, &[(0, Err("gone"))], Err("gone")),
+    ];
+
+    fn event(offset: u64) -> Record {
+        let value =
+            format!(r#"{{"id":"{offset}","event":"wallet.opened","wallet":"w{offset}","currency":"AED","wallet_seq":1}}"#);
+        Record { offset, timestamp_ms: 0, key: None, value: Some(value.into()), headers: Headers::default() }
+    }
+
+    #[test]
+    fn every_event_is_audited_or_none() {
+        for (range, answers, expected) in CASES {
+            let fetch = |_, from| {
+                let answer = answers.iter().find(|(at, _)| *at == from).expect("it is asked for what is next");
+                let (offsets, next) = answer.1.map_err(|cause| Error::Unavailable(cause.to_owned()))?;
+                Ok(Fetched { records: offsets.iter().map(|offset| event(*offset)).collect(), next })
+            };
+            let found = audited(1, |_| Ok(range.clone()), fetch);
+            match (found, expected) {
+                (Ok(found), Ok(wallets)) => {
+                    let wallets: Vec<String> = wallets.iter().map(|number| format!("w{number}")).collect();
+                    assert_eq!(found.balances.into_keys().collect::<Vec<_>>(), wallets, "{range:?}");
+                }
+                (Err(Failure::Temporary(told)), Err(cause)) => assert!(told.contains(cause), "{told}"),
+                (found, expected) => panic!("{found:?} is not {expected:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_partition_that_cannot_be_read_leaves_no_audit() {
+        let range = |partition| if partition == 1 { Err(Error::Unavailable("gone".to_owned())) } else { Ok(0..1) };
+        let found = audited(3, range, |_, from| Ok(Fetched { records: vec![event(from)], next: from + 1 }));
+        assert!(matches!(found, Err(Failure::Temporary(told)) if told.contains("gone")));
+    }
+}

@@ -6,6 +6,11 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+use self::service::on_a_small_disk;
+
+#[path = "process/service.rs"]
+mod service;
+
 /// Runs finflow in `dir` on one of its data directories.
 fn finflow(dir: &Path, data: &str, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_finflow"));
@@ -109,6 +114,14 @@ fn a_state_is_dumped_and_brought_into_other_directories() {
     goes_on(dir, "new", &[], &before);
     goes_on(dir, "three", &three, &before);
     assert_eq!(wallets(dir, "old", &[]), before, "where it came from is as it was");
+
+    // A disk that has no room for the log's own files: told as that, and done by the next attempt, over what was left.
+    let output = on_a_small_disk("1").args(["state", "restore", "dump", "--data-dir", "full"]).current_dir(dir).output();
+    let output = output.expect("a shell");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && told.contains("File too large"), "{:?} {told}", output.status);
+    check(dir, "full", &["state", "restore", "dump"], 0, "");
+    goes_on(dir, "full", &[], &before);
 
     let file = dir.join("dump/0.rows");
     let mut bytes = fs::read(&file).expect("a file");

@@ -9,11 +9,12 @@ use finflow_actors::Node;
 use finflow_actors::log::kafka::{KafkaLog, Settings as Cluster};
 use finflow_ledger::Wallet;
 use finflow_state::{EncodedBlock, Generation, Header, Overlay, Stamp};
-use finflow_topologies::log::{Log, Outgoing};
+use finflow_topologies::log::{Error, Log, Outgoing};
 use finflow_topologies::{Topic, restore};
-use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::stray::Stray;
 use super::takeover::{DEADLINE, PARTITIONS, WALLETS, at_rest, created, digests, events, running, settings, top_ups, until};
@@ -48,6 +49,7 @@ pub(crate) async fn a_lost_position_is_taken_from_the_journal(cluster: &Cluster)
     left(node).await;
     swap(dir);
 
+    whatever_has_a_position_is_not_forgotten(cluster).await;
     forgotten(cluster).await;
     let node = start(cluster, dir).await;
     all_halt(&node).await;
@@ -95,6 +97,25 @@ pub(crate) async fn a_lost_position_is_taken_from_the_journal(cluster: &Cluster)
     at_rest(&[&node]).await;
     left(node).await;
     only_a_whole_journal_is_believed(cluster, dir, &log).await;
+}
+
+/// That an application may have been left for another is asked where no partition has a position; one that a stranger has put there counts.
+async fn whatever_has_a_position_is_not_forgotten(cluster: &Cluster) {
+    let is_forgotten = || KafkaLog::is_forgotten(cluster).expect("an answer");
+    assert!(!is_forgotten(), "the engine's own");
+    forgotten(cluster).await;
+    assert!(is_forgotten());
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", &cluster.brokers).set("group.id", &cluster.prefix);
+    let stranger: BaseConsumer = config.create().expect("a client");
+    let mut without_stamp = TopicPartitionList::new();
+    let place = without_stamp.add_partition_offset(&Topic::Commands.name(&cluster.prefix), 1, Offset::Offset(1));
+    place.expect("an offset");
+    stranger.commit(&without_stamp, CommitMode::Sync).expect("a group without members");
+    assert!(!is_forgotten(), "a stranger's");
+    let nowhere = Cluster::new(&cluster.brokers, "nowhere");
+    let refused = KafkaLog::is_forgotten(&nowhere).expect_err("there is nothing");
+    assert!(matches!(&refused, Error::Lasting(cause) if cause.contains("there is no topic nowhere.commands.v1")), "{refused:?}");
 }
 
 /// One journal ends with a block of another generation, one lacks a block, and the directory of a third partition is gone.

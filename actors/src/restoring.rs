@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use finflow_state::snapshot::{self, Name};
 use finflow_state::{Generation, Head, RocksStore, Shared, Snapshots, Store, store};
@@ -23,6 +24,10 @@ use crate::metrics;
 const ASIDE_MAX: usize = 3;
 /// Partitions restored at the same time.
 const THREADS_MAX: usize = 8;
+/// How long a start waits for stores that are still open, all of them together.
+const HELD_MAX: Duration = Duration::from_secs(10);
+/// Each attempt leaves a file of its log behind, before it finds that the store is locked.
+const HELD_PAUSE: Duration = Duration::from_millis(100);
 /// Left in a directory whose store was found corrupt while it was served, with the cause.
 const DAMAGED: &str = "DAMAGED";
 
@@ -62,7 +67,8 @@ pub(crate) struct Origin {
 }
 
 impl Restorer {
-    /// Restores every partition of `positions` to its committed position, several at a time.
+    /// Restores every partition of `positions` to its committed position, several at a time. A store that is still open is waited for:
+    /// a node that has stopped may be writing its memtables out, which takes seconds where they are large.
     pub(crate) fn restore_all(
         &self,
         log: &dyn Log,
@@ -70,11 +76,17 @@ impl Restorer {
     ) -> BTreeMap<u32, Result<Restored, Error>> {
         let waiting = Mutex::new(positions.iter());
         let restored = Mutex::new(BTreeMap::new());
+        let deadline = Instant::now() + HELD_MAX;
         let work = || {
             loop {
                 let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
                 let Some((id, position)) = next else { break };
-                let found = self.restore(log, *id, position.as_ref(), &|_, _| {});
+                let found = loop {
+                    match self.restore(log, *id, position.as_ref(), &|_, _| {}) {
+                        Err(Error::Store(store::Error::Busy(_))) if Instant::now() < deadline => thread::sleep(HELD_PAUSE),
+                        found => break found,
+                    }
+                };
                 restored.lock().unwrap_or_else(PoisonError::into_inner).insert(*id, found);
             }
         };
@@ -149,10 +161,10 @@ impl Restorer {
     }
 
     fn open_own(&self, dir: &Path) -> Result<RocksStore, store::Error> {
-        match std::fs::read_to_string(dir.join(DAMAGED)) {
-            Ok(cause) => Err(store::Error::Corrupt(cause)),
-            Err(_) => RocksStore::open(dir, &self.shared),
+        if let Ok(cause) = std::fs::read_to_string(dir.join(DAMAGED)) {
+            return Err(store::Error::Corrupt(cause));
         }
+        RocksStore::open(dir, &self.shared)
     }
 
     /// The newest snapshot that is whole; one that is not is passed over, because an older one and the journal are as good. Where there

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use finflow_actors::log::embedded::EmbeddedLog;
 use finflow_actors::{Node, ReadError, Settings};
 use finflow_ledger::WalletId;
+use finflow_state::store::{Error, RocksStore, Shared};
 use finflow_topologies::Topic;
 use finflow_topologies::log::{Log, Outgoing};
 use finflow_topologies::topics::partition_of_wallet;
@@ -62,6 +63,34 @@ async fn money_moves_while_partition_actors_die_and_survives_a_restart() {
             assert_eq!(found.differences, Vec::<String>::new());
         }
     }
+}
+
+/// A node that has stopped may still be writing a store out: the next one in this process waits for that, and halts nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_still_open_is_waited_for() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let node = Node::start(settings(dir.path(), 1)).await.expect("a node");
+    node.publish(opened(20, "10")).await.expect("a log");
+    assert!(node.idle(DEADLINE).await);
+    node.stop().await;
+    drop(node);
+    let store = |id: u32| RocksStore::open(&dir.path().join(format!("state/{id}")), &Shared::new(1 << 20));
+    let begun = Instant::now();
+    let held = loop {
+        match store(1) {
+            Ok(held) => break held,
+            Err(cause) => assert!(begun.elapsed() < DEADLINE, "{cause}"),
+        }
+    };
+    let settings = settings(dir.path(), 1);
+    let node = std::thread::scope(|scope| {
+        let node = scope.spawn(|| Node::open(settings));
+        // Once it has opened one, it is at the others as well, if the machine has two cores.
+        while !node.is_finished() && !matches!(store(0), Err(Error::Busy(_))) {}
+        drop(held);
+        node.join().expect("no panic").expect("a node")
+    });
+    assert!(node.status().iter().all(|of| of.cause.is_none()), "{:?}", node.status());
 }
 
 /// Lets the directories of partitions 0 and 1 change places.

@@ -112,7 +112,7 @@ impl Partition {
     /// long they are, leave half of it to the postings behind them, and both leave a quarter to timers.
     pub fn decide(&mut self, work: Work) -> Result<OpenEpoch, Failure> {
         let Work { now_ms, inputs, mut open, layers } = work;
-        self.hot.read_ahead(&*self.store)?;
+        self.hot.read_ahead(&*self.store, now_ms)?;
         let now = (now_ms, TimeText::new(now_ms));
         let has_postings = inputs.iter().any(|input| matches!(input, Input::Posting { offset: Some(_), .. }));
         let has_timers = inputs.iter().any(|input| matches!(input, Input::Timer { .. }));

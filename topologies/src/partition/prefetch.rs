@@ -7,7 +7,7 @@
 use std::hash::BuildHasher;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use finflow_ledger::{PaymentId, WalletId};
+use finflow_ledger::PaymentId;
 use finflow_state::{Payments, Store, Table, Wallets};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
@@ -37,6 +37,8 @@ pub(crate) fn understand(record: &Record, partitions: u32) -> Result<Understood,
 /// is asked for is seldom in the store alone.
 #[derive(Default)]
 pub(crate) struct Prefetch {
+    /// Wallets that are needed, in memory or not.
+    wallets: Keys,
     keys: Keys,
     values: Vec<Option<Vec<u8>>>,
     /// Keys by their hash, as places in `keys`.
@@ -71,17 +73,21 @@ impl Prefetch {
             match (input, understood) {
                 (_, Some(Ok(Understood { command, id, home }))) if *home == here => {
                     self.keys.push::<Payments>(id);
-                    self.want_wallet(&command.wallet, hot);
+                    self.wallets.push::<Wallets>(&command.wallet);
                     let to = command.to().filter(|to| partition_of_wallet(to, partitions) == here);
-                    to.into_iter().for_each(|to| self.want_wallet(to, hot));
+                    to.into_iter().for_each(|to| self.wallets.push::<Wallets>(to));
                 }
                 (Input::Posting { posting, .. }, _) => {
                     if let PostingBody::Credit(credit) = &posting.body {
-                        self.want_wallet(&credit.to, hot);
+                        self.wallets.push::<Wallets>(&credit.to);
                     }
                 }
                 _ => {}
             }
+        }
+        // A hot row is only met: it is in a cache when it is needed.
+        for place in hot.lacks((0..self.wallets.len()).map(|place| self.wallets.get(place))) {
+            self.keys.copy(self.wallets.get(place));
         }
         self.ask(store);
         understood
@@ -94,23 +100,15 @@ impl Prefetch {
     }
 
     fn clear(&mut self) {
-        self.keys.bytes.clear();
-        self.keys.ends.clear();
+        self.wallets.clear();
+        self.keys.clear();
         self.values.clear();
         self.places.clear();
     }
 
-    /// A hot row is only met: it is in a cache when it is needed.
-    fn want_wallet(&mut self, id: &WalletId, hot: &Hot) {
-        let place = self.keys.push::<Wallets>(id);
-        if hot.has(self.keys.get(place)) {
-            self.keys.pop();
-        }
-    }
-
     fn ask(&mut self, store: &dyn Store) {
-        let Prefetch { keys, values, places, hash } = self;
-        let asked: Vec<&[u8]> = (0..keys.ends.len()).map(|place| keys.get(place)).collect();
+        let Prefetch { keys, values, places, hash, .. } = self;
+        let asked: Vec<&[u8]> = (0..keys.len()).map(|place| keys.get(place)).collect();
         if asked.is_empty() {
             return;
         }
@@ -125,16 +123,23 @@ impl Prefetch {
 }
 
 impl Keys {
-    /// Adds a key, and gives its place.
-    fn push<T: Table>(&mut self, key: &T::Key) -> usize {
+    fn push<T: Table>(&mut self, key: &T::Key) {
         T::encode_key(key, &mut self.bytes);
         self.ends.push(self.bytes.len());
-        self.ends.len().saturating_sub(1)
     }
 
-    fn pop(&mut self) {
-        self.ends.pop();
-        self.bytes.truncate(self.ends.last().copied().unwrap_or_default());
+    fn copy(&mut self, key: &[u8]) {
+        self.bytes.extend_from_slice(key);
+        self.ends.push(self.bytes.len());
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+    }
+
+    fn len(&self) -> usize {
+        self.ends.len()
     }
 
     fn get(&self, place: usize) -> &[u8] {

@@ -39,7 +39,7 @@ pub struct Checked {
 pub(crate) fn check_copy(partition: u32, store: &RocksStore, copy: &Path) -> Result<Checked, store::Error> {
     clear(copy).map_err(|error| store::Error::Io(error.to_string()))?;
     store.checkpoint(copy)?;
-    let found = RocksStore::open(copy, &Shared::new(MEMORY_BYTES)).and_then(|copy| check_store(partition, &copy));
+    let found = RocksStore::open(copy, &Shared::new(MEMORY_BYTES, 1)).and_then(|copy| check_store(partition, &copy));
     // What is left of a copy is removed by the next check, or at the next start.
     let _ = clear(copy);
     found

@@ -74,7 +74,7 @@ async fn a_store_that_is_still_open_is_waited_for() {
     assert!(node.idle(DEADLINE).await);
     node.stop().await;
     drop(node);
-    let store = |id: u32| RocksStore::open(&dir.path().join(format!("state/{id}")), &Shared::new(1 << 20));
+    let store = |id: u32| RocksStore::open(&dir.path().join(format!("state/{id}")), &Shared::new(1 << 20, 1));
     let begun = Instant::now();
     let held = loop {
         match store(1) {

@@ -92,7 +92,7 @@ fn among(wallets: u64) {
 impl Engine {
     fn new(dir: &std::path::Path) -> Engine {
         let rules = Arc::new(Rules { hot_wallets_max: 1_000_000, ..Rules::development(PARTITIONS) });
-        let shared = Shared::new(MEMORY_BYTES);
+        let shared = Shared::new(MEMORY_BYTES, PARTITIONS);
         let mut lane = Lane::new("finflow-1-lane-0".into(), 7);
         let mut partitions = BTreeMap::new();
         for id in 0..PARTITIONS {

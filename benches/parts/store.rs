@@ -13,7 +13,7 @@ const BLOCKS: u64 = 8;
 
 pub(crate) fn all() {
     let dir = tempfile::tempdir().expect("a directory");
-    let store = RocksStore::open(dir.path(), &Shared::new(192 << 20)).expect("a store");
+    let store = RocksStore::open(dir.path(), &Shared::new(192 << 20, 1)).expect("a store");
     store.apply(&[EncodedBlock::encode(&header(0), &finflow_state::Overlay::default())]).expect("an empty store");
     let mut number = 0;
     let (mut prepared, mut key) = (Vec::new(), Vec::new());

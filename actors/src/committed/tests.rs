@@ -56,7 +56,7 @@ impl Place {
             scratch: dir.path().join("tmp"),
             snapshots: Snapshots::new(snapshot::in_directory(&dir.path().join("snapshots"))),
             generation: GENERATION,
-            shared: Shared::new(8 << 20),
+            shared: Shared::new(8 << 20, 1),
             clock: Clock::system(),
             is_of_log: false,
             replay: restore::restore_observed,

@@ -42,7 +42,7 @@ pub fn adopt(settings: &Settings, partitions: &[u32], is_meant: bool) -> Result<
     clear(&scratch).map_err(|error| MoveError::Directory(scratch.clone(), error))?;
     made(scratch.join("state"))?;
     let generation = restore::create(&log, Generation(fresh_id()), settings.clock.now_ms())?;
-    let shared = Shared::new(settings.store_memory_bytes);
+    let shared = Shared::new(settings.store_memory_bytes, settings.partitions);
     let wanted = directories(settings, partitions, &shared)?;
     let restorer = Restorer {
         state_dir: scratch.join("state"),

@@ -83,7 +83,7 @@ pub(super) fn open(disk: Arc<dyn Disk>, settings: Settings, purpose: Purpose) ->
         scratch: scratch.clone(),
         snapshots: settings.snapshots()?,
         generation,
-        shared: Shared::new(settings.store_memory_bytes),
+        shared: Shared::new(settings.store_memory_bytes, settings.partitions),
         clock: settings.clock.clone(),
         is_of_log: false,
         replay: restore::restore_observed,

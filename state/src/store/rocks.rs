@@ -23,7 +23,7 @@ mod whole;
 /// The head row; tag 0 keeps it out of every table.
 const HEAD_KEY: [u8; 1] = [Tag::Store as u8];
 const BLOCK_BYTES: usize = 4 * 1024;
-const WRITE_BUFFER_BYTES: usize = 16 * 1024 * 1024;
+const WRITE_BUFFER_BYTES_MAX: usize = 16 * 1024 * 1024;
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
 const COMPRESSION: [DBCompressionType; 7] = {
     use DBCompressionType::{Lz4, None};
@@ -35,14 +35,19 @@ const COMPRESSION: [DBCompressionType; 7] = {
 pub struct Shared {
     cache: Cache,
     write_buffers: WriteBufferManager,
+    write_buffer_bytes: usize,
 }
 
 impl Shared {
-    /// `memory_bytes` for cached blocks and memtables of all stores together.
-    pub fn new(memory_bytes: usize) -> Shared {
+    /// `memory_bytes` for cached blocks and memtables of so many stores together.
+    ///
+    /// All memtables have half of it. One may take twice its part, as not all are full at a time, and no more: what an empty one takes for
+    /// its filter goes by what it may take, and where the empty ones alone are too much, every write is flushed.
+    pub fn new(memory_bytes: usize, stores: u32) -> Shared {
         let cache = Cache::new_lru_cache(memory_bytes);
         let write_buffers = WriteBufferManager::new_write_buffer_manager_with_cache(memory_bytes / 2, false, cache.clone());
-        Shared { cache, write_buffers }
+        let write_buffer_bytes = (memory_bytes / stores.max(1) as usize).min(WRITE_BUFFER_BYTES_MAX);
+        Shared { cache, write_buffers, write_buffer_bytes }
     }
 }
 
@@ -209,7 +214,7 @@ fn options(shared: &Shared) -> Options {
     options.set_paranoid_checks(true);
     options.set_block_based_table_factory(&table);
     options.set_write_buffer_manager(&shared.write_buffers);
-    options.set_write_buffer_size(WRITE_BUFFER_BYTES);
+    options.set_write_buffer_size(shared.write_buffer_bytes);
     // One writer per database: its own rules make concurrent memtable writes pointless.
     options.set_allow_concurrent_memtable_write(false);
     options.set_memtable_prefix_bloom_ratio(0.1);

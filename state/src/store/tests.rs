@@ -142,14 +142,14 @@ fn memory_keeps_the_contract() {
 #[test]
 fn rocksdb_keeps_the_contract() {
     let dir = tempfile::tempdir().expect("a directory");
-    let store = RocksStore::open(dir.path(), &Shared::new(8 << 20)).expect("a new store");
+    let store = RocksStore::open(dir.path(), &Shared::new(8 << 20, 1)).expect("a new store");
     contract(&store);
 }
 
 #[test]
 fn what_was_flushed_survives_and_what_survives_is_consistent() {
     let dir = tempfile::tempdir().expect("a directory");
-    let shared = Shared::new(8 << 20);
+    let shared = Shared::new(8 << 20, 1);
     let (mut chain, genesis) = Chain::new();
     let path: PathBuf = dir.path().join("state");
     let store = RocksStore::open(&path, &shared).expect("a new store");
@@ -187,7 +187,7 @@ fn every_damage_to_a_block_is_seen() {
 fn every_damage_to_a_row_on_the_disk_is_seen_by_whoever_reads_it_whole() {
     let dir = tempfile::tempdir().expect("a directory");
     let copy = dir.path().join("copy");
-    let store = RocksStore::open(&dir.path().join("state"), &Shared::new(8 << 20)).expect("a new store");
+    let store = RocksStore::open(&dir.path().join("state"), &Shared::new(8 << 20, 1)).expect("a new store");
     let (mut chain, genesis) = Chain::new();
     let first = chain.next(|overlay| {
         for n in 0..2_000 {
@@ -226,7 +226,7 @@ fn damage_is_seen_by_whoever_asks_for_many_rows() {
             overlay.wallets.insert_new(id(&name(number)), wallet(&name(number), number + 1));
         }
     });
-    let store = RocksStore::open(dir.path(), &Shared::new(8 << 20)).expect("a new store");
+    let store = RocksStore::open(dir.path(), &Shared::new(8 << 20, 1)).expect("a new store");
     store.apply(&[genesis, first]).and_then(|()| store.flush()).expect("a disk");
     drop(store);
     let rows = listing(dir.path()).iter().find(|name| name.ends_with(".sst")).map(|name| dir.path().join(name));
@@ -236,7 +236,7 @@ fn damage_is_seen_by_whoever_asks_for_many_rows() {
     bytes[6_000] ^= 0x10;
     std::fs::write(&rows, bytes).expect("a file");
 
-    let store = RocksStore::open(dir.path(), &Shared::new(8 << 20)).expect("head and index are sound");
+    let store = RocksStore::open(dir.path(), &Shared::new(8 << 20, 1)).expect("head and index are sound");
     let keys: Vec<Vec<u8>> = (0..2_000).map(|number| key::<Wallets>(&id(&name(number)))).collect();
     let is_damaged = |key: &&[u8]| match store.get(key) {
         Ok(found) => found.is_none(),
@@ -257,6 +257,31 @@ fn listing(dir: &std::path::Path) -> Vec<String> {
     let mut names: Vec<String> = entries.map(|entry| entry.expect("a file").file_name().to_string_lossy().into_owned()).collect();
     names.sort();
     names
+}
+
+/// However many stores share the memory: what their empty memtables take leaves room for rows, and nothing is flushed after a few.
+#[test]
+fn many_stores_share_the_usual_memory() {
+    for stores in [1, 8, 64] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let shared = Shared::new(96 << 20, stores);
+        let dirs: Vec<PathBuf> = (0..stores).map(|number| dir.path().join(number.to_string())).collect();
+        let open = |dir: &PathBuf| RocksStore::open(dir, &shared).expect("a new store");
+        let mut opened: Vec<(RocksStore, Chain)> = Vec::new();
+        for dir in &dirs {
+            let ((chain, genesis), store) = (Chain::new(), open(dir));
+            store.apply(&[genesis]).expect("block 0");
+            opened.push((store, chain));
+        }
+        for round in 1..6 {
+            for (store, chain) in &mut opened {
+                let block = chain.next(|overlay| overlay.wallets.put(id("alice"), wallet("alice", round)));
+                store.apply(&[block]).expect("the next block");
+            }
+        }
+        let flushed = dirs.iter().filter(|dir| listing(dir).iter().any(|name| name.ends_with(".sst"))).count();
+        assert_eq!(flushed, 0, "of {stores}");
+    }
 }
 
 /// The rows that lead from one set of rows to another, however many pages there are.

@@ -176,7 +176,7 @@ fn age(path: &Path, age: Duration) {
 }
 
 fn open(dir: &Path) -> RocksStore {
-    RocksStore::open(dir, &Shared::new(8 << 20)).expect("a store")
+    RocksStore::open(dir, &Shared::new(8 << 20, 1)).expect("a store")
 }
 
 fn objects_are_kept(make: Make<'_>) {

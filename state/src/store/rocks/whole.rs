@@ -25,7 +25,7 @@ impl RocksStore {
         if is_headless(dir) {
             return Err(Error::Corrupt("the file CURRENT is missing".to_owned()));
         }
-        let db = DB::open_for_read_only(&options(&Shared::new(MEMORY_BYTES)), dir, false).map_err(error)?;
+        let db = DB::open_for_read_only(&options(&Shared::new(MEMORY_BYTES, 1)), dir, false).map_err(error)?;
         let head = Mutex::new(head_of(&db)?);
         Ok(RocksStore::of(db, head, WriteOptions::default()))
     }

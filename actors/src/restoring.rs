@@ -67,8 +67,7 @@ pub(crate) struct Origin {
 }
 
 impl Restorer {
-    /// Restores every partition of `positions` to its committed position, several at a time. A store that is still open is waited for:
-    /// a node that has stopped may be writing its memtables out, which takes seconds where they are large.
+    /// Restores every partition of `positions` to its committed position, several at a time.
     pub(crate) fn restore_all(
         &self,
         log: &dyn Log,
@@ -81,18 +80,24 @@ impl Restorer {
             loop {
                 let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
                 let Some((id, position)) = next else { break };
-                let found = loop {
-                    match self.restore(log, *id, position.as_ref(), &|_, _| {}) {
-                        Err(Error::Store(store::Error::Busy(_))) if Instant::now() < deadline => thread::sleep(HELD_PAUSE),
-                        found => break found,
-                    }
-                };
+                let found = self.restore_by(deadline, log, *id, position.as_ref());
                 restored.lock().unwrap_or_else(PoisonError::into_inner).insert(*id, found);
             }
         };
         let threads = thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX).min(positions.len());
         thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
         restored.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Restores one partition; a store that is still open is waited for until then. A node that has stopped may be writing its memtables
+    /// out, which takes seconds where they are large.
+    fn restore_by(&self, deadline: Instant, log: &dyn Log, id: u32, position: Option<&Position>) -> Result<Restored, Error> {
+        loop {
+            match self.restore(log, id, position, &|_, _| {}) {
+                Err(Error::Store(store::Error::Busy(_))) if Instant::now() < deadline => thread::sleep(HELD_PAUSE),
+                found => return found,
+            }
+        }
     }
 
     /// Restores one partition, which nobody may have open.
@@ -161,10 +166,10 @@ impl Restorer {
     }
 
     fn open_own(&self, dir: &Path) -> Result<RocksStore, store::Error> {
-        if let Ok(cause) = std::fs::read_to_string(dir.join(DAMAGED)) {
-            return Err(store::Error::Corrupt(cause));
+        match std::fs::read_to_string(dir.join(DAMAGED)) {
+            Ok(cause) => Err(store::Error::Corrupt(cause)),
+            Err(_) => RocksStore::open(dir, &self.shared),
         }
-        RocksStore::open(dir, &self.shared)
     }
 
     /// The newest snapshot that is whole; one that is not is passed over, because an older one and the journal are as good. Where there

@@ -25,6 +25,14 @@ fn settings(dir: &Path, lanes: u32) -> Settings {
     Settings { lanes, ..engine::settings(dir) }
 }
 
+/// A node that has opened its wallets.
+async fn with_wallets(dir: &Path) -> Node {
+    let node = Node::start(settings(dir, 1)).await.expect("a node");
+    node.publish(opened(20, "10")).await.expect("a log");
+    assert!(node.idle(DEADLINE).await);
+    node
+}
+
 fn check(node: &Node, wallets: usize, transfers: u64) {
     let audit = audited(node, wallets);
     let ended = ["payment.settled", "payment.rejected"].map(|name| audit.outcomes.get(name).copied().unwrap_or_default());
@@ -69,9 +77,7 @@ async fn money_moves_while_partition_actors_die_and_survives_a_restart() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_is_still_open_is_waited_for() {
     let dir = tempfile::tempdir().expect("a directory");
-    let node = Node::start(settings(dir.path(), 1)).await.expect("a node");
-    node.publish(opened(20, "10")).await.expect("a log");
-    assert!(node.idle(DEADLINE).await);
+    let node = with_wallets(dir.path()).await;
     node.stop().await;
     drop(node);
     let store = |id: u32| RocksStore::open(&dir.path().join(format!("state/{id}")), &Shared::new(1 << 20, 1));
@@ -103,9 +109,7 @@ fn swap(state: &Path) {
 #[tokio::test(flavor = "multi_thread")]
 async fn swapped_directories_halt_until_they_are_back_and_another_partition_count_is_refused() {
     let dir = tempfile::tempdir().expect("a directory");
-    let node = Node::start(settings(dir.path(), 1)).await.expect("a node");
-    node.publish(opened(20, "10")).await.expect("a log");
-    assert!(node.idle(DEADLINE).await);
+    let node = with_wallets(dir.path()).await;
     node.stop().await;
     drop(node);
     let state = dir.path().join("state");
@@ -176,9 +180,7 @@ async fn a_posting_that_cannot_be_read_halts_one_partition_and_no_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_halt_outlives_its_lane_until_it_is_resumed() {
     let dir = tempfile::tempdir().expect("a directory");
-    let node = Node::start(settings(dir.path(), 1)).await.expect("a node");
-    node.publish(opened(20, "10")).await.expect("a log");
-    assert!(node.idle(DEADLINE).await);
+    let node = with_wallets(dir.path()).await;
     let until = Instant::now() + DEADLINE;
     while node.status()[0].cause.is_none() {
         assert!(Instant::now() < until, "it is never halted: {:?}", node.status());
@@ -210,9 +212,7 @@ async fn a_halt_outlives_its_lane_until_it_is_resumed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_partition_that_does_not_answer_is_replaced_once_and_then_halted() {
     let dir = tempfile::tempdir().expect("a directory");
-    let node = Node::start(settings(dir.path(), 1)).await.expect("a node");
-    node.publish(opened(20, "10")).await.expect("a log");
-    assert!(node.idle(DEADLINE).await);
+    let node = with_wallets(dir.path()).await;
     let first = node.hang_partition(0).await;
     node.publish(opened(30, "10")).await.expect("a log");
     assert!(node.idle(DEADLINE).await, "{:?}", node.status());

@@ -1,12 +1,17 @@
 //! Whatever happened before, a hot row is what the store holds or what has just left the layers above it, and there is room.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use finflow_ledger::{Country, Hold, Money, Opening, PaymentId, Private, Tenant, WalletKind};
-use finflow_state::{EncodedBlock, Generation, Header, MemoryStore, Positions, Stamp, TimerKind};
+use finflow_state::{EncodedBlock, Generation, Header, MemoryStore, Positions, Stamp, TimerKind, store};
 use proptest::prelude::*;
 
+use self::hooked::Hooked;
 use super::*;
+
+#[path = "../../../tests/support/hooked.rs"]
+mod hooked;
 
 const WALLETS: u8 = 12;
 const ROOM: usize = 5;
@@ -158,6 +163,38 @@ fn a_start_reads_every_wallet_ahead() {
     }
     let is_done = matches!(hot.ahead, Ahead::Done);
     assert!(is_done);
+}
+
+/// Nobody has asked for what is read ahead: a scan that fails for a moment costs a pause, and one that finds the store corrupt halts.
+#[test]
+fn reading_ahead_goes_on_after_a_scan_that_failed() {
+    let genesis = EncodedBlock::genesis(Generation([1; 16]), 0, 1, 0);
+    // Which scan fails, and whether over damage.
+    for (name, failing, halts) in [("the first", 0, false), ("the second", 1, false), ("over damage", 1, true)] {
+        let scans = AtomicU32::new(0);
+        let scan = |_: Option<&[u8]>| match scans.fetch_add(1, Ordering::Relaxed) == failing {
+            true if halts => Err(store::Error::Corrupt("a block".to_owned())),
+            true => Err(store::Error::Io("for a moment".to_owned())),
+            false => Ok(()),
+        };
+        let store = Hooked::new(scan, None);
+        let mut overlay = Overlay::default();
+        let count = AHEAD_ROWS + 10;
+        for number in 0..count {
+            let mut parts = opened(0).parts().clone();
+            parts.id = WalletId::parse(&format!("many-{number}")).expect("an id");
+            overlay.wallets.put(parts.id.clone(), Wallet::from_parts(parts).expect("a wallet"));
+        }
+        let stamp = Stamp { lane: "lane-1".into(), incarnation: 2, counter: 1 };
+        let head = Header { number: 1, previous: genesis.header().stamp.clone(), stamp, ..genesis.header().clone() };
+        store.apply(&[genesis.clone(), EncodedBlock::encode(&head, &overlay)]).expect("they follow each other");
+        let mut hot = Hot::new(1_000);
+        let all = (1..=3).map(|round| hot.read_ahead(&store, round * AHEAD_PAUSE_MS));
+        let is_halted = all.collect::<Result<Vec<()>, Halt>>().is_err();
+        assert_eq!(is_halted, halts, "{name}");
+        let expected = if halts { AHEAD_ROWS } else { count };
+        assert_eq!(hot.wallets.len(), expected, "{name}");
+    }
 }
 
 /// However many shards there are, a row is the one that was written last, and they are never more than there is room for.

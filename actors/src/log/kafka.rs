@@ -62,6 +62,8 @@ const LOOK_PAUSE: Duration = Duration::from_millis(50);
 const GIVEN_TIMEOUT: Duration = Duration::from_secs(20);
 /// Partitions that are looked up at a time, each with what is fetched ahead of its reader.
 const LOOKS_MAX: usize = 32;
+/// Those of which one record is looked up at a time.
+const GLANCES_MAX: usize = 1;
 
 /// The log; clones share it.
 #[derive(Clone)]
@@ -70,9 +72,11 @@ pub struct KafkaLog(Arc<Shared>);
 struct Shared {
     settings: Settings,
     partitions: u32,
-    /// What lanes follow, and what anybody looks up: apart, so that a look into the past moves no lane's place.
+    /// What lanes follow, what anybody reads, and what is looked up a record at a time: apart, so that a look into the past moves no lane's
+    /// place, and one record does not bring along what a reader of many is given ahead.
     lanes: Reader,
     looks: Reader,
+    glances: Reader,
     /// Sees what open transactions have written.
     unstable: Asker,
     appender: Appender,
@@ -110,6 +114,7 @@ impl KafkaLog {
         if counts.values().any(|count| *count != partitions) {
             return Err(Error::Refused(format!("the topics differ in their number of partitions: {counts:?}")));
         }
+        let glances = Reader::new(&settings, settings.follower(LOOK_WAIT), asker.clone(), GLANCES_MAX).map_err(unavailable)?;
         let (ends, exits) = (watch::Sender::new(None), Exits::default());
         let shared = Shared {
             partitions,
@@ -117,6 +122,7 @@ impl KafkaLog {
             group: Group::new(&settings, asker.clone(), partitions, (ends.clone(), exits.clone())).map_err(unavailable)?,
             ends,
             lanes: Reader::new(&settings, settings.follower(FOLLOW_WAIT), asker, usize::MAX).map_err(unavailable)?,
+            glances,
             unstable: Arc::new(settings.unstable(LOOK_WAIT).create_with_context(Quiet).map_err(unavailable)?),
             appender: Appender::new(&settings).map_err(unavailable)?,
             admin: Admin::new(&settings)?,
@@ -295,6 +301,12 @@ impl KafkaLog {
         self.0.lanes.forget(topic, partition);
     }
 
+    /// How many records lie in memory that [`Log::fetch`] was not asked for yet.
+    #[doc(hidden)]
+    pub fn fetched_ahead(&self) -> usize {
+        [&self.0.looks, &self.0.glances].into_iter().map(Reader::ahead).sum()
+    }
+
     /// Ticks when [`KafkaLog::poll`] may have something.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.0.lanes.changed()
@@ -321,7 +333,8 @@ impl Log for KafkaLog {
 
     fn fetch(&self, topic: Topic, partition: u32, from: u64, bytes_max: usize) -> Result<Fetched, Error> {
         self.known(topic, partition)?;
-        self.0.looks.fetch(topic, partition, from, bytes_max)
+        let reader = if reader::wants_one(bytes_max) { &self.0.glances } else { &self.0.looks };
+        reader.fetch(topic, partition, from, bytes_max)
     }
 
     fn range(&self, topic: Topic, partition: u32) -> Result<Range<u64>, Error> {

@@ -39,6 +39,9 @@ const LOOKS: u32 = 800;
 const PAUSE: Duration = Duration::from_millis(25);
 /// A command that fills a batch: longer than what a lane asks for at a time, as long as the topic takes.
 const LONG_BYTES: usize = 250_000;
+/// Commands that wait in each partition while one of them is looked up, and how many of all may come along.
+const WAITING: u64 = 20_000;
+const ALONG_MAX: usize = 5_000;
 /// Commits whose latency is measured, and the records of each.
 const MEASURED_COMMITS: u64 = 200;
 const MEASURED_RECORDS: usize = 50;
@@ -148,6 +151,9 @@ fn a_real_broker_keeps_the_contract() {
     timed("batches that are longer than a lane asks for come all the same", || {
         long_batches_come(&mut Cluster::new(&direct, "long", &armed));
     });
+    timed("one record that is looked up brings few others along", || {
+        one_record_brings_few_along(&mut Cluster::new(&direct, "glances", &armed));
+    });
     timed("java's tools and this log understand each other", || {
         java_understands(&broker, &mut Cluster::new(&direct, "java", &armed));
     });
@@ -239,6 +245,25 @@ fn long_batches_come(cluster: &mut Cluster) {
             values.extend(fetched.records.into_iter().map(|record| record.value.expect("a value").to_vec()));
         }
         std::thread::park_timeout(PAUSE);
+    }
+}
+
+/// Looking for how long the oldest command has waited must not fetch those behind it: there may be a day of them, in every partition.
+fn one_record_brings_few_along(cluster: &mut Cluster) {
+    let log = cluster.log();
+    for partition in 0..PARTITIONS {
+        let records = (0..WAITING).map(|number| text("k", &format!("{number:0300}"))).collect();
+        log.append(Topic::Commands, partition, records).expect("appended");
+    }
+    // How many bytes are asked for, and whether that is one record.
+    for (bytes_max, is_one) in [(1, true), (127, true), (1 << 20, false)] {
+        for partition in 0..PARTITIONS {
+            let fetched = log.fetch(Topic::Commands, partition, WAITING / 2, bytes_max).expect("records");
+            let offsets: Vec<u64> = fetched.records.iter().map(|record| record.offset).take(2).collect();
+            assert_eq!((offsets.first(), offsets.len() == 1), (Some(&(WAITING / 2)), is_one), "{bytes_max} bytes");
+        }
+        let along = log.fetched_ahead();
+        assert_eq!(along < ALONG_MAX, is_one, "{along} records came along with {bytes_max} bytes of {PARTITIONS} partitions");
     }
 }
 

@@ -109,6 +109,12 @@ impl<C: ConsumerContext + 'static> Batches<C> {
         records
     }
 
+    /// How many records are in the queue.
+    pub(super) fn waiting(&self) -> usize {
+        // SAFETY: the queue lives; the library guards its own state.
+        unsafe { bindings::rd_kafka_queue_length(self.queue) }
+    }
+
     /// The library fills a batch for as long as it may wait.
     fn consume(&mut self, patience: Duration, count_max: usize) -> usize {
         let patience_ms = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);

@@ -47,6 +47,11 @@ const TAKE_RECORDS_MAX: usize = 2_048;
 
 type Place = (Topic, u32);
 
+/// Whether who asks for so few bytes is given no more than one record.
+pub(super) fn wants_one(bytes_max: usize) -> bool {
+    bytes_max < 2 * RECORD_BYTES_MIN
+}
+
 /// Asks the cluster and reads nothing. On a connection of its own: the broker answers in order, and a request behind a fetch waits
 /// for as long as that waits for records.
 pub(super) type Asker = Arc<BaseConsumer<Quiet>>;
@@ -326,6 +331,13 @@ impl Reader {
     pub(super) fn forget(&self, topic: Topic, partition: u32) {
         let feed = self.feed(topic, partition);
         self.close(&mut feed.lock().unwrap_or_else(PoisonError::into_inner), topic, partition);
+    }
+
+    /// How many records were fetched and not taken.
+    pub(super) fn ahead(&self) -> usize {
+        let feeds: Vec<_> = self.feeds.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let waiting = |feed: &Option<Feed>| feed.as_ref().map_or(0, |open| open.batches.waiting());
+        feeds.iter().map(|feed| waiting(&feed.lock().unwrap_or_else(PoisonError::into_inner))).sum()
     }
 
     /// How far the library has come, past what it does not show.

@@ -41,6 +41,8 @@ pub const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
 pub(super) const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
 /// The longest batch that is written or read, in bytes: a journal block with room to spare.
 pub(super) const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// What a reader asks for of each partition at a time, in bytes: a fraction of what it may hold ahead, as it is compressed.
+const READ_BYTES: usize = 512 * 1024;
 /// What a lane asks for of each partition at a time, in bytes, and as it is compressed: about as much as it decides in one turn. What is
 /// asked for lies in memory, unpacked, for every partition that has so much. A batch that is longer comes all the same, one in each answer.
 const FOLLOW_BYTES: usize = 64 * 1024;
@@ -56,7 +58,7 @@ const CHOICES: &[(&str, &str)] = &[
 /// The same for those who read: what is held ahead is per partition and topic.
 const READING: &[(&str, &str)] = &[
     ("queued.min.messages", "20000"),
-    ("queued.max.messages.kbytes", "4096"),
+    ("queued.max.messages.kbytes", "2048"),
     ("fetch.queue.backoff.ms", "10"),
     ("fetch.error.backoff.ms", "50"),
 ];
@@ -271,7 +273,7 @@ impl Settings {
 
     /// Reads partitions that it assigns itself, as fast as it can.
     pub(super) fn reader(&self, wait: Duration) -> ClientConfig {
-        self.reader_with(wait, BATCH_BYTES_MAX, &[])
+        self.reader_with(wait, READ_BYTES, &[])
     }
 
     /// The same for a lane, that reads what comes when it comes.
@@ -386,13 +388,13 @@ mod tests {
             (&writer, "batch.num.messages", "10000"),
             (&writer, "acks", "all"),
             (&reader, "queued.min.messages", "9"),
-            (&reader, "queued.max.messages.kbytes", "4096"),
+            (&reader, "queued.max.messages.kbytes", "2048"),
             (&reader, "retry.backoff.ms", "11"),
             (&reader, "fetch.queue.backoff.ms", "10"),
             (&reader, "fetch.wait.max.ms", "0"),
             (&follower, "queued.min.messages", "1"),
             (&follower, "fetch.message.max.bytes", "65536"),
-            (&reader, "fetch.message.max.bytes", "2097152"),
+            (&reader, "fetch.message.max.bytes", "524288"),
             (&follower, "fetch.error.backoff.ms", "50"),
         ];
         for (config, name, expected) in rows {

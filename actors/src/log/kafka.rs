@@ -1,6 +1,6 @@
 //! The Kafka log: the application's topics on a cluster, for any number of processes.
 //!
-//! Three clients share the work: a [`reader`] of committed records, an [`appender`] for commands, and for each lane a [`session`]
+//! Three kinds of clients share the work: a [`reader`] of committed records, an [`appender`] for commands, and for each lane a [`session`]
 //! with its group member and its transactional producer. Which lane owns a partition is the group's decision; what fences an
 //! owner that has been replaced is the group's generation in every commit, and the claim that the lane was given.
 
@@ -62,8 +62,8 @@ const LOOK_PAUSE: Duration = Duration::from_millis(50);
 const GIVEN_TIMEOUT: Duration = Duration::from_secs(20);
 /// Partitions that are looked up at a time, each with what is fetched ahead of its reader.
 const LOOKS_MAX: usize = 32;
-/// Those of which one record is looked up at a time.
-const GLANCES_MAX: usize = 1;
+/// Those of which one record is looked up: nothing that came with it is kept.
+const GLANCES_MAX: usize = 0;
 
 /// The log; clones share it.
 #[derive(Clone)]
@@ -301,10 +301,10 @@ impl KafkaLog {
         self.0.lanes.forget(topic, partition);
     }
 
-    /// How many records lie in memory that [`Log::fetch`] was not asked for yet.
+    /// About how many records lie in memory that [`Log::fetch`] was not asked for yet. It waits for fetches that are under way.
     #[doc(hidden)]
-    pub fn fetched_ahead(&self) -> usize {
-        [&self.0.looks, &self.0.glances].into_iter().map(Reader::ahead).sum()
+    pub fn held_ahead(&self) -> usize {
+        [&self.0.looks, &self.0.glances].into_iter().map(Reader::held_ahead).sum()
     }
 
     /// Ticks when [`KafkaLog::poll`] may have something.

@@ -109,7 +109,7 @@ impl<C: ConsumerContext + 'static> Batches<C> {
         records
     }
 
-    /// How many records are in the queue.
+    /// How many records are in the queue, and marks of transactions.
     pub(super) fn waiting(&self) -> usize {
         // SAFETY: the queue lives; the library guards its own state.
         unsafe { bindings::rd_kafka_queue_length(self.queue) }

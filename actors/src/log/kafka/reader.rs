@@ -47,7 +47,7 @@ const TAKE_RECORDS_MAX: usize = 2_048;
 
 type Place = (Topic, u32);
 
-/// Whether who asks for so few bytes is given no more than one record.
+/// Whether who asks for so few bytes is given one record, or the next few if they are short.
 pub(super) fn wants_one(bytes_max: usize) -> bool {
     bytes_max < 2 * RECORD_BYTES_MIN
 }
@@ -110,7 +110,8 @@ pub(super) fn range(asker: &Asker, topic: &str, partition: u32) -> Result<Range<
 }
 
 impl Reader {
-    /// A reader of at most `feeds_max` partitions at a time: the one that was opened first gives way.
+    /// A reader that keeps at most `feeds_max` partitions open: the one that was opened first gives way, and where none is kept, what was
+    /// fetched ahead goes at the end of each fetch.
     pub(super) fn new(settings: &Settings, config: ClientConfig, asker: Asker, feeds_max: usize) -> Result<Reader, KafkaError> {
         let consumer: Arc<BaseConsumer<Quiet>> = Arc::new(config.create_with_context(Quiet)?);
         let is_over = Arc::new(AtomicBool::new(false));
@@ -223,7 +224,7 @@ impl Reader {
         };
         open.next = fetched.next;
         // At the end nothing is fetched ahead, and the fetch that waits for more would hold up the next one.
-        if outcome.is_err() || end <= fetched.next {
+        if outcome.is_err() || end <= fetched.next || self.feeds_max == 0 {
             self.close(&mut feed, topic, partition);
         }
         outcome.map(|()| fetched)
@@ -333,8 +334,8 @@ impl Reader {
         self.close(&mut feed.lock().unwrap_or_else(PoisonError::into_inner), topic, partition);
     }
 
-    /// How many records were fetched and not taken.
-    pub(super) fn ahead(&self) -> usize {
+    /// About how many records were fetched and not taken: marks of transactions count too.
+    pub(super) fn held_ahead(&self) -> usize {
         let feeds: Vec<_> = self.feeds.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
         let waiting = |feed: &Option<Feed>| feed.as_ref().map_or(0, |open| open.batches.waiting());
         feeds.iter().map(|feed| waiting(&feed.lock().unwrap_or_else(PoisonError::into_inner))).sum()

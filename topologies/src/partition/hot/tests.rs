@@ -56,15 +56,14 @@ fn opened(number: u8) -> Wallet {
 }
 
 /// A store that is written block by block.
-struct Written {
-    store: MemoryStore,
+struct Written<S> {
+    store: S,
     head: Header,
 }
 
-impl Written {
-    fn begin() -> Written {
+impl<S: Store> Written<S> {
+    fn begin(store: S) -> Written<S> {
         let genesis = EncodedBlock::genesis(Generation([1; 16]), 0, 1, 0);
-        let store = MemoryStore::default();
         store.apply(std::slice::from_ref(&genesis)).expect("block 0 begins a store");
         Written { store, head: genesis.header().clone() }
     }
@@ -90,6 +89,16 @@ impl Written {
     }
 }
 
+/// Opens so many wallets, one after the other.
+fn open_many<S: Store>(written: &mut Written<S>, count: usize) {
+    for number in 0..count {
+        let mut parts = opened(0).parts().clone();
+        parts.id = WalletId::parse(&format!("many-{number}")).expect("an id");
+        let wallet = Wallet::from_parts(parts).expect("a wallet");
+        written.write(wallet.id(), Some(&wallet));
+    }
+}
+
 fn read(hot: &mut Hot, store: &MemoryStore, id: &WalletId) -> Option<Wallet> {
     let mut key = Vec::new();
     Wallets::encode_key(id, &mut key);
@@ -103,7 +112,7 @@ fn read(hot: &mut Hot, store: &MemoryStore, id: &WalletId) -> Option<Wallet> {
 proptest! {
     #[test]
     fn hot_rows_are_the_stores(steps in proptest::collection::vec(step(), 1..120)) {
-        let mut written = Written::begin();
+        let mut written = Written::begin(MemoryStore::default());
         let mut expected: Vec<Option<Wallet>> = vec![None; usize::from(WALLETS)];
         let mut hot = Hot::new(ROOM);
         let mut now_ms = 0;
@@ -144,15 +153,9 @@ proptest! {
 
 #[test]
 fn a_start_reads_every_wallet_ahead() {
-    let mut written = Written::begin();
+    let mut written = Written::begin(MemoryStore::default());
     let count = AHEAD_ROWS + 10;
-    for number in 0..count {
-        let wallet = opened(0);
-        let mut parts = wallet.parts().clone();
-        parts.id = WalletId::parse(&format!("many-{number}")).expect("an id");
-        let wallet = Wallet::from_parts(parts).expect("a wallet");
-        written.write(wallet.id(), Some(&wallet));
-    }
+    open_many(&mut written, count);
     let mut hot = Hot::new(1_000);
     // Not with every batch, but after a pause.
     let (first, second) = (1_000, 1_000 + AHEAD_PAUSE_MS);
@@ -168,7 +171,6 @@ fn a_start_reads_every_wallet_ahead() {
 /// Nobody has asked for what is read ahead: a scan that fails for a moment costs a pause, and one that finds the store corrupt halts.
 #[test]
 fn reading_ahead_goes_on_after_a_scan_that_failed() {
-    let genesis = EncodedBlock::genesis(Generation([1; 16]), 0, 1, 0);
     // Which scan fails, and whether over damage.
     for (name, failing, halts) in [("the first", 0, false), ("the second", 1, false), ("over damage", 1, true)] {
         let scans = AtomicU32::new(0);
@@ -177,19 +179,11 @@ fn reading_ahead_goes_on_after_a_scan_that_failed() {
             true => Err(store::Error::Io("for a moment".to_owned())),
             false => Ok(()),
         };
-        let store = Hooked::new(scan, None);
-        let mut overlay = Overlay::default();
+        let mut written = Written::begin(Hooked::new(scan, None));
         let count = AHEAD_ROWS + 10;
-        for number in 0..count {
-            let mut parts = opened(0).parts().clone();
-            parts.id = WalletId::parse(&format!("many-{number}")).expect("an id");
-            overlay.wallets.put(parts.id.clone(), Wallet::from_parts(parts).expect("a wallet"));
-        }
-        let stamp = Stamp { lane: "lane-1".into(), incarnation: 2, counter: 1 };
-        let head = Header { number: 1, previous: genesis.header().stamp.clone(), stamp, ..genesis.header().clone() };
-        store.apply(&[genesis.clone(), EncodedBlock::encode(&head, &overlay)]).expect("they follow each other");
+        open_many(&mut written, count);
         let mut hot = Hot::new(1_000);
-        let all = (1..=3).map(|round| hot.read_ahead(&store, round * AHEAD_PAUSE_MS));
+        let all = (1..=3).map(|round| hot.read_ahead(&written.store, round * AHEAD_PAUSE_MS));
         let is_halted = all.collect::<Result<Vec<()>, Halt>>().is_err();
         assert_eq!(is_halted, halts, "{name}");
         let expected = if halts { AHEAD_ROWS } else { count };

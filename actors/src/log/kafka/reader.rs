@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -110,8 +110,8 @@ pub(super) fn range(asker: &Asker, topic: &str, partition: u32) -> Result<Range<
 }
 
 impl Reader {
-    /// A reader that keeps at most `feeds_max` partitions open: the one that was opened first gives way, and where none is kept, what was
-    /// fetched ahead goes at the end of each fetch.
+    /// A reader that keeps at most `feeds_max` partitions open between fetches, with what was fetched ahead: the one that was opened first
+    /// gives way.
     pub(super) fn new(settings: &Settings, config: ClientConfig, asker: Asker, feeds_max: usize) -> Result<Reader, KafkaError> {
         let consumer: Arc<BaseConsumer<Quiet>> = Arc::new(config.create_with_context(Quiet)?);
         let is_over = Arc::new(AtomicBool::new(false));
@@ -195,8 +195,21 @@ impl Reader {
     /// Records from `from` on, at least one if there is one below the committed end; waits for them.
     pub(super) fn fetch(&self, topic: Topic, partition: u32, from: u64, bytes_max: usize) -> Result<Fetched, Error> {
         let feed = self.feed(topic, partition);
-        let mut feed = feed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(fetched) = self.fetched_ahead(&mut feed, topic, partition, (from, bytes_max)) {
+        let fetched =
+            self.fetch_by(&mut feed.lock().unwrap_or_else(PoisonError::into_inner), topic, partition, (from, bytes_max));
+        // It could not give way while it was in use.
+        self.make_room();
+        fetched
+    }
+
+    fn fetch_by(
+        &self,
+        feed: &mut Option<Feed>,
+        topic: Topic,
+        partition: u32,
+        (from, bytes_max): (u64, usize),
+    ) -> Result<Fetched, Error> {
+        if let Some(fetched) = self.fetched_ahead(feed, topic, partition, (from, bytes_max)) {
             return Ok(fetched);
         }
         let Range { start, end } = self.range(topic, partition)?;
@@ -207,7 +220,7 @@ impl Reader {
         if from == end {
             return Ok(fetched);
         }
-        let open = self.at(&mut feed, topic, partition, from)?;
+        let open = self.at(feed, topic, partition, from)?;
         let deadline = Instant::now() + RECORDS_TIMEOUT;
         let outcome = loop {
             match take(open, &mut fetched, bytes_max, RECORDS_PATIENCE) {
@@ -224,8 +237,8 @@ impl Reader {
         };
         open.next = fetched.next;
         // At the end nothing is fetched ahead, and the fetch that waits for more would hold up the next one.
-        if outcome.is_err() || end <= fetched.next || self.feeds_max == 0 {
-            self.close(&mut feed, topic, partition);
+        if outcome.is_err() || end <= fetched.next {
+            self.close(feed, topic, partition);
         }
         outcome.map(|()| fetched)
     }
@@ -292,7 +305,8 @@ impl Reader {
         let offset = Offset::Offset(i64::try_from(from).unwrap_or(i64::MAX));
         list.add_partition_offset(&name, partition as i32, offset).map_err(unavailable)?;
         self.consumer.incremental_assign(&list).map_err(unavailable)?;
-        self.make_room((topic, partition));
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).push_back((topic, partition));
+        self.make_room();
         Ok(Feed { batches, _queue: queue, next: from, is_touched })
     }
 
@@ -305,20 +319,29 @@ impl Reader {
         }
     }
 
-    /// Takes note that a feed is open, and closes the oldest one if there are too many; one that is in use is left alone.
-    fn make_room(&self, opened: Place) {
-        let mut all = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|place| *place != opened);
-        all.push_back(opened);
-        if self.feeds_max < all.len()
-            && let Some((topic, partition)) = all.pop_front()
-            && let Ok(mut feed) = self.feed(topic, partition).try_lock()
-        {
-            self.close(&mut feed, topic, partition);
+    /// Closes the oldest feeds while there are too many. One that is in use goes behind the others, and gives way when its use ends.
+    fn make_room(&self) {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        for _ in 0..opened.len() {
+            if opened.len() <= self.feeds_max {
+                break;
+            }
+            let Some(place) = opened.pop_front() else { break };
+            let feed = self.feed(place.0, place.1);
+            match feed.try_lock() {
+                Ok(mut feed) => self.stop(&mut feed, place),
+                Err(TryLockError::Poisoned(feed)) => self.stop(&mut feed.into_inner(), place),
+                Err(TryLockError::WouldBlock) => opened.push_back(place),
+            }
         }
     }
 
     fn close(&self, feed: &mut Option<Feed>, topic: Topic, partition: u32) {
+        self.stop(feed, (topic, partition));
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).retain(|place| *place != (topic, partition));
+    }
+
+    fn stop(&self, feed: &mut Option<Feed>, (topic, partition): Place) {
         if feed.take().is_some() {
             let mut list = TopicPartitionList::new();
             list.add_partition(&topic.name(&self.prefix), partition as i32);

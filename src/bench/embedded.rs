@@ -107,18 +107,12 @@ async fn latency(common: &Common, settings: &Settings, options: &cli::Bench, loa
     let schedule = Schedule { first: load.transfers, begun: Instant::now(), rate: options.rate };
     let is_over = Arc::new(AtomicBool::new(false));
     let reader = tokio::spawn(read_ends(node.clone(), schedule, is_over.clone()));
-    let cpu = Usage::own().cpu_seconds();
-    let last = schedule.first + (options.seconds + WARM.as_secs()) * options.rate;
-    let mut ticks = tokio::time::interval(TICK);
-    while load.transfers < last {
-        ticks.tick().await;
-        let batch = load.until(schedule.due_by(Instant::now(), last));
-        if !batch.is_empty() {
-            node.publish(batch).await?;
-        }
-    }
+    let warm = schedule.first + WARM.as_secs() * options.rate;
+    pace(&node, load, schedule, warm).await?;
+    let (begun, cpu) = (Instant::now(), Usage::own().cpu_seconds());
+    pace(&node, load, schedule, warm + options.seconds * options.rate).await?;
     idle(&node).await?;
-    let (seconds, cpu) = (schedule.begun.elapsed().as_secs_f64(), Usage::own().cpu_seconds() - cpu);
+    let (seconds, cpu) = (begun.elapsed().as_secs_f64(), Usage::own().cpu_seconds() - cpu);
     is_over.store(true, Ordering::Release);
     let ends = reader.await.map_err(|error| Failure::Failed(error.to_string()))?;
     node.stop().await;
@@ -130,6 +124,19 @@ async fn latency(common: &Common, settings: &Settings, options: &cli::Bench, loa
         "cpu_percent_with_load_and_reader": round(cpu / seconds * 100.0),
     });
     print(common, &figures)
+}
+
+/// Publishes what is due, tick by tick, up to transfer number `last`.
+async fn pace(node: &Node, load: &mut Load, schedule: Schedule, last: u64) -> Result<(), Failure> {
+    let mut ticks = tokio::time::interval(TICK);
+    while load.transfers < last {
+        ticks.tick().await;
+        let batch = load.until(schedule.due_by(Instant::now(), last));
+        if !batch.is_empty() {
+            node.publish(batch).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Reads the events as a consumer does and measures the end of each transfer, in microseconds from its due time.

@@ -71,6 +71,13 @@ struct Mark {
     broker: Option<f64>,
 }
 
+impl Mark {
+    fn of(broker: Option<&Usage>, engines: &[Engine]) -> Mark {
+        let engine = engines.iter().map(|engine| engine.usage().cpu_seconds()).sum();
+        Mark { at: Instant::now(), engine, broker: broker.map(Usage::cpu_seconds) }
+    }
+}
+
 impl<'a> Bench<'a> {
     fn new(place: Place<'a>, options: &'a cli::Bench, settings: &Settings) -> Result<Bench<'a>, Failure> {
         let log = KafkaLog::open(settings.clone())?;
@@ -137,9 +144,9 @@ impl<'a> Bench<'a> {
         let seen = self.ends.seen.transfers;
         self.ends.wait(|now| seen + warm < now.transfers)?;
         let not_counted = self.ends.seen.transfers;
-        let begun = self.mark(std::slice::from_ref(&engine));
+        let begun = Mark::of(self.broker.as_ref(), std::slice::from_ref(&engine));
         self.ends.wait(|now| seen + transfers <= now.transfers)?;
-        let over = self.mark(std::slice::from_ref(&engine));
+        let over = Mark::of(self.broker.as_ref(), std::slice::from_ref(&engine));
         std::thread::sleep(TOLD);
         let each = |total: f64| round(total / transfers as f64);
         let (cpu, seconds) = (over.engine - begun.engine, (over.at - begun.at).as_secs_f64());
@@ -166,21 +173,22 @@ impl<'a> Bench<'a> {
     fn latency(&mut self) -> Result<(), Failure> {
         let engines = self.place.start_several(self.options.processes)?;
         let schedule = Schedule { first: self.load.transfers, begun: Instant::now(), rate: self.options.rate };
-        let total = (self.options.seconds + WARM.as_secs()) * self.options.rate;
+        let (warm, measured) = (WARM.as_secs() * self.options.rate, self.options.seconds * self.options.rate);
         let is_over = AtomicBool::new(false);
-        let begun = self.mark(&engines);
-        let (log, load, ends) = (&self.log, &mut self.load, &mut self.ends);
-        let late = std::thread::scope(|threads| {
-            let reader = threads.spawn(|| ends.measure(schedule, total, &is_over));
-            let paced = pace(log, load, schedule, total);
+        let (log, load, ends, broker) = (&self.log, &mut self.load, &mut self.ends, self.broker.as_ref());
+        let (begun, late) = std::thread::scope(|threads| {
+            let reader = threads.spawn(|| ends.measure(schedule, warm + measured, &is_over));
+            let warmed = pace(log, load, schedule, schedule.first + warm);
+            let begun = Mark::of(broker, &engines);
+            let paced = warmed.and_then(|()| pace(log, load, schedule, schedule.first + warm + measured));
             if paced.is_err() {
                 is_over.store(true, Ordering::Release);
             }
             let late = reader.join().map_err(|_| Failure::Failed("the reader died".to_owned()))?;
-            paced.and(late)
+            Ok::<_, Failure>((begun, paced.and(late)?))
         })?;
-        have_all_ended(&late, self.options.seconds * self.options.rate)?;
-        let over = self.mark(&engines);
+        have_all_ended(&late, measured)?;
+        let over = Mark::of(self.broker.as_ref(), &engines);
         let of = |what: &str, step: &str| -> f64 {
             engines.iter().map(|engine| engine.metric(&format!("{KAFKA_STEP_SECONDS}_{what}"), step)).sum()
         };
@@ -246,11 +254,6 @@ impl<'a> Bench<'a> {
         }
         Ok((took, cpu))
     }
-
-    fn mark(&self, engines: &[Engine]) -> Mark {
-        let broker = self.broker.as_ref().map(Usage::cpu_seconds);
-        Mark { at: Instant::now(), engine: engines.iter().map(|engine| engine.usage().cpu_seconds()).sum(), broker }
-    }
 }
 
 /// Removes everything in a directory but `kept`.
@@ -286,9 +289,8 @@ fn stop(engines: Vec<Engine>) -> Result<(), Failure> {
     engines.into_iter().rev().try_for_each(Engine::stop)
 }
 
-/// Publishes what is due, tick by tick.
-fn pace(log: &KafkaLog, load: &mut Load, schedule: Schedule, total: u64) -> Result<(), Failure> {
-    let last = schedule.first + total;
+/// Publishes what is due, tick by tick, up to transfer number `last`.
+fn pace(log: &KafkaLog, load: &mut Load, schedule: Schedule, last: u64) -> Result<(), Failure> {
     while load.transfers < last {
         let batch = load.until(schedule.due_by(Instant::now(), last));
         if batch.is_empty() {

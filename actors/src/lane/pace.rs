@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-/// Commits take part of the time only: from one close to the next it is three halves of what one takes.
-const BETWEEN: (u32, u32) = (3, 2);
+/// Commits take half of the time: from one close to the next it is so often what one takes.
+const BETWEEN: u32 = 2;
 /// But never longer than this: after a commit that has taken as long nobody rests.
 const BETWEEN_MAX: Duration = Duration::from_millis(100);
 /// An epoch of a lane with a backlog gathers for so many intervals.
@@ -35,8 +35,7 @@ impl Pace {
 
     /// From the close of an epoch to that of the next, where the lane keeps up with what comes.
     pub(super) fn between(&self) -> Duration {
-        let (times, of) = BETWEEN;
-        self.interval.max((self.takes * times / of).min(BETWEEN_MAX))
+        self.interval.max((self.takes * BETWEEN).min(BETWEEN_MAX))
     }
 
     /// How long an epoch stays open while there is more to decide.
@@ -55,9 +54,9 @@ mod tests {
         let rows = [
             (5, 0, 5, 20),
             (5, 2, 5, 20),
-            (5, 10, 15, 20),
-            (5, 20, 30, 30),
-            (5, 60, 90, 90),
+            (5, 10, 20, 20),
+            (5, 20, 40, 40),
+            (5, 45, 90, 90),
             (5, 70, 100, 100),
             (5, 5_000, 100, 100),
             (250, 5_000, 250, 1_000),
@@ -78,9 +77,9 @@ mod tests {
             let mut pace = Pace::new(Duration::from_millis(5));
             (0..200).for_each(|_| pace.note(Duration::from_millis(8)));
             pace.note(Duration::from_millis(held_up_ms));
-            assert!(pace.between() < Duration::from_millis(31), "{held_up_ms} ms: {pace:?}");
+            assert!(pace.between() < Duration::from_millis(41), "{held_up_ms} ms: {pace:?}");
             (0..10).for_each(|_| pace.note(Duration::from_millis(8)));
-            assert!(pace.between() < Duration::from_millis(18), "{held_up_ms} ms: {pace:?}");
+            assert!(pace.between() < Duration::from_millis(24), "{held_up_ms} ms: {pace:?}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use finflow_topologies::lane::{Decided, Failure, Next};
+use finflow_topologies::lane::{Decided, Failure, Next, Status};
 use finflow_topologies::log::Fetched;
 use finflow_topologies::{Topic, Work};
 use ractor::{ActorProcessingErr, ActorRef};
@@ -119,6 +119,11 @@ impl State {
         let ends = self.args.log.moment();
         // Of what another lane of this process has by now nothing is read here: both would share one reader.
         for id in self.lane.partitions().filter(|id| self.owns(*id)).collect::<Vec<_>>() {
+            if let Some(Status::Halted(_)) = self.lane.status(id) {
+                // What was fetched ahead would stay until somebody resumes it.
+                self.args.log.forget(id);
+                continue;
+            }
             let wants = self.lane.wants(id);
             for (topic, from) in [(Topic::Commands, wants.commands), (Topic::Postings, wants.postings)] {
                 let Some(from) = from else { continue };

@@ -51,9 +51,8 @@ mod topics;
 mod transactor;
 mod watchdog;
 
-/// How long the broker keeps a request of those who follow and wait for more, and of those who look at what is there. A partition that
-/// gets its next record while the library rests from the last one waits behind a request for the others.
-const FOLLOW_WAIT: Duration = Duration::from_millis(20);
+/// How long the broker keeps a request of those who follow, gathering what comes meanwhile, and of those who look at what is there.
+const FOLLOW_WAIT: Duration = Duration::from_millis(5);
 const LOOK_WAIT: Duration = Duration::from_millis(1);
 /// How long a broker may take to show topics that were made just now, and between two looks for what is to come.
 const TOPICS_TIMEOUT: Duration = Duration::from_secs(3);
@@ -114,7 +113,7 @@ impl KafkaLog {
         if counts.values().any(|count| *count != partitions) {
             return Err(Error::Refused(format!("the topics differ in their number of partitions: {counts:?}")));
         }
-        let glances = Reader::new(&settings, settings.follower(LOOK_WAIT), asker.clone(), GLANCES_MAX).map_err(unavailable)?;
+        let glances = Reader::new(&settings, settings.glancer(LOOK_WAIT), asker.clone(), GLANCES_MAX).map_err(unavailable)?;
         let (ends, exits) = (watch::Sender::new(None), Exits::default());
         let shared = Shared {
             partitions,

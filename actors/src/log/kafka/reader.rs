@@ -63,7 +63,7 @@ pub(super) struct Reader {
     feeds: Mutex<HashMap<Place, Arc<Mutex<Option<Feed>>>>>,
     /// Topics whose leaders the library has been asked to look for.
     known: Mutex<BTreeSet<Topic>>,
-    /// The feeds that are open, oldest first, and how many may be.
+    /// The feeds that are open, oldest first, those last that were in use when they had to give way; and how many may be.
     opened: Mutex<VecDeque<Place>>,
     feeds_max: usize,
     changed: watch::Sender<u64>,
@@ -197,7 +197,7 @@ impl Reader {
         let feed = self.feed(topic, partition);
         let fetched =
             self.fetch_by(&mut feed.lock().unwrap_or_else(PoisonError::into_inner), topic, partition, (from, bytes_max));
-        // It could not give way while it was in use.
+        // It could not give way while it was in use, and the others may have been in use as well.
         self.make_room();
         fetched
     }
@@ -319,7 +319,8 @@ impl Reader {
         }
     }
 
-    /// Closes the oldest feeds while there are too many. One that is in use goes behind the others, and gives way when its use ends.
+    /// Closes the oldest feeds while there are too many. One that is in use goes behind the others, and is looked at again when its use
+    /// ends.
     fn make_room(&self) {
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..opened.len() {

@@ -31,6 +31,8 @@ pub struct Settings {
     pub advertised: Option<String>,
     /// What processes that ask each other have in common.
     pub secret: String,
+    /// Whether what is followed is told as soon as there is anything, as to a usual consumer. A lane has the brokers gather it.
+    pub is_at_once: bool,
 }
 
 /// When the broker aborts a transaction whose producer is silent: until then its records hold back every reader behind them.
@@ -46,6 +48,8 @@ const READ_BYTES: usize = 512 * 1024;
 /// What a lane asks for of each partition at a time, in bytes, and as it is compressed: about as much as it decides in one turn. What is
 /// asked for lies in memory, unpacked, for every partition that has so much. A batch that is longer comes all the same, one in each answer.
 const FOLLOW_BYTES: usize = 64 * 1024;
+/// How long the broker keeps a request of who follows at once, as that of a usual consumer.
+const AT_ONCE_WAIT: Duration = Duration::from_millis(500);
 /// What every client is given, unless the user's properties say otherwise.
 const CHOICES: &[(&str, &str)] = &[
     // A broker that shuts down tells of partitions without a leader, and nothing else would ask again for minutes.
@@ -62,9 +66,18 @@ const READING: &[(&str, &str)] = &[
     ("fetch.queue.backoff.ms", "10"),
     ("fetch.error.backoff.ms", "50"),
 ];
-/// The same for lanes, which follow what comes: every answer of a broker costs both sides about the same, whatever it holds, so the
-/// library rests for some milliseconds after one that held records, and under load gets a handful at a time.
-const FOLLOWING: &[(&str, &str)] = &[("queued.min.messages", "1"), ("fetch.queue.backoff.ms", "4")];
+/// The same for single records: little comes along.
+const GLANCING: &[(&str, &str)] = &[("queued.min.messages", "1")];
+/// The same for lanes, which follow what comes, whatever the user's properties say: it is the engine's memory. Every answer of a broker
+/// costs both sides about the same, whatever it holds, so the broker gathers them, of all partitions, until its wait is over or there are
+/// many. A partition that the lane has not taken all of is asked for all the same, up to some hundred records: what comes to it next would
+/// wait for the answer to the others.
+const FOLLOWING: &[(&str, &str)] = &[
+    ("fetch.min.bytes", "65536"),
+    ("queued.min.messages", "500"),
+    ("queued.max.messages.kbytes", "64"),
+    ("fetch.queue.backoff.ms", "4"),
+];
 /// The same for those who write.
 const WRITING: &[(&str, &str)] = &[
     ("linger.ms", "1"),
@@ -199,6 +212,7 @@ impl Settings {
             commit_patience: TRANSACTION_TIMEOUT.saturating_mul(3),
             advertised: None,
             secret: String::new(),
+            is_at_once: false,
         }
     }
 
@@ -278,7 +292,19 @@ impl Settings {
 
     /// The same for a lane, that reads what comes when it comes.
     pub(super) fn follower(&self, wait: Duration) -> ClientConfig {
-        self.reader_with(wait, FOLLOW_BYTES, FOLLOWING)
+        if self.is_at_once {
+            return self.reader(AT_ONCE_WAIT);
+        }
+        let mut config = self.reader_with(wait, FOLLOW_BYTES, &[]);
+        for (name, value) in FOLLOWING {
+            config.set(*name, *value);
+        }
+        config
+    }
+
+    /// The same for one record at a time.
+    pub(super) fn glancer(&self, wait: Duration) -> ClientConfig {
+        self.reader_with(wait, FOLLOW_BYTES, GLANCING)
     }
 
     fn reader_with(&self, wait: Duration, bytes: usize, choices: &[(&str, &str)]) -> ClientConfig {
@@ -378,21 +404,37 @@ mod tests {
 
     #[test]
     fn what_is_the_users_to_choose_is_taken_and_nothing_else() {
-        let chosen = [("linger.ms", "7"), ("queued.min.messages", "9"), ("retry.backoff.ms", "11"), ("acks", "0")];
+        let chosen = [
+            ("linger.ms", "7"),
+            ("queued.min.messages", "9"),
+            ("queued.max.messages.kbytes", "65536"),
+            ("retry.backoff.ms", "11"),
+            ("acks", "0"),
+        ];
         let properties = chosen.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let settings = Settings { properties, ..Settings::new("b", "p") };
         let (reader, writer) = (settings.reader(Duration::ZERO), settings.transactor("lane"));
-        let follower = Settings::new("b", "p").follower(Duration::ZERO);
+        let follower = settings.follower(Duration::ZERO);
+        let at_once = Settings { is_at_once: true, ..settings.clone() }.follower(Duration::ZERO);
+        let glancer = Settings::new("b", "p").glancer(Duration::ZERO);
         let rows = [
             (&writer, "linger.ms", "7"),
             (&writer, "batch.num.messages", "10000"),
             (&writer, "acks", "all"),
             (&reader, "queued.min.messages", "9"),
-            (&reader, "queued.max.messages.kbytes", "2048"),
+            (&reader, "queued.max.messages.kbytes", "65536"),
+            (&at_once, "queued.max.messages.kbytes", "65536"),
+            (&at_once, "fetch.wait.max.ms", "500"),
             (&reader, "retry.backoff.ms", "11"),
             (&reader, "fetch.queue.backoff.ms", "10"),
             (&reader, "fetch.wait.max.ms", "0"),
-            (&follower, "queued.min.messages", "1"),
+            (&follower, "queued.min.messages", "500"),
+            (&follower, "queued.max.messages.kbytes", "64"),
+            (&follower, "fetch.min.bytes", "65536"),
+            (&follower, "retry.backoff.ms", "11"),
+            (&glancer, "queued.min.messages", "1"),
+            (&glancer, "queued.max.messages.kbytes", "2048"),
+            (&glancer, "fetch.message.max.bytes", "65536"),
             (&follower, "fetch.message.max.bytes", "65536"),
             (&reader, "fetch.message.max.bytes", "524288"),
             (&follower, "fetch.error.backoff.ms", "50"),

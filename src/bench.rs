@@ -25,7 +25,7 @@ pub(crate) mod usage;
 const BATCH: usize = 5_000;
 /// How often what is due is published in the latency phase.
 const TICK: Duration = Duration::from_millis(1);
-/// Seconds of the latency phase that are not measured: as many as its peers have to get warm (`benches/peers/compare`).
+/// Seconds of the latency phase that are not measured: as many as Kafka Streams has to get warm (`benches/peers/compare`).
 const WARM: Duration = Duration::from_secs(10);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 const FETCH_BYTES: usize = 4 << 20;

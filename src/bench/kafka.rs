@@ -78,10 +78,18 @@ impl Mark {
     }
 }
 
+/// How long each step of a transaction has taken so far, in seconds, and how often there was one.
+fn steps(engines: &[Engine]) -> BTreeMap<&'static str, (f64, f64)> {
+    let of = |what: &str, step: &str| -> f64 {
+        engines.iter().map(|engine| engine.metric(&format!("{KAFKA_STEP_SECONDS}_{what}"), step)).sum()
+    };
+    STEPS.into_iter().map(|step| (step, (of("sum", step), of("count", step)))).collect()
+}
+
 impl<'a> Bench<'a> {
     fn new(place: Place<'a>, options: &'a cli::Bench, settings: &Settings) -> Result<Bench<'a>, Failure> {
         let log = KafkaLog::open(settings.clone())?;
-        let ends = Ends::new(KafkaLog::open(settings.clone())?)?;
+        let ends = Ends::new(KafkaLog::open(Settings { is_at_once: true, ..settings.clone() })?)?;
         let load = Load::new(options.seed, options.wallets, options.hot);
         let broker = options.broker_pid.map(Usage::of);
         Ok(Bench { options, place, log, load, ends, broker })
@@ -176,10 +184,10 @@ impl<'a> Bench<'a> {
         let (warm, measured) = (WARM.as_secs() * self.options.rate, self.options.seconds * self.options.rate);
         let is_over = AtomicBool::new(false);
         let (log, load, ends, broker) = (&self.log, &mut self.load, &mut self.ends, self.broker.as_ref());
-        let (begun, late) = std::thread::scope(|threads| {
+        let ((begun, steps_before), late) = std::thread::scope(|threads| {
             let reader = threads.spawn(|| ends.measure(schedule, warm + measured, &is_over));
             let warmed = pace(log, load, schedule, schedule.first + warm);
-            let begun = Mark::of(broker, &engines);
+            let begun = (Mark::of(broker, &engines), steps(&engines));
             let paced = warmed.and_then(|()| pace(log, load, schedule, schedule.first + warm + measured));
             if paced.is_err() {
                 is_over.store(true, Ordering::Release);
@@ -189,11 +197,11 @@ impl<'a> Bench<'a> {
         })?;
         have_all_ended(&late, measured)?;
         let over = Mark::of(self.broker.as_ref(), &engines);
-        let of = |what: &str, step: &str| -> f64 {
-            engines.iter().map(|engine| engine.metric(&format!("{KAFKA_STEP_SECONDS}_{what}"), step)).sum()
+        let each_ms = |(step, (seconds, count)): (&'static str, (f64, f64))| {
+            let (seconds_before, count_before) = steps_before.get(step).copied().unwrap_or_default();
+            (step, round((seconds - seconds_before) / (count - count_before).max(1.0) * 1_000.0))
         };
-        let steps: BTreeMap<&str, f64> =
-            STEPS.into_iter().map(|step| (step, round(of("sum", step) / of("count", step).max(1.0) * 1_000.0))).collect();
+        let steps: BTreeMap<&str, f64> = steps(&engines).into_iter().map(each_ms).collect();
         stop(engines)?;
         let at = |quantile: f64| round(late.value_at_quantile(quantile) as f64 / 1_000.0);
         let seconds = (over.at - begun.at).as_secs_f64();

@@ -30,7 +30,10 @@ const LOGGED_LINES: usize = 60;
 enum Life {
     Up,
     /// Stopped short until then.
-    Paused(Instant),
+    Paused {
+        until: Instant,
+        ran_some: bool,
+    },
     /// Goes on since then, and has to notice that it was replaced.
     Woken(Instant),
     /// Killed, and started again then.
@@ -189,10 +192,11 @@ impl<'a> Application<'a> {
 
     fn follow(&mut self, name: &'static str, member: &mut Member, ended: Option<ExitStatus>, now: Instant) -> Option<News> {
         let news = match (member.life, ended) {
-            (Life::Paused(until), None) if until <= now => {
+            (Life::Paused { until, ran_some }, None) if until <= now => {
                 member.service.iter().for_each(|service| service.signal("CONT"));
-                member.life = Life::Woken(now);
-                return None;
+                // Of one that had just begun nothing was taken over: it may go on.
+                member.life = if ran_some { Life::Woken(now) } else { Life::Up };
+                return (!ran_some).then_some(News::Returned);
             }
             (Life::CutOff(until), None) if until <= now => {
                 self.wire(name, None);
@@ -233,7 +237,8 @@ impl<'a> Application<'a> {
 
     /// Stops a process short until then.
     pub(crate) fn pause(&mut self, name: &'static str, until: Instant) {
-        self.tell(name, "STOP", Life::Paused(until));
+        let ran_some = !self.partitions_of(name).is_empty();
+        self.tell(name, "STOP", Life::Paused { until, ran_some });
     }
 
     /// Cuts a process off from the broker until then.

@@ -25,6 +25,7 @@ mod child;
 mod cluster;
 mod roles;
 mod taken;
+mod together;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 /// The engine's principal.
@@ -92,12 +93,18 @@ fn foreign(cluster: &Cluster, user: &str) -> ClientConfig {
 
 /// Sends commands as the producer of commands.
 fn send(cluster: &Cluster, commands: &[&str]) {
+    send_to(cluster, "finflow", commands);
+}
+
+/// The same to the application of this prefix.
+fn send_to(cluster: &Cluster, prefix: &str, commands: &[&str]) {
+    let topic = Topic::Commands.name(prefix);
     let mut config = foreign(cluster, "upstream");
     let producer: BaseProducer =
         config.set("enable.idempotence", "true").set("partitioner", "murmur2_random").create().expect("a client");
     for command in commands {
         let wallet = serde_json::from_str::<Value>(command).expect("JSON")["wallet"].as_str().expect("a wallet").to_owned();
-        producer.send(BaseRecord::to("finflow.commands.v1").key(&wallet).payload(*command)).expect("a queue");
+        producer.send(BaseRecord::to(&topic).key(&wallet).payload(*command)).expect("a queue");
     }
     producer.flush(DEADLINE).expect("the commands are taken");
 }
@@ -190,6 +197,8 @@ fn an_engine_with_the_least_privilege_settles_and_says_what_is_missing() {
     timed("rights are granted");
     settles_through_both_listeners(&cluster, dir);
     timed("payments have settled");
+    together::two_processes_are_one_application(&cluster, dir);
+    timed("two processes are one application");
     taken::what_is_taken_away_is_waited_for(&cluster, dir);
     timed("what is taken away is waited for");
     the_engine_trims(&cluster, dir);

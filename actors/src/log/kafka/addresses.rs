@@ -10,32 +10,41 @@ use finflow_topologies::Topic;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::context::Quiet;
+use super::errors::is_unauthorized;
 use super::positions;
 use super::settings::Settings;
 
 /// How often what was said is read again though all of it is known: offsets expire where nobody renews them.
 const RENEW_AFTER: Duration = Duration::from_secs(3_600);
 
+/// How long nothing is asked where this principal may not: every try takes as long as a look may.
+const BARRED_FOR: Duration = Duration::from_secs(10);
+
 pub(super) struct Addresses {
     client: BaseConsumer<Quiet>,
+    group: String,
     topic: String,
     partitions: u32,
     advertised: Option<String>,
     /// When everything was known to be right.
     renewed_at: Instant,
+    /// When it was last told that this principal may not.
+    barred_at: Option<Instant>,
 }
 
 impl Addresses {
     pub(super) fn new(settings: &Settings, partitions: u32) -> Result<Addresses, KafkaError> {
         Ok(Addresses {
             client: settings.addresses().create_with_context(Quiet)?,
+            group: settings.addresses_group(),
             topic: Topic::Commands.name(&settings.prefix),
             partitions,
             advertised: settings.advertised.clone(),
             renewed_at: Instant::now(),
+            barred_at: None,
         })
     }
 
@@ -51,10 +60,26 @@ impl Addresses {
             self.renewed_at = if is_due { Instant::now() } else { self.renewed_at };
             return is_due.then(BTreeMap::new);
         }
-        // Errors are told by what does not come.
-        while self.client.poll(Duration::ZERO).is_some() {}
+        if self.is_barred() {
+            return None;
+        }
         self.say(wanted);
-        self.read(budget).inspect_err(|cause| debug!(%cause, "the addresses of owners cannot be read")).ok()
+        let read = self.read(budget).inspect_err(|cause| debug!(%cause, "the addresses of owners cannot be read")).ok()?;
+        self.barred_at = None;
+        Some(read)
+    }
+
+    /// Whether the brokers have said lately that this principal may not. Other errors are told by what does not come.
+    fn is_barred(&mut self) -> bool {
+        while let Some(told) = self.client.poll(Duration::ZERO) {
+            if told.is_err_and(|error| is_unauthorized(&error)) {
+                if self.barred_at.is_none() {
+                    warn!("not authorized: Read on group {}: other processes cannot be asked, nor ask this one", self.group);
+                }
+                self.barred_at = Some(Instant::now());
+            }
+        }
+        self.barred_at.is_some_and(|at| at.elapsed() < BARRED_FOR)
     }
 
     fn say(&self, wanted: &BTreeMap<u32, Option<String>>) {

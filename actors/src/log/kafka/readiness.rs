@@ -132,7 +132,7 @@ fn groups(settings: &Settings) -> Finding {
         list.add_partition(&Topic::Commands.name(&settings.prefix), 0);
         positions::seen(&consumer, list, ANSWER_TIMEOUT)?.elements().iter().try_for_each(|of| of.error())
     };
-    let names = [settings.prefix.clone(), format!("{}.addresses", settings.prefix)];
+    let names = [settings.prefix.clone(), settings.addresses_group()];
     for (name, config) in names.iter().zip([settings.reader(LOOK_WAIT), settings.addresses()]) {
         match read(config) {
             Ok(()) => {}

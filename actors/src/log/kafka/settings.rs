@@ -281,8 +281,13 @@ impl Settings {
     /// Keeps the addresses of owners, as offsets of a group that has no members.
     pub(super) fn addresses(&self) -> ClientConfig {
         let mut config = self.consumer();
-        config.set("group.id", format!("{}.addresses", self.prefix));
+        config.set("group.id", self.addresses_group());
         config
+    }
+
+    /// The group that these are offsets of.
+    pub(super) fn addresses_group(&self) -> String {
+        format!("{}.addresses", self.prefix)
     }
 
     /// Reads partitions that it assigns itself, as fast as it can.

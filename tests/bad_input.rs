@@ -209,6 +209,7 @@ fn every_problem_of_a_configuration_is_told_with_its_place() {
     }
     for (properties, told) in [
         (&["enable.auto.commit=true", "acks=1"][..], &["-X: acks cannot be set", "-X: enable.auto.commit cannot"][..]),
+        (&["delivery.timeout.ms=1"], &["-X: delivery.timeout.ms cannot be set"]),
         (&["foo.bar=1"], &["-X: foo.bar is no property of the Kafka client library"]),
         (&["bootstrap.servers=a:1"], &["-X: bootstrap.servers cannot be set here"]),
         (&["security.protocol=sasl_plaintext", "sasl.mechanism=PLAIN"], &["sasl.mechanism: PLAIN sends the password as it is"]),
@@ -222,7 +223,7 @@ fn every_problem_of_a_configuration_is_told_with_its_place() {
         [kafka.trim]\n\"enable.idempotence\" = false\n\"bootstrap.servers\" = \"a:1\"\n";
     file("kafka.toml", properties);
     let told = [
-        "kafka.toml:2:10: `kafka.acks` cannot be set, the engine's exactly-once rests on it",
+        "kafka.toml:2:10: `kafka.acks` cannot be set, the engine's exactly-once or its memory rests on it",
         "kafka.toml:3:21: `kafka.\"security.protokol\"` is no property of the Kafka client library; did you mean \"security.protocol\"?",
         "kafka.toml:4:11: `kafka.brokers` is no property of the Kafka client library",
         "kafka.toml:6:24: `kafka.trim.\"enable.idempotence\"` cannot be set, the engine's",

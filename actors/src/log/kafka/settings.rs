@@ -80,7 +80,7 @@ const FOLLOWING: &[(&str, &str)] = &[
 ];
 /// The same for those who write.
 const WRITING: &[(&str, &str)] = &[
-    ("linger.ms", "1"),
+    ("queue.buffering.max.ms", "1"),
     // What topics take of dead letters, and of commands, is a limit on a batch.
     ("batch.size", "240000"),
     ("batch.num.messages", "10000"),
@@ -88,7 +88,8 @@ const WRITING: &[(&str, &str)] = &[
     ("queue.buffering.max.messages", "1000000"),
 ];
 
-/// What belongs to the engine, by the start of the property's name: a value of the user's would break exactly-once, or means nothing.
+/// What belongs to the engine, by the start of the property's name: a value of the user's would break exactly-once or what the engine
+/// may take of memory, or means nothing.
 const OWNED: &[&str] = &[
     "acks",
     "allow.auto.create.topics",
@@ -100,6 +101,8 @@ const OWNED: &[&str] = &[
     "enable.",
     "fetch.max.bytes",
     "fetch.message.max.bytes",
+    "fetch.min.bytes",
+    "fetch.queue.backoff.ms",
     "fetch.wait.max.ms",
     "group.",
     "heartbeat.interval.ms",
@@ -114,6 +117,7 @@ const OWNED: &[&str] = &[
     "partition.assignment.strategy",
     "partitioner",
     "queue.buffering.backpressure",
+    "queued.",
     "request.required.acks",
     "request.timeout.ms",
     "retries",
@@ -122,6 +126,18 @@ const OWNED: &[&str] = &[
 ];
 /// Names that begin like an owned one and are free all the same: how certificates are checked.
 const FREE: &[&str] = &["enable.ssl.certificate.verification", "enable.sasl.oauthbearer.unsecure.jwt"];
+
+/// Other names of one property, and the one that everything here goes by: a client that is given both takes either.
+const ALIASES: &[(&str, &str)] = &[
+    ("acks", "request.required.acks"),
+    ("compression.type", "compression.codec"),
+    ("delivery.timeout.ms", "message.timeout.ms"),
+    ("linger.ms", "queue.buffering.max.ms"),
+    ("max.in.flight", "max.in.flight.requests.per.connection"),
+    ("max.partition.fetch.bytes", "fetch.message.max.bytes"),
+    ("retries", "message.send.max.retries"),
+    ("sasl.mechanism", "sasl.mechanisms"),
+];
 
 /// Those that name the brokers, which are set once for all clients.
 const BROKERS: &[&str] = &["bootstrap.servers", "metadata.broker.list"];
@@ -163,12 +179,18 @@ pub enum Flaw {
     Wrong,
 }
 
+/// The one name of a property that may have several.
+fn canonical(name: &str) -> &str {
+    ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, name)| name)
+}
+
 /// What is wrong with a property by itself.
 pub fn flaw(name: &str, value: &str) -> Option<Flaw> {
     if BROKERS.contains(&name) {
         return Some(Flaw::Brokers);
     }
-    if OWNED.iter().any(|owned| name.starts_with(owned)) && !FREE.contains(&name) {
+    let is_owned = |name: &str| OWNED.iter().any(|owned| name.starts_with(owned)) && !FREE.contains(&name);
+    if is_owned(name) || is_owned(canonical(name)) {
         return Some(Flaw::Owned);
     }
     match ClientConfig::new().set(name, value).create_native_config().err()? {
@@ -180,7 +202,7 @@ pub fn flaw(name: &str, value: &str) -> Option<Flaw> {
 impl std::fmt::Display for Flaw {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Flaw::Owned => "cannot be set, the engine's exactly-once rests on it",
+            Flaw::Owned => "cannot be set, the engine's exactly-once or its memory rests on it",
             Flaw::Brokers => "cannot be set here; the brokers are what kafka.\"bootstrap.servers\" or --brokers says",
             Flaw::Unknown => "is no property of the Kafka client library",
             Flaw::Wrong => "has a value that the Kafka client library does not take",
@@ -252,7 +274,7 @@ impl Settings {
             config.set(*name, *value);
         }
         for (name, value) in &self.properties {
-            config.set(name, value);
+            config.set(canonical(name), value);
         }
         config
             .set("bootstrap.servers", &self.brokers)
@@ -387,6 +409,18 @@ mod tests {
             ("acks", "all", Some(Flaw::Owned)),
             ("auto.offset.reset", "error", Some(Flaw::Owned)),
             ("fetch.wait.max.ms", "1", Some(Flaw::Owned)),
+            ("fetch.min.bytes", "1", Some(Flaw::Owned)),
+            ("queued.min.messages", "1", Some(Flaw::Owned)),
+            ("queued.max.messages.kbytes", "1", Some(Flaw::Owned)),
+            ("fetch.queue.backoff.ms", "1", Some(Flaw::Owned)),
+            // By their other names.
+            ("delivery.timeout.ms", "1", Some(Flaw::Owned)),
+            ("request.required.acks", "1", Some(Flaw::Owned)),
+            ("auto.commit.enable", "true", Some(Flaw::Owned)),
+            ("message.send.max.retries", "1", Some(Flaw::Owned)),
+            ("max.in.flight.requests.per.connection", "1", Some(Flaw::Owned)),
+            ("queue.buffering.max.ms", "7", None),
+            ("compression.type", "zstd", None),
             ("bootstrap.servers", "a:1", Some(Flaw::Brokers)),
             ("metadata.broker.list", "a:1", Some(Flaw::Brokers)),
             ("security.protocol", "ssl", None),
@@ -408,14 +442,28 @@ mod tests {
     }
 
     #[test]
+    fn a_property_is_set_once_by_whatever_name() {
+        // A value that is not the library's own, and that each of the properties takes.
+        let value_of = |name: &str| match name {
+            "acks" => "1",
+            "compression.type" => "zstd",
+            "sasl.mechanism" => "PLAIN",
+            _ => "1001",
+        };
+        for (alias, name) in ALIASES {
+            let set = ClientConfig::new().set(*alias, value_of(alias)).create_native_config().expect(alias);
+            assert_eq!(set.get(name).expect(name), value_of(alias), "{alias} is {name}");
+            let properties = BTreeMap::from([((*alias).to_owned(), value_of(alias).to_owned())]);
+            let config = Settings { properties, ..Settings::new("b", "p") }.appender();
+            if flaw(alias, value_of(alias)).is_none() {
+                assert!(config.get(alias).is_none() || config.get(name).is_none(), "{alias} and {name} are both set");
+            }
+        }
+    }
+
+    #[test]
     fn what_is_the_users_to_choose_is_taken_and_nothing_else() {
-        let chosen = [
-            ("linger.ms", "7"),
-            ("queued.min.messages", "9"),
-            ("queued.max.messages.kbytes", "65536"),
-            ("retry.backoff.ms", "11"),
-            ("acks", "0"),
-        ];
+        let chosen = [("linger.ms", "7"), ("compression.type", "zstd"), ("retry.backoff.ms", "11"), ("acks", "0")];
         let properties = chosen.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let settings = Settings { properties, ..Settings::new("b", "p") };
         let (reader, writer) = (settings.reader(Duration::ZERO), settings.transactor("lane"));
@@ -423,12 +471,13 @@ mod tests {
         let at_once = Settings { is_at_once: true, ..settings.clone() }.follower(Duration::ZERO);
         let glancer = Settings::new("b", "p").glancer(Duration::ZERO);
         let rows = [
-            (&writer, "linger.ms", "7"),
+            (&writer, "queue.buffering.max.ms", "7"),
+            (&writer, "compression.codec", "zstd"),
             (&writer, "batch.num.messages", "10000"),
             (&writer, "acks", "all"),
-            (&reader, "queued.min.messages", "9"),
-            (&reader, "queued.max.messages.kbytes", "65536"),
-            (&at_once, "queued.max.messages.kbytes", "65536"),
+            (&reader, "queued.min.messages", "20000"),
+            (&reader, "queued.max.messages.kbytes", "2048"),
+            (&at_once, "queued.max.messages.kbytes", "2048"),
             (&at_once, "fetch.wait.max.ms", "500"),
             (&reader, "retry.backoff.ms", "11"),
             (&reader, "fetch.queue.backoff.ms", "10"),

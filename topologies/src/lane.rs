@@ -187,6 +187,11 @@ impl Lane {
         self.hosted.get(&partition).map(Hosted::reached)
     }
 
+    /// Whether a partition takes input, once it has room: it is neither suspect nor halted, and does not rest.
+    pub fn takes(&self, partition: u32) -> bool {
+        self.hosted.get(&partition).is_some_and(Hosted::is_running)
+    }
+
     /// The records that a partition can take now, by the offset to fetch from.
     pub fn wants(&self, partition: u32) -> Wants {
         self.hosted.get(&partition).map(Hosted::wants).unwrap_or_default()

@@ -63,15 +63,20 @@ impl State {
         let kept = self.assignment.borrow().kept();
         for (id, committed) in &self.args.partitions {
             if committed.condition().restored_by.as_ref() == Some(&self.args.name) && !kept.contains(id) {
-                self.forget(id);
+                self.forget(*id);
             }
         }
     }
 
-    /// Shows a partition as elsewhere, and closes its store beside the lane: a disk may take its time.
-    fn forget(&self, id: &u32) {
-        let Some(store) = self.args.partitions.get(id).and_then(|committed| committed.put_away(&self.args.name)) else { return };
-        tokio::task::spawn_blocking(move || drop(store));
+    /// Shows a partition as elsewhere, and beside the lane closes its store and what a lane that has died has left open to read it: a disk
+    /// may take its time.
+    fn forget(&self, id: u32) {
+        let store = self.args.partitions.get(&id).and_then(|committed| committed.put_away(&self.args.name));
+        let log = self.args.log.clone();
+        tokio::task::spawn_blocking(move || {
+            log.forget(id);
+            drop(store);
+        });
     }
 
     /// Whether no other lane of this process has claimed the partition since this one did.
@@ -153,7 +158,7 @@ impl State {
         self.releasing.remove(&id);
         if !self.assignment.borrow().kept().contains(&id) {
             // It may have gone while it was waited for.
-            self.forget(&id);
+            self.forget(id);
         }
         self.recall_assignment(myself)
     }

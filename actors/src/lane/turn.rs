@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use finflow_topologies::lane::{Decided, Failure, Next, Status};
+use finflow_topologies::lane::{Decided, Failure, Next};
 use finflow_topologies::log::Fetched;
 use finflow_topologies::{Topic, Work};
 use ractor::{ActorProcessingErr, ActorRef};
@@ -119,8 +119,8 @@ impl State {
         let ends = self.args.log.moment();
         // Of what another lane of this process has by now nothing is read here: both would share one reader.
         for id in self.lane.partitions().filter(|id| self.owns(*id)).collect::<Vec<_>>() {
-            if let Some(Status::Halted(_)) = self.lane.status(id) {
-                // What was fetched ahead would stay until somebody resumes it.
+            if !self.lane.takes(id) {
+                // What was fetched ahead, each with the answer that it came in, would stay until it does.
                 self.args.log.forget(id);
                 continue;
             }

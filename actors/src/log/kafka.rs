@@ -300,10 +300,10 @@ impl KafkaLog {
         self.0.lanes.forget(topic, partition);
     }
 
-    /// About how many records lie in memory that [`Log::fetch`] was not asked for yet. It waits for fetches that are under way.
+    /// About how many records lie in memory that nobody was given yet. It waits for fetches that are under way.
     #[doc(hidden)]
     pub fn held_ahead(&self) -> usize {
-        [&self.0.looks, &self.0.glances].into_iter().map(Reader::held_ahead).sum()
+        [&self.0.looks, &self.0.glances, &self.0.lanes].into_iter().map(Reader::held_ahead).sum()
     }
 
     /// Ticks when [`KafkaLog::poll`] may have something.

@@ -24,6 +24,7 @@ mod held_back;
 mod hung;
 mod lost_position;
 mod proxy;
+mod reading;
 #[path = "../support/s3.rs"]
 mod s3;
 mod stray;
@@ -39,9 +40,6 @@ const LOOKS: u32 = 800;
 const PAUSE: Duration = Duration::from_millis(25);
 /// A command that fills a batch: longer than what a lane asks for at a time, as long as the topic takes.
 const LONG_BYTES: usize = 250_000;
-/// Commands that wait in each partition while one of them is looked up, and how many lookers there are at a time.
-const WAITING: u64 = 20_000;
-const LOOKERS: usize = 4;
 /// Commits whose latency is measured, and the records of each.
 const MEASURED_COMMITS: u64 = 200;
 const MEASURED_RECORDS: usize = 50;
@@ -152,7 +150,10 @@ fn a_real_broker_keeps_the_contract() {
         long_batches_come(&mut Cluster::new(&direct, "long", &armed));
     });
     timed("one record that is looked up leaves no others behind", || {
-        one_record_leaves_no_others_behind(&mut Cluster::new(&direct, "glances", &armed));
+        reading::one_record_leaves_no_others_behind(&mut Cluster::new(&direct, "glances", &armed));
+    });
+    timed("what is forgotten is not kept, and is read again", || {
+        reading::what_is_forgotten_is_not_kept_and_is_read_again(&mut Cluster::new(&direct, "forgotten", &armed));
     });
     timed("java's tools and this log understand each other", || {
         java_understands(&broker, &mut Cluster::new(&direct, "java", &armed));
@@ -245,31 +246,6 @@ fn long_batches_come(cluster: &mut Cluster) {
             values.extend(fetched.records.into_iter().map(|record| record.value.expect("a value").to_vec()));
         }
         std::thread::park_timeout(PAUSE);
-    }
-}
-
-/// Looking for how long the oldest command has waited must not keep those behind it: there may be a day of them, in every partition.
-fn one_record_leaves_no_others_behind(cluster: &mut Cluster) {
-    let log = cluster.log();
-    for partition in 0..PARTITIONS {
-        let records = (0..WAITING).map(|number| text("k", &format!("{number:0300}"))).collect();
-        log.append(Topic::Commands, partition, records).expect("appended");
-    }
-    let look = |bytes_max| {
-        for partition in 0..PARTITIONS {
-            let fetched = log.fetch(Topic::Commands, partition, WAITING / 2, bytes_max).expect("records");
-            assert_eq!(fetched.records.first().map(|record| record.offset), Some(WAITING / 2), "{bytes_max} bytes");
-        }
-    };
-    // How many bytes are asked for, and whether what came along is kept for who goes on.
-    for (bytes_max, is_kept) in [(1, false), (127, false), (1 << 20, true)] {
-        std::thread::scope(|lookers| {
-            (0..LOOKERS).for_each(|_| {
-                lookers.spawn(|| look(bytes_max));
-            });
-        });
-        let ahead = log.held_ahead();
-        assert_eq!(0 < ahead, is_kept, "{ahead} records came along with {bytes_max} bytes of {PARTITIONS} partitions");
     }
 }
 

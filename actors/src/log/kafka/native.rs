@@ -109,6 +109,12 @@ impl<C: ConsumerContext + 'static> Batches<C> {
         records
     }
 
+    /// Throws away what was fetched before its partition was let go of. What was fetched since would be lost to its reader.
+    pub(super) fn discard(&mut self) {
+        // The library drops what is outdated before it waits, however much that is.
+        let _ = self.take(usize::MAX, Duration::ZERO);
+    }
+
     /// How many records are in the queue, and marks of transactions.
     pub(super) fn waiting(&self) -> usize {
         // SAFETY: the queue lives; the library guards its own state.

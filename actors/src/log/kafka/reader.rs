@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -40,12 +40,15 @@ const RECORDS_TIMEOUT: Duration = Duration::from_secs(10);
 const RECORDS_PATIENCE: Duration = Duration::from_millis(20);
 /// Records taken from a queue at a time, at most: those of a batch are all taken, however long they are.
 const BATCH_RECORDS: usize = 32;
+/// How long what still comes of a partition that is not read any more is thrown away: the answers that were under way.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// As short as records are: who asks for so few bytes is given no more than one of them.
 const RECORD_BYTES_MIN: usize = 64;
 /// Records taken at a time by a lane: no further batch is begun past so many.
 const TAKE_RECORDS_MAX: usize = 2_048;
 
 type Place = (Topic, u32);
+type Slots = Mutex<HashMap<Place, Arc<Mutex<Slot>>>>;
 
 /// Whether who asks for so few bytes is given one record, or the next few if they are short.
 pub(super) fn wants_one(bytes_max: usize) -> bool {
@@ -60,7 +63,7 @@ pub(super) struct Reader {
     asker: Asker,
     consumer: Arc<BaseConsumer<Quiet>>,
     prefix: String,
-    feeds: Mutex<HashMap<Place, Arc<Mutex<Option<Feed>>>>>,
+    slots: Arc<Slots>,
     /// Topics whose leaders the library has been asked to look for.
     known: Mutex<BTreeSet<Topic>>,
     /// The feeds that are open, oldest first, those last that were in use when they had to give way; and how many may be.
@@ -69,6 +72,15 @@ pub(super) struct Reader {
     changed: watch::Sender<u64>,
     is_over: Arc<AtomicBool>,
     server: Option<JoinHandle<()>>,
+}
+
+/// A partition that is being read, or was.
+#[derive(Default)]
+struct Slot {
+    feed: Option<Feed>,
+    /// The queue of the feed that was closed, and when. What the library has fetched ahead stays in there, and what it was fetching comes
+    /// into it, until somebody looks.
+    left: Option<(Batches<Quiet>, Instant)>,
 }
 
 /// One partition being read.
@@ -116,7 +128,8 @@ impl Reader {
         let consumer: Arc<BaseConsumer<Quiet>> = Arc::new(config.create_with_context(Quiet)?);
         let is_over = Arc::new(AtomicBool::new(false));
         let changed = watch::Sender::new(0);
-        let (served, over, tick) = (consumer.clone(), is_over.clone(), changed.clone());
+        let slots: Arc<Slots> = Arc::default();
+        let (served, over, tick, left) = (consumer.clone(), is_over.clone(), changed.clone(), slots.clone());
         let serve = move || {
             while !over.load(Ordering::Acquire) {
                 // Every record has a queue of its own; what is left are errors, which whoever reads meets too, and statistics.
@@ -125,6 +138,7 @@ impl Reader {
                 }
                 // Nothing tells when what could not be read can be read again: whoever follows looks once in a while.
                 tick.send_modify(|ticks: &mut u64| *ticks = ticks.wrapping_add(1));
+                discard_left(&left);
             }
         };
         let server = std::thread::Builder::new().name("finflow-reader".to_owned()).spawn(serve);
@@ -133,7 +147,7 @@ impl Reader {
             asker,
             consumer,
             prefix: settings.prefix.clone(),
-            feeds: Mutex::default(),
+            slots,
             known: Mutex::default(),
             opened: Mutex::default(),
             feeds_max,
@@ -172,9 +186,9 @@ impl Reader {
 
     /// What has come so far from `from` on, without waiting; perhaps nothing although there is something.
     pub(super) fn poll(&self, topic: Topic, partition: u32, from: u64, bytes_max: usize) -> Result<Fetched, Error> {
-        let feed = self.feed(topic, partition);
-        let mut feed = feed.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = self.at(&mut feed, topic, partition, from)?;
+        let slot = self.slot(topic, partition);
+        let mut slot = self.lock(&slot, topic, partition);
+        let open = self.at(&mut slot, topic, partition, from)?;
         if !open.is_touched.swap(false, Ordering::AcqRel) {
             return Ok(Fetched { records: Vec::new(), next: from });
         }
@@ -184,7 +198,7 @@ impl Reader {
             Ok(true) => open.is_touched.store(true, Ordering::Release),
             Ok(false) => fetched.next = fetched.next.max(self.position(topic, partition).unwrap_or(from)),
             Err(error) => {
-                self.close(&mut feed, topic, partition);
+                self.close(&mut slot, topic, partition);
                 return Err(self.explain(error, topic, partition, from));
             }
         }
@@ -194,22 +208,15 @@ impl Reader {
 
     /// Records from `from` on, at least one if there is one below the committed end; waits for them.
     pub(super) fn fetch(&self, topic: Topic, partition: u32, from: u64, bytes_max: usize) -> Result<Fetched, Error> {
-        let feed = self.feed(topic, partition);
-        let fetched =
-            self.fetch_by(&mut feed.lock().unwrap_or_else(PoisonError::into_inner), topic, partition, (from, bytes_max));
+        let slot = self.slot(topic, partition);
+        let fetched = self.fetch_by(&mut self.lock(&slot, topic, partition), topic, partition, (from, bytes_max));
         // It could not give way while it was in use, and the others may have been in use as well.
         self.make_room();
         fetched
     }
 
-    fn fetch_by(
-        &self,
-        feed: &mut Option<Feed>,
-        topic: Topic,
-        partition: u32,
-        (from, bytes_max): (u64, usize),
-    ) -> Result<Fetched, Error> {
-        if let Some(fetched) = self.fetched_ahead(feed, topic, partition, (from, bytes_max)) {
+    fn fetch_by(&self, slot: &mut Slot, topic: Topic, partition: u32, (from, bytes_max): (u64, usize)) -> Result<Fetched, Error> {
+        if let Some(fetched) = self.fetched_ahead(slot, topic, partition, (from, bytes_max)) {
             return Ok(fetched);
         }
         let Range { start, end } = self.range(topic, partition)?;
@@ -220,7 +227,7 @@ impl Reader {
         if from == end {
             return Ok(fetched);
         }
-        let open = self.at(feed, topic, partition, from)?;
+        let open = self.at(slot, topic, partition, from)?;
         let deadline = Instant::now() + RECORDS_TIMEOUT;
         let outcome = loop {
             match take(open, &mut fetched, bytes_max, RECORDS_PATIENCE) {
@@ -238,44 +245,50 @@ impl Reader {
         open.next = fetched.next;
         // At the end nothing is fetched ahead, and the fetch that waits for more would hold up the next one.
         if outcome.is_err() || end <= fetched.next {
-            self.close(feed, topic, partition);
+            self.close(slot, topic, partition);
         }
         outcome.map(|()| fetched)
     }
 
     /// What has been fetched ahead for a reader that goes on where the feed stands.
-    fn fetched_ahead(
-        &self,
-        feed: &mut Option<Feed>,
-        topic: Topic,
-        partition: u32,
-        (from, bytes_max): (u64, usize),
-    ) -> Option<Fetched> {
-        let open = feed.as_mut().filter(|open| open.next == from)?;
+    fn fetched_ahead(&self, slot: &mut Slot, topic: Topic, partition: u32, (from, bytes_max): (u64, usize)) -> Option<Fetched> {
+        let open = slot.feed.as_mut().filter(|open| open.next == from)?;
         let mut fetched = Fetched { records: Vec::new(), next: from };
         if let Err(cause) = take(open, &mut fetched, bytes_max, Duration::ZERO) {
             // What stood before the error in the queue is out of it: all of it is read again.
             debug!(%topic, partition, from, %cause, "what was fetched ahead is given up");
-            self.close(feed, topic, partition);
+            self.close(slot, topic, partition);
             return None;
         }
         open.next = fetched.next;
         (!fetched.records.is_empty()).then_some(fetched)
     }
 
-    fn feed(&self, topic: Topic, partition: u32) -> Arc<Mutex<Option<Feed>>> {
-        let mut feeds = self.feeds.lock().unwrap_or_else(PoisonError::into_inner);
-        feeds.entry((topic, partition)).or_default().clone()
+    fn slot(&self, topic: Topic, partition: u32) -> Arc<Mutex<Slot>> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.entry((topic, partition)).or_default().clone()
+    }
+
+    /// Whoever panics over a feed may have taken from it what nobody was given: it is read anew.
+    fn lock<'a>(&self, slot: &'a Mutex<Slot>, topic: Topic, partition: u32) -> MutexGuard<'a, Slot> {
+        slot.lock().unwrap_or_else(|poisoned| {
+            let mut locked = poisoned.into_inner();
+            self.close(&mut locked, topic, partition);
+            slot.clear_poison();
+            locked
+        })
     }
 
     /// The feed at offset `from`; it is assigned anew where it stands elsewhere, which also drops what was fetched ahead.
-    fn at<'a>(&self, feed: &'a mut Option<Feed>, topic: Topic, partition: u32, from: u64) -> Result<&'a mut Feed, Error> {
-        if feed.as_ref().is_some_and(|open| open.next != from) {
-            self.close(feed, topic, partition);
+    fn at<'a>(&self, slot: &'a mut Slot, topic: Topic, partition: u32, from: u64) -> Result<&'a mut Feed, Error> {
+        if slot.feed.as_ref().is_some_and(|open| open.next != from) {
+            self.close(slot, topic, partition);
         }
-        match feed {
+        // From here on the queue is the new feed's.
+        slot.left = None;
+        match &mut slot.feed {
             Some(open) => Ok(open),
-            None => Ok(feed.insert(self.open(topic, partition, from)?)),
+            feed => Ok(feed.insert(self.open(topic, partition, from)?)),
         }
     }
 
@@ -328,41 +341,49 @@ impl Reader {
                 break;
             }
             let Some(place) = opened.pop_front() else { break };
-            let feed = self.feed(place.0, place.1);
-            match feed.try_lock() {
-                Ok(mut feed) => self.stop(&mut feed, place),
-                Err(TryLockError::Poisoned(feed)) => self.stop(&mut feed.into_inner(), place),
+            let slot = self.slot(place.0, place.1);
+            match slot.try_lock() {
+                Ok(mut slot) => self.stop(&mut slot, place),
+                Err(TryLockError::Poisoned(slot)) => self.stop(&mut slot.into_inner(), place),
                 Err(TryLockError::WouldBlock) => opened.push_back(place),
             }
         }
     }
 
-    fn close(&self, feed: &mut Option<Feed>, topic: Topic, partition: u32) {
-        self.stop(feed, (topic, partition));
+    fn close(&self, slot: &mut Slot, topic: Topic, partition: u32) {
+        self.stop(slot, (topic, partition));
         self.opened.lock().unwrap_or_else(PoisonError::into_inner).retain(|place| *place != (topic, partition));
     }
 
-    fn stop(&self, feed: &mut Option<Feed>, (topic, partition): Place) {
-        if feed.take().is_some() {
-            let mut list = TopicPartitionList::new();
-            list.add_partition(&topic.name(&self.prefix), partition as i32);
-            if let Err(cause) = self.consumer.incremental_unassign(&list) {
-                warn!(%topic, partition, %cause, "cannot stop reading");
+    /// What was fetched ahead goes with it: nobody else would take it out of the queue, and each record may hold the answer that it came
+    /// in.
+    fn stop(&self, slot: &mut Slot, (topic, partition): Place) {
+        let Some(Feed { mut batches, .. }) = slot.feed.take() else { return };
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&topic.name(&self.prefix), partition as i32);
+        match self.consumer.incremental_unassign(&list) {
+            // All in the queue is outdated now, and moves no position when it is taken.
+            Ok(()) => {
+                batches.discard();
+                slot.left = Some((batches, Instant::now()));
             }
+            Err(cause) => warn!(%topic, partition, %cause, "cannot stop reading"),
         }
     }
 
     /// Lets go of a partition that nobody reads any more.
     pub(super) fn forget(&self, topic: Topic, partition: u32) {
-        let feed = self.feed(topic, partition);
-        self.close(&mut feed.lock().unwrap_or_else(PoisonError::into_inner), topic, partition);
+        let slot = self.slot(topic, partition);
+        self.close(&mut self.lock(&slot, topic, partition), topic, partition);
     }
 
     /// About how many records were fetched and not taken: marks of transactions count too.
     pub(super) fn held_ahead(&self) -> usize {
-        let feeds: Vec<_> = self.feeds.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
-        let waiting = |feed: &Option<Feed>| feed.as_ref().map_or(0, |open| open.batches.waiting());
-        feeds.iter().map(|feed| waiting(&feed.lock().unwrap_or_else(PoisonError::into_inner))).sum()
+        let waiting = |slot: &Slot| {
+            let queues = slot.feed.iter().map(|open| &open.batches).chain(slot.left.iter().map(|(left, _)| left));
+            queues.map(Batches::waiting).sum::<usize>()
+        };
+        all(&self.slots).iter().map(|slot| waiting(&slot.lock().unwrap_or_else(PoisonError::into_inner))).sum()
     }
 
     /// How far the library has come, past what it does not show.
@@ -386,10 +407,28 @@ impl Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::Release);
-        self.feeds.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).clear();
         if let Some(server) = self.server.take() {
             // A server that has panicked has nothing left to serve.
             let _ = server.join();
+        }
+    }
+}
+
+fn all(slots: &Slots) -> Vec<Arc<Mutex<Slot>>> {
+    slots.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+}
+
+/// Throws away what has come of partitions that are not read any more.
+fn discard_left(slots: &Slots) {
+    for slot in all(slots) {
+        // Who has it opens or closes it just now.
+        let Ok(mut slot) = slot.try_lock() else { continue };
+        if let Some((batches, closed_at)) = &mut slot.left {
+            batches.discard();
+            if LEAVE_TIMEOUT < closed_at.elapsed() {
+                slot.left = None;
+            }
         }
     }
 }

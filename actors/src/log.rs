@@ -137,8 +137,8 @@ impl NodeLog {
         }
     }
 
-    /// Appends records to several partitions of `commands`, and gives the offset of the first in each.
-    pub fn append_all(&self, batches: Vec<(u32, Vec<Outgoing>)>) -> Result<Vec<u64>, Error> {
+    /// Appends records to several partitions of `commands`, and gives the offset of every record in each.
+    pub fn append_all(&self, batches: Vec<(u32, Vec<Outgoing>)>) -> Result<Vec<Vec<u64>>, Error> {
         match self {
             NodeLog::Embedded(log) => log.append_all(batches),
             NodeLog::Kafka(log) => log.append_all(batches),

@@ -194,7 +194,8 @@ impl Node {
         self.0.settings.partitions
     }
 
-    /// Appends commands, all or, where one is too large, none; durable when it returns. Order within a partition is kept.
+    /// Appends commands, all or, where one is too large, none; durable when it returns, and told where each stands. Order within a
+    /// partition is kept; commands of others may come between.
     pub async fn publish(&self, records: Vec<Publish>) -> Result<Vec<Coordinates>, log::Error> {
         let count = self.0.settings.partitions;
         let mut batches: BTreeMap<u32, Vec<Outgoing>> = BTreeMap::new();
@@ -207,16 +208,21 @@ impl Node {
             let partition =
                 record.partition.unwrap_or_else(|| partition_of_key(record.key.as_deref().unwrap_or_default(), count));
             let batch = batches.entry(partition).or_default();
-            places.push((partition, batch.len() as u64));
+            places.push(partition);
             batch.push(Outgoing { key: record.key, value: record.value, headers: record.headers, ..Outgoing::default() });
         }
         let log = self.0.log.clone();
         let partitions: Vec<u32> = batches.keys().copied().collect();
         let append = tokio::task::spawn_blocking(move || log.append_all(batches.into_iter().collect()));
-        let bases = append.await.map_err(|error| log::Error::Unavailable(error.to_string()))??;
-        let bases: BTreeMap<u32, u64> = partitions.into_iter().zip(bases).collect();
-        let base = |partition| bases.get(&partition).copied().unwrap_or_default();
-        Ok(places.into_iter().map(|(partition, index)| Coordinates { partition, offset: base(partition) + index }).collect())
+        let offsets = append.await.map_err(|error| log::Error::Unavailable(error.to_string()))??;
+        let mut offsets: BTreeMap<u32, _> = partitions.into_iter().zip(offsets.into_iter().map(Vec::into_iter)).collect();
+        let place = |partition| {
+            let offset = offsets.get_mut(&partition).and_then(Iterator::next);
+            let offset =
+                offset.ok_or_else(|| log::Error::Unavailable("the log does not say where it has a record".to_owned()))?;
+            Ok(Coordinates { partition, offset })
+        };
+        places.into_iter().map(place).collect()
     }
 
     /// Committed records of a topic.

@@ -80,9 +80,11 @@ impl EmbeddedLog {
         Ok(EmbeddedLog(Arc::new(shared)))
     }
 
-    /// Appends records to several partitions of `commands` in one write, and gives the offset of the first in each.
-    pub fn append_all(&self, batches: Vec<(u32, Vec<Outgoing>)>) -> Result<Vec<u64>, Error> {
-        self.append_to(batches.into_iter().map(|(partition, records)| ((Topic::Commands, partition), records)))
+    /// Appends records to several partitions of `commands` in one write, and gives the offset of every record in each.
+    pub fn append_all(&self, batches: Vec<(u32, Vec<Outgoing>)>) -> Result<Vec<Vec<u64>>, Error> {
+        let counts: Vec<u64> = batches.iter().map(|(_, records)| records.len() as u64).collect();
+        let firsts = self.append_to(batches.into_iter().map(|(partition, records)| ((Topic::Commands, partition), records)))?;
+        Ok(firsts.into_iter().zip(counts).map(|(first, count)| (first..first.saturating_add(count)).collect()).collect())
     }
 
     /// The committed position of every partition.

@@ -280,13 +280,13 @@ impl KafkaLog {
         &self.0.settings
     }
 
-    /// Appends records to several partitions of `commands`, and gives the offset of the first in each.
-    pub fn append_all(&self, batches: Vec<(u32, Vec<Outgoing>)>) -> Result<Vec<u64>, Error> {
+    /// Appends records to several partitions of `commands`, and gives the offset of every record in each.
+    pub fn append_all(&self, batches: Vec<(u32, Vec<Outgoing>)>) -> Result<Vec<Vec<u64>>, Error> {
         let batches: Vec<_> = batches.into_iter().map(|(partition, records)| (Topic::Commands, partition, records)).collect();
         for (topic, partition, _) in &batches {
             self.known(*topic, *partition)?;
         }
-        Ok(self.0.appender.append(&batches)?.into_iter().map(Option::unwrap_or_default).collect())
+        self.0.appender.append(&batches)
     }
 
     /// What has come so far of a partition that a lane follows, without waiting; perhaps nothing although there is something.
@@ -323,9 +323,9 @@ impl Log for KafkaLog {
 
     fn append(&self, topic: Topic, partition: u32, records: Vec<Outgoing>) -> Result<u64, Error> {
         self.known(topic, partition)?;
-        let firsts = self.0.appender.append(&[(topic, partition, records)])?;
-        match firsts.first().copied().flatten() {
-            Some(first) => Ok(first),
+        let offsets = self.0.appender.append(&[(topic, partition, records)])?;
+        match offsets.first().and_then(|offsets| offsets.first()) {
+            Some(first) => Ok(*first),
             None => Ok(self.range(topic, partition)?.end),
         }
     }

@@ -155,6 +155,9 @@ fn a_real_broker_keeps_the_contract() {
     timed("what is forgotten is not kept, and is read again", || {
         reading::what_is_forgotten_is_not_kept_and_is_read_again(&mut Cluster::new(&direct, "forgotten", &armed));
     });
+    timed("each command is told its own place, whoever writes beside it", || {
+        reading::each_command_is_told_its_own_place(&mut Cluster::new(&direct, "places", &armed));
+    });
     timed("java's tools and this log understand each other", || {
         java_understands(&broker, &mut Cluster::new(&direct, "java", &armed));
     });

@@ -3,13 +3,17 @@
 use finflow_actors::log::kafka::KafkaLog;
 use finflow_topologies::Topic;
 use finflow_topologies::log::conformance::PARTITIONS;
-use finflow_topologies::log::Log;
+use finflow_topologies::log::{Log, Outgoing};
 
 use super::{Cluster, LOOKS, PAUSE, text};
 
 /// Commands that wait in each partition while one of them is looked up, and how many lookers there are at a time.
 const WAITING: u64 = 20_000;
 const LOOKERS: usize = 4;
+/// Producers that write to one partition at a time, how often each of them does, and how many commands at a time.
+const PRODUCERS: usize = 4;
+const CALLS: usize = 10;
+const COMMANDS: usize = 500;
 /// Looks for what is held ahead: for less time than a reader throws away what still comes of a partition that it has let go of.
 const HELD_LOOKS: u32 = LOOKS / 4;
 
@@ -73,4 +77,38 @@ pub(crate) fn what_is_forgotten_is_not_kept_and_is_read_again(cluster: &mut Clus
         let offsets: Vec<u64> = fetched.records.iter().map(|record| record.offset).collect();
         assert_eq!(offsets, (from..fetched.next).collect::<Vec<_>>(), "{partition}");
     }
+}
+
+/// `publish --wait` takes a command for decided once its partition is past its place: a place that is told too low makes it read the answer
+/// before there is one.
+pub(crate) fn each_command_is_told_its_own_place(cluster: &mut Cluster) {
+    let log = cluster.log();
+    let produce = |producer: usize| {
+        let mut told = Vec::new();
+        for call in 0..CALLS {
+            let values: Vec<String> = (0..COMMANDS).map(|number| format!("{producer} {call} {number:0100}")).collect();
+            let records: Vec<Outgoing> = values.iter().map(|value| text("k", value)).collect();
+            let offsets = log.append_all(vec![(1, records)]).expect("appended").concat();
+            assert_eq!(offsets.len(), values.len());
+            told.extend(offsets.into_iter().zip(values));
+        }
+        told
+    };
+    let told: Vec<Vec<(u64, String)>> = std::thread::scope(|producers| {
+        let produce = &produce;
+        let running: Vec<_> = (0..PRODUCERS).map(|producer| producers.spawn(move || produce(producer))).collect();
+        running.into_iter().map(|producer| producer.join().expect("a producer")).collect()
+    });
+    let is_beside = |told: &[(u64, String)]| told.windows(2).any(|pair| pair[0].0 + 1 != pair[1].0);
+    assert!(told.iter().any(|told| is_beside(told)), "they wrote one after the other");
+    let mut told = told.concat();
+    told.sort();
+    let mut stored = Vec::new();
+    while stored.len() < told.len() {
+        let fetched = log.fetch(Topic::Commands, 1, stored.len() as u64, usize::MAX).expect("records");
+        assert!(!fetched.records.is_empty(), "{} are there", stored.len());
+        let value = |value: Option<bytes::Bytes>| String::from_utf8(value.expect("a value").to_vec()).expect("text");
+        stored.extend(fetched.records.into_iter().map(|record| (record.offset, value(record.value))));
+    }
+    assert_eq!(stored, told);
 }

@@ -29,7 +29,7 @@ pub(super) struct Append {
 #[derive(Default)]
 struct Appended {
     waiting: usize,
-    first: Option<u64>,
+    offsets: Vec<u64>,
     failed: Option<KafkaError>,
 }
 
@@ -38,7 +38,7 @@ impl Append {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.waiting = state.waiting.saturating_sub(1);
         match result {
-            Ok(offset) => state.first = Some(state.first.map_or(offset, |first| first.min(offset))),
+            Ok(offset) => state.offsets.push(offset),
             Err(error) => state.failed = Some(error),
         }
         if state.waiting == 0 {
@@ -46,15 +46,20 @@ impl Append {
         }
     }
 
-    fn wait(&self, topic: &str, deadline: Instant) -> Result<Option<u64>, Error> {
+    /// The offset of each record, in the order in which they were sent: the idempotent producer keeps it, whoever writes between them.
+    fn wait(&self, topic: &str, deadline: Instant) -> Result<Vec<u64>, Error> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let left = deadline.saturating_duration_since(Instant::now());
         let waited = self.is_done.wait_timeout_while(state, left, |state| 0 < state.waiting);
-        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         match &state.failed {
             Some(error) => Err(not_taken(topic, error.clone())),
             None if 0 < state.waiting => Err(Error::Unavailable("the append is not acknowledged in time".to_owned())),
-            None => Ok(state.first),
+            None => {
+                let mut offsets = std::mem::take(&mut state.offsets);
+                offsets.sort_unstable();
+                Ok(offsets)
+            }
         }
     }
 }
@@ -77,7 +82,9 @@ impl ProducerContext for Appends {
 
     fn delivery(&self, result: &DeliveryResult<'_>, append: Arc<Append>) {
         append.acknowledge(match result {
-            Ok(message) => Ok(u64::try_from(message.offset()).unwrap_or_default()),
+            // A broker that was sent a batch twice may not say any more where it has the first one.
+            Ok(message) => u64::try_from(message.offset())
+                .map_err(|_| KafkaError::MessageProduction(RDKafkaErrorCode::DuplicateSequenceNumber)),
             Err((error, _)) => Err(error.clone()),
         });
     }
@@ -94,8 +101,8 @@ impl Appender {
         Ok(Appender { producer, prefix: settings.prefix.clone() })
     }
 
-    /// Appends to several partitions, and gives the offset of the first record in each; `None` where there was none.
-    pub(super) fn append(&self, batches: &[(Topic, u32, Vec<Outgoing>)]) -> Result<Vec<Option<u64>>, Error> {
+    /// Appends to several partitions, and gives the offset of every record in each: those of others may lie between them.
+    pub(super) fn append(&self, batches: &[(Topic, u32, Vec<Outgoing>)]) -> Result<Vec<Vec<u64>>, Error> {
         let deadline = Instant::now() + APPEND_TIMEOUT;
         let mut appends = Vec::with_capacity(batches.len());
         for (topic, partition, records) in batches {

@@ -25,6 +25,7 @@ mod hung;
 mod lost_position;
 mod proxy;
 mod reading;
+mod removed;
 #[path = "../support/s3.rs"]
 mod s3;
 mod stray;
@@ -139,6 +140,10 @@ fn a_real_broker_keeps_the_contract() {
     });
     timed("a loss that is over before the lane knows of it costs no more than a claim", || {
         block_on(cut_off::a_loss_that_is_over_is_learned_of(&Settings::new(&proxied, "lost-and-given-back"), &armed));
+    });
+    timed("who was removed from the group commits nothing", || {
+        let [direct, proxied] = [&direct, &proxied].map(|at| Settings::new(at, "removed"));
+        removed::who_was_removed_commits_nothing(&direct, &proxied, &armed);
     });
     timed("a lane that cannot commit says so", || {
         block_on(uncommitted::a_lane_that_cannot_commit_says_so(&Settings::new(&proxied, "uncommitted"), &armed));

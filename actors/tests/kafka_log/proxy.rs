@@ -1,5 +1,6 @@
 //! A wire between clients and broker that swallows what a test wants swallowed: requests, or the answers to them. And it can tell members
-//! of a group that nobody hears them, although the broker does, or that they are not in it any more; and it can be cut.
+//! of a group that nobody hears them, although the broker does, that they are not in it any more, or that all is well, although it is not;
+//! and it can be cut.
 //!
 //! It reads no more of Kafka's protocol than the head of a request, which is length, API key, version and correlation id, and the error in
 //! the answer to a heartbeat.
@@ -45,6 +46,8 @@ pub(crate) struct Armed {
     fault: Arc<Mutex<Option<Fault>>>,
     /// Members are not told that they were heard.
     is_deaf: Arc<AtomicBool>,
+    /// Members are told that they were heard, whatever the group says.
+    is_soothing: Arc<AtomicBool>,
     /// The next member that is heard is told that it has missed something.
     expels: Arc<AtomicBool>,
     /// No transaction gets its positions.
@@ -65,6 +68,11 @@ impl Armed {
     /// Whether members are to be told that nobody hears them. What the group refuses they are told all the same.
     pub(crate) fn deafen(&self, is_deaf: bool) {
         self.is_deaf.store(is_deaf, Ordering::Release);
+    }
+
+    /// Whether members are to be told that all is well, also those that the group does not know any more.
+    pub(crate) fn soothe(&self, is_soothing: bool) {
+        self.is_soothing.store(is_soothing, Ordering::Release);
     }
 
     /// Whether commits come to nothing, while the group and everything else answers.
@@ -104,6 +112,7 @@ impl Armed {
     fn answer(&self, frame: &mut [u8]) {
         let Some(error) = frame.get_mut(HEARTBEAT_ERROR) else { return };
         match i16::from_be_bytes([error[0], error[1]]) {
+            _ if self.is_soothing.load(Ordering::Acquire) => error.fill(0),
             0 if self.expels.swap(false, Ordering::AcqRel) => error.copy_from_slice(&ILLEGAL_GENERATION.to_be_bytes()),
             0 if self.is_deaf.load(Ordering::Acquire) => error.copy_from_slice(&COORDINATOR_NOT_AVAILABLE.to_be_bytes()),
             FENCED_INSTANCE_ID => {

@@ -464,13 +464,20 @@ impl Committed {
         self.read::<Payments>(&id, |overlay| overlay.payments.get(&id).map(|row| row.cloned()))
     }
 
-    /// The payments that money is held for: of those in the store at most `limit`, and all that are not yet in it.
-    pub(crate) fn held(&self, limit: usize) -> Result<BTreeSet<PaymentId>, store::Error> {
+    /// The payments that money is held for: of those in the store at most `limit` behind `after`, and all that are not yet in it. Also, the
+    /// last of the store's, where there may be more behind it.
+    pub(crate) fn held(
+        &self,
+        after: Option<&PaymentId>,
+        limit: usize,
+    ) -> Result<(BTreeSet<PaymentId>, Option<PaymentId>), store::Error> {
         let layers = self.layers.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut held = BTreeSet::new();
-        for (key, _) in self.open_store()?.scan(Tag::Holds, None, limit)? {
-            held.insert(Holds::decode_key(&key)?);
-        }
+        let mut from = Vec::new();
+        after.into_iter().for_each(|id| Holds::encode_key(id, &mut from));
+        let stored = self.open_store()?.scan(Tag::Holds, after.map(|_| &*from), limit)?;
+        let ids = stored.iter().map(|(key, _)| Holds::decode_key(key)).collect::<Result<Vec<_>, _>>()?;
+        let last = ids.last().copied().filter(|_| ids.len() == limit);
+        let mut held = BTreeSet::from_iter(ids);
         // The newest layer comes first.
         for (id, hold) in layers.iter().rev().flat_map(|overlay| overlay.holds.iter()) {
             match hold {
@@ -478,7 +485,12 @@ impl Committed {
                 None => held.remove(id),
             };
         }
-        Ok(held)
+        Ok((held, last))
+    }
+
+    /// Whether money is held for a payment.
+    pub(crate) fn holds(&self, id: &PaymentId) -> Result<bool, store::Error> {
+        Ok(self.read::<Holds>(id, |overlay| overlay.holds.get(id).map(|row| row.cloned()))?.is_some())
     }
 
     /// The layers are taken before the store is read: an epoch that moves from one to the other meanwhile is seen twice, not never.

@@ -24,6 +24,7 @@ use crate::settings::Housekeeping;
 use crate::snapshots::Carrier;
 use crate::stepper::{Job, Tell};
 
+pub(crate) mod legs;
 mod lookout;
 mod retention;
 mod snapshots;

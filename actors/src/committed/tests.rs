@@ -1,12 +1,13 @@
 //! One partition on a log of its own: what comes of restoring it, whatever log and position say, and whose it is.
 
-use finflow_ledger::{Currency, Hold, Money};
+use finflow_ledger::{CommandKind, Coordinates, Currency, Hold, IdempotencyKey, Money, PaymentState, Tenant};
 use finflow_state::{Generation, Header, Positions, Shared, Snapshots, Stamp, snapshot};
 use finflow_topologies::Topic;
 use finflow_topologies::log::{Batch, Claimed, Commit, Log, Outgoing, Session, Transaction};
 
 use super::*;
 use crate::clock::Clock;
+use crate::housekeeper::legs::Legs;
 use crate::log::embedded::EmbeddedLog;
 
 const GENERATION: Generation = Generation([7; 16]);
@@ -205,11 +206,67 @@ fn what_is_held_is_what_was_committed_last() {
     place.committed.apply("lane", &[block_of(2, &holding(&[1, 2, 3], &[]))]).expect("a store");
     let layers: Layers = [holding(&[2, 5], &[]), holding(&[4], &[1, 2])].map(Arc::new).into();
     place.committed.show("lane", layers, Condition { halted: Some("why".to_owned()), ..place.committed.condition() });
-    let held = |limit| {
-        let held = place.committed.held(limit).expect("a store");
-        held.into_iter().map(|id| id.as_bytes()[0]).collect::<Vec<_>>()
+    let number = |id: PaymentId| id.as_bytes()[0];
+    let held = |after: Option<u8>, limit| {
+        let after = after.map(|payment| PaymentId::from_bytes([payment; 16]));
+        let (held, last) = place.committed.held(after.as_ref(), limit).expect("a store");
+        (held.into_iter().map(number).collect::<Vec<_>>(), last.map(number))
     };
-    assert_eq!(held(10), [2, 3, 4, 5]);
+    assert_eq!(held(None, 10), (vec![2, 3, 4, 5], None));
     // Of the store's, none but the first, which has ended since.
-    assert_eq!(held(1), [2, 4, 5]);
+    assert_eq!(held(None, 1), (vec![2, 4, 5], Some(1)));
+    assert_eq!(held(Some(1), 2), (vec![2, 3, 4, 5], Some(3)));
+    assert_eq!(held(Some(3), 2), (vec![2, 4, 5], None));
+}
+
+/// A payment that was decided then.
+fn created(payment: u8, kind: CommandKind, created_ms: i64) -> (PaymentId, Payment) {
+    let id = PaymentId::from_bytes([payment; 16]);
+    let payment = Payment {
+        id,
+        kind,
+        tenant: Tenant::parse("acme").expect("a tenant"),
+        wallet: WalletId::parse("alice").expect("an id"),
+        key: IdempotencyKey::parse("order-1").expect("a key"),
+        fingerprint: [9; 16],
+        state: PaymentState::Received,
+        reason: None,
+        amount: None,
+        amount_given: None,
+        to: None,
+        reference: None,
+        metadata: vec![],
+        correlation: None,
+        traceparent: None,
+        source: Coordinates { partition: 0, offset: 0 },
+        created_ms,
+        updated_ms: created_ms,
+        received_ms: created_ms,
+    };
+    (id, payment)
+}
+
+/// Where more is held than one look reads, the looks go on one behind the other, and none forgets what an earlier one has found.
+#[test]
+fn the_oldest_leg_is_found_among_more_than_one_look_reads() {
+    use CommandKind::{TopUp, Transfer};
+    let mut place = Place::new();
+    place.commit(1, true, true);
+    assert_eq!(place.restore(1), "at 1");
+    let mut rows = holding(&[1, 2, 3, 4, 5], &[]);
+    let payments = [(1, Transfer, 500), (2, Transfer, 900), (3, TopUp, 100), (4, Transfer, 300), (5, Transfer, 400)];
+    payments.into_iter().for_each(|(payment, kind, at)| {
+        let (id, payment) = created(payment, kind, at);
+        rows.payments.put(id, payment);
+    });
+    place.committed.apply("lane", &[block_of(2, &rows)]).expect("a store");
+    let mut legs = Legs::default();
+    let mut look = || legs.oldest_ms(&place.committed, 2, 1_000).expect("a store");
+    // 1 and 2; 3 and 4, of which 4 is older than 1; 5, and 4 is remembered; and again from the first on.
+    assert_eq!([look(), look(), look(), look()], [Some(500), Some(700), Some(700), Some(700)]);
+    place.committed.apply("lane", &[block_of(3, &holding(&[], &[4]))]).expect("a store");
+    // Nobody holds for 4 any more; 3 is no leg.
+    assert_eq!([look(), look(), look()], [Some(600), Some(600), Some(600)]);
+    place.committed.apply("lane", &[block_of(4, &holding(&[], &[1, 2, 3, 5]))]).expect("a store");
+    assert_eq!(look(), None);
 }

@@ -5,20 +5,20 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
-use finflow_ledger::CommandKind;
 use finflow_state::store;
 use finflow_topologies::Topic;
 use finflow_topologies::log::{Error, Log};
 use tracing::warn;
 
+use super::legs::Legs;
 use super::{Args, Seen};
 use crate::clock::Reading;
-use crate::committed::{Committed, Condition};
+use crate::committed::Condition;
 use crate::watched::{HeldBack, TOPICS, Watched};
 
 /// How often each partition is looked at; one a step, so that more than a hundred take longer.
 const EVERY_MS: i64 = 10_000;
-/// Holds read in one look. Where there are more, their payments are as good as drawn at random: ids are hashes.
+/// Holds read in one look; where there are more, the next look goes on behind them.
 const HOLDS_MAX: usize = 4_096;
 /// How often the log is asked for how long it keeps commands.
 const RETENTION_EVERY_MS: i64 = 3_600_000;
@@ -31,6 +31,8 @@ const FAILED_MIN: u32 = 2;
 pub(super) struct Lookout {
     /// When each partition is looked at next, on the monotonic clock.
     due_ms: BTreeMap<u32, i64>,
+    /// How far the search for each partition's oldest leg has come.
+    legs: BTreeMap<u32, Legs>,
     /// How far each topic's partition could be read.
     stable: BTreeMap<(Topic, u32), Stable>,
     /// Where commands ended at the last look: one before it that still waits has waited for a while.
@@ -74,7 +76,8 @@ impl Lookout {
         let mut watched = Watched::default();
         // A store that could not be brought to what is committed may still be open.
         let is_restored = condition.lane.is_some();
-        let legs = if is_restored { oldest_leg_ms(&committed, now.wall_ms) } else { Ok(None) };
+        let search = self.legs.entry(id).or_default();
+        let legs = if is_restored { search.oldest_ms(&committed, HOLDS_MAX, now.wall_ms) } else { Ok(None) };
         watched.leg_oldest_ms = legs.as_ref().ok().copied().flatten();
         if args.log.fault().is_none() {
             let looked = self.log(args, id, &condition, now, &mut watched);
@@ -172,19 +175,6 @@ impl Lookout {
         let for_ms = u64::try_from(now_ms.saturating_sub(since_ms)).unwrap_or_default();
         Ok(Some(HeldBack { lag, for_ms }).filter(|held| 0 < held.for_ms))
     }
-}
-
-/// For how long the oldest transfer has been held for a wallet of another partition; `None` where none is. A partition that is halted is
-/// asked too: its epochs are in its store or above it, unless it could not be restored.
-fn oldest_leg_ms(committed: &Committed, now_ms: i64) -> Result<Option<u64>, store::Error> {
-    let mut oldest_ms: Option<i64> = None;
-    for id in committed.held(HOLDS_MAX)? {
-        let Some(payment) = committed.payment(id)? else { continue };
-        if payment.kind == CommandKind::Transfer {
-            oldest_ms = Some(oldest_ms.unwrap_or(i64::MAX).min(payment.created_ms));
-        }
-    }
-    Ok(oldest_ms.map(|oldest_ms| u64::try_from(now_ms.saturating_sub(oldest_ms)).unwrap_or_default()))
 }
 
 #[cfg(test)]

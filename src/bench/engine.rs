@@ -127,11 +127,9 @@ impl Engine {
         Usage::of(self.child.id())
     }
 
-    /// A metric, summed over its labels where `labels` is contained in them.
-    pub(super) fn metric(&self, name: &str, labels: &str) -> f64 {
-        let exposed = self.get("/metrics").unwrap_or_default();
-        let lines = exposed.lines().filter(|line| line.starts_with(name) && line.contains(labels));
-        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    /// What it counts, as it is now.
+    pub(super) fn metrics(&self) -> Result<Metrics, Failure> {
+        Ok(Metrics(self.get("/metrics")?))
     }
 
     /// Asks it to stop, as an operator does, and waits until it has.
@@ -154,6 +152,17 @@ impl Engine {
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         Ok(answer)
+    }
+}
+
+/// What an engine has counted at one moment.
+pub(super) struct Metrics(String);
+
+impl Metrics {
+    /// A metric, summed over its labels where `labels` is contained in them.
+    pub(super) fn sum(&self, name: &str, labels: &str) -> f64 {
+        let lines = self.0.lines().filter(|line| line.starts_with(name) && line.contains(labels));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 }
 

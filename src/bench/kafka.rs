@@ -79,11 +79,12 @@ impl Mark {
 }
 
 /// How long each step of a transaction has taken so far, in seconds, and how often there was one.
-fn steps(engines: &[Engine]) -> BTreeMap<&'static str, (f64, f64)> {
+fn steps(engines: &[Engine]) -> Result<BTreeMap<&'static str, (f64, f64)>, Failure> {
+    let metrics = engines.iter().map(Engine::metrics).collect::<Result<Vec<_>, _>>()?;
     let of = |what: &str, step: &str| -> f64 {
-        engines.iter().map(|engine| engine.metric(&format!("{KAFKA_STEP_SECONDS}_{what}"), step)).sum()
+        metrics.iter().map(|metrics| metrics.sum(&format!("{KAFKA_STEP_SECONDS}_{what}"), step)).sum()
     };
-    STEPS.into_iter().map(|step| (step, (of("sum", step), of("count", step)))).collect()
+    Ok(STEPS.into_iter().map(|step| (step, (of("sum", step), of("count", step)))).collect())
 }
 
 impl<'a> Bench<'a> {
@@ -158,7 +159,8 @@ impl<'a> Bench<'a> {
         std::thread::sleep(TOLD);
         let each = |total: f64| round(total / transfers as f64);
         let (cpu, seconds) = (over.engine - begun.engine, (over.at - begun.at).as_secs_f64());
-        let transactions = engine.metric(EPOCHS, "committed");
+        let metrics = engine.metrics()?;
+        let transactions = metrics.sum(EPOCHS, "committed");
         let measured = (seen + transfers).saturating_sub(not_counted) as f64;
         let broker = over.broker.zip(begun.broker).map(|(over, begun)| over - begun);
         let figures = json!({
@@ -167,8 +169,8 @@ impl<'a> Bench<'a> {
             "transfers_per_second": (measured / seconds).round(), "cpu_seconds": round(cpu),
             "transfers_per_cpu_second": (measured / cpu.max(0.01)).round(),
             "broker_cpu_seconds": broker.map(round),
-            "records_per_transfer": each(engine.metric(KAFKA_RECORDS, "")),
-            "bytes_per_transfer": each(engine.metric(KAFKA_BYTES, "")),
+            "records_per_transfer": each(metrics.sum(KAFKA_RECORDS, "")),
+            "bytes_per_transfer": each(metrics.sum(KAFKA_BYTES, "")),
             "transactions": transactions,
             "transactions_per_transfer": transactions / transfers as f64,
             "rss_mib_max": engine.usage().resident_bytes_max() / MIB,
@@ -187,13 +189,16 @@ impl<'a> Bench<'a> {
         let ((begun, steps_before), late) = std::thread::scope(|threads| {
             let reader = threads.spawn(|| ends.measure(schedule, warm + measured, &is_over));
             let warmed = pace(log, load, schedule, schedule.first + warm);
-            let begun = (Mark::of(broker, &engines), steps(&engines));
+            // Beside the load, which would be late by the time that the engines take to tell.
+            let steps_before = threads.spawn(|| steps(&engines));
+            let begun = Mark::of(broker, &engines);
             let paced = warmed.and_then(|()| pace(log, load, schedule, schedule.first + warm + measured));
             if paced.is_err() {
                 is_over.store(true, Ordering::Release);
             }
             let late = reader.join().map_err(|_| Failure::Failed("the reader died".to_owned()))?;
-            Ok::<_, Failure>((begun, paced.and(late)?))
+            let steps_before = steps_before.join().map_err(|_| Failure::Failed("who asks for metrics died".to_owned()))?;
+            Ok::<_, Failure>(((begun, steps_before?), paced.and(late)?))
         })?;
         have_all_ended(&late, measured)?;
         let over = Mark::of(self.broker.as_ref(), &engines);
@@ -201,7 +206,7 @@ impl<'a> Bench<'a> {
             let (seconds_before, count_before) = steps_before.get(step).copied().unwrap_or_default();
             (step, round((seconds - seconds_before) / (count - count_before).max(1.0) * 1_000.0))
         };
-        let steps: BTreeMap<&str, f64> = steps(&engines).into_iter().map(each_ms).collect();
+        let steps: BTreeMap<&str, f64> = steps(&engines)?.into_iter().map(each_ms).collect();
         stop(engines)?;
         let at = |quantile: f64| round(late.value_at_quantile(quantile) as f64 / 1_000.0);
         let seconds = (over.at - begun.at).as_secs_f64();
@@ -255,7 +260,7 @@ impl<'a> Bench<'a> {
         let took = engine.ready()?.as_secs_f64();
         let cpu = engine.usage().cpu_seconds();
         // Restored before the group is joined; what is assigned then is found in the directory.
-        let restored = engine.metric(RESTORED, &format!("source=\"{source}\""));
+        let restored = engine.metrics()?.sum(RESTORED, &format!("source=\"{source}\""));
         engine.stop()?;
         if restored < f64::from(self.log.partitions()) {
             return Err(Failure::Failed(format!("only {restored} partitions were restored from the {source}")));

@@ -11,6 +11,7 @@ use finflow_actors::PartitionStatus;
 use finflow_actors::socket::Client;
 use tokio::runtime::Runtime;
 
+use crate::form::Form;
 use crate::process::{Process, Service, eventually};
 use crate::proxy::Cut;
 use crate::wires::Wires;
@@ -32,7 +33,7 @@ enum Life {
     /// Stopped short until then.
     Paused {
         until: Instant,
-        ran_some: bool,
+        has_run: Ran,
     },
     /// Goes on since then, and has to notice that it was replaced.
     Woken(Instant),
@@ -44,10 +45,34 @@ enum Life {
     Stopping(Instant),
 }
 
+/// Whether a process has run partitions since it began, as far as looks have told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Ran {
+    /// A look has found it running some. Who answers so has started, and has to notice when it stands still, whatever it runs by then.
+    Partitions,
+    /// No look has found it running any, and the latest has found all of them with others.
+    Nothing,
+    /// The latest look could not tell, or there was none since it began.
+    Unknown,
+}
+
+impl Ran {
+    /// What is known after a further look.
+    fn after(self, runs_some: bool, all_are_told: bool) -> Ran {
+        match (self, runs_some, all_are_told) {
+            (Ran::Partitions, ..) | (_, true, _) => Ran::Partitions,
+            (_, false, true) => Ran::Nothing,
+            (_, false, false) => Ran::Unknown,
+        }
+    }
+}
+
 struct Member {
     /// `None` while it is away.
     service: Option<Service>,
     life: Life,
+    /// Of this service, not of an earlier one.
+    has_run: Ran,
 }
 
 /// What has become of a process since the last look.
@@ -68,6 +93,7 @@ pub(crate) struct Application<'a> {
     own_brokers: BTreeMap<&'static str, String>,
     wires: Option<Wires>,
     pub(crate) prefix: &'a str,
+    form: Form,
     settings: Vec<&'a str>,
     runtime: Runtime,
     members: BTreeMap<&'static str, Member>,
@@ -75,6 +101,12 @@ pub(crate) struct Application<'a> {
     owners: BTreeMap<u32, &'static str>,
     /// Who ran which partition last, also where nobody does at the moment.
     ran: BTreeMap<u32, &'static str>,
+    /// How often a process was stopped short, by what was known of it.
+    pauses: BTreeMap<Ran, usize>,
+    /// How many of those that had run partitions have ended by themselves when they woke up.
+    pub(crate) fenced: usize,
+    /// How often a partition was found in another process than before, by what it went on from there.
+    pub(crate) moved: BTreeMap<String, usize>,
     /// Everything that must not be.
     pub(crate) faults: Vec<String>,
 }
@@ -84,22 +116,38 @@ impl<'a> Application<'a> {
         dir: &'a Path,
         brokers: String,
         prefix: &'a str,
-        more: &[&'a str],
+        (form, more): (Form, &[&'a str]),
         wires: Option<Wires>,
     ) -> Application<'a> {
         let settings = more.to_vec();
         let own_brokers = wires.as_ref().map(Wires::addresses).unwrap_or_default();
         let runtime = Runtime::new().expect("a runtime");
-        let (members, owners, ran, faults) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new(), Vec::new());
-        let mut application =
-            Application { dir, brokers, own_brokers, wires, prefix, settings, runtime, members, owners, ran, faults };
+        let mut application = Application {
+            dir,
+            brokers,
+            own_brokers,
+            wires,
+            prefix,
+            form,
+            settings,
+            runtime,
+            members: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            ran: BTreeMap::new(),
+            pauses: BTreeMap::new(),
+            fenced: 0,
+            moved: BTreeMap::new(),
+            faults: Vec::new(),
+        };
         let made = application.process("one").finflow(&["topics", "create"]);
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         for name in NAMES {
             let service = application.begin(name);
-            application.members.insert(name, Member { service: Some(service), life: Life::Up });
+            application.members.insert(name, Member { service: Some(service), life: Life::Up, has_run: Ran::Unknown });
         }
         application.all_run();
+        // What they deal out among themselves as they begin is no fault's.
+        application.moved.clear();
         application
     }
 
@@ -110,7 +158,8 @@ impl<'a> Application<'a> {
     }
 
     fn begin(&self, name: &'static str) -> Service {
-        self.process(name).begin(1, &[])
+        let standbys = format!("standby_replicas={}", self.form.standby_replicas());
+        self.process(name).begin(self.form.lanes(name), &["--set", &standbys])
     }
 
     /// Waits until all processes are up and share all partitions, and notes who has which.
@@ -119,10 +168,14 @@ impl<'a> Application<'a> {
             self.look(Instant::now());
             self.know_owners();
             let is_up = self.members.values().all(|member| member.life == Life::Up);
-            let has_some = |name: &&str| self.owners.values().any(|owner| owner == name);
-            let is_so = is_up && self.owners.len() == PARTITIONS as usize && NAMES.iter().all(has_some);
+            let is_so = is_up && self.owners.len() == PARTITIONS as usize && self.is_shared();
             if is_so { Ok(()) } else { Err(format!("{:?}\n{}", self.owners, self.logged())) }
         });
+    }
+
+    /// Whether every process has been seen to run partitions since it began, and has some as it was known last.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.members.iter().all(|(name, member)| member.has_run == Ran::Partitions && !self.partitions_of(name).is_empty())
     }
 
     /// The processes that run and have not been asked to do otherwise.
@@ -158,17 +211,33 @@ impl<'a> Application<'a> {
         })
     }
 
-    /// Notes who runs what, and every halt.
+    /// Notes who runs what, and every halt. Where nobody answers, the owners that were known last stand.
     pub(crate) fn know_owners(&mut self) {
-        let Some(status) = self.status() else { return };
-        let name_of = |lane: &str| NAMES.into_iter().find(|name| lane.starts_with(&format!("{}-{name}-lane-", self.prefix)));
-        let running = status.iter().filter(|of| of.state == "running");
-        let owners: BTreeMap<u32, &'static str> = running.filter_map(|of| Some((of.partition, name_of(&of.lane)?))).collect();
+        let Some(status) = self.status() else { return self.note_runs(&BTreeMap::new()) };
+        let prefix = self.prefix;
+        let name_of = |lane: &str| NAMES.into_iter().find(|name| lane.starts_with(&format!("{prefix}-{name}-lane-")));
+        let mut owners = BTreeMap::new();
+        for of in status.iter().filter(|of| of.state == "running") {
+            let Some(name) = name_of(&of.lane) else { continue };
+            owners.insert(of.partition, name);
+            if self.ran.insert(of.partition, name).is_some_and(|before| before != name) {
+                *self.moved.entry(of.restored_from.clone()).or_default() += 1;
+            }
+        }
         for (id, cause) in status.iter().filter_map(|of| Some((of.partition, of.cause.as_ref()?))) {
             self.note(format!("partition {id} is halted: {cause}"));
         }
-        self.ran.extend(&owners);
+        self.note_runs(&owners);
         self.owners = owners;
+    }
+
+    /// Notes of every process what a look tells that has found these owners. Each owner has said so itself, in its present life: who is
+    /// missing ran nothing only if all partitions were found.
+    fn note_runs(&mut self, found: &BTreeMap<u32, &'static str>) {
+        let all_are_told = found.len() == PARTITIONS as usize;
+        for (name, member) in &mut self.members {
+            member.has_run = member.has_run.after(found.values().any(|owner| owner == name), all_are_told);
+        }
     }
 
     fn note(&mut self, fault: String) {
@@ -192,11 +261,12 @@ impl<'a> Application<'a> {
 
     fn follow(&mut self, name: &'static str, member: &mut Member, ended: Option<ExitStatus>, now: Instant) -> Option<News> {
         let news = match (member.life, ended) {
-            (Life::Paused { until, ran_some }, None) if until <= now => {
+            (Life::Paused { until, has_run }, None) if until <= now => {
                 member.service.iter().for_each(|service| service.signal("CONT"));
-                // Of one that had just begun nothing was taken over: it may go on.
-                member.life = if ran_some { Life::Woken(now) } else { Life::Up };
-                return (!ran_some).then_some(News::Returned);
+                // One that may just have begun need not notice: it may go on, and may end as whoever is up.
+                let must_end = has_run == Ran::Partitions;
+                member.life = if must_end { Life::Woken(now) } else { Life::Up };
+                return (!must_end).then_some(News::Returned);
             }
             (Life::CutOff(until), None) if until <= now => {
                 self.wire(name, None);
@@ -219,6 +289,9 @@ impl<'a> Application<'a> {
             }
             _ => return None,
         };
+        if news == News::Fenced {
+            self.fenced += 1;
+        }
         if news == News::Fell {
             let log = self.process(name).logged();
             println!("    {name} fell: {}", log.lines().rev().find(|line| !line.is_empty()).unwrap_or("without a word"));
@@ -226,19 +299,27 @@ impl<'a> Application<'a> {
         self.wire(name, None);
         // The former one is gone before the next one begins.
         member.service = None;
-        *member = Member { service: Some(self.begin(name)), life: Life::Up };
+        *member = Member { service: Some(self.begin(name)), life: Life::Up, has_run: Ran::Unknown };
         Some(news)
     }
 
     /// Kills a process; it is started again then.
     pub(crate) fn kill(&mut self, name: &'static str, again: Instant) {
-        self.members.insert(name, Member { service: None, life: Life::Away(again) });
+        self.members.insert(name, Member { service: None, life: Life::Away(again), has_run: Ran::Unknown });
     }
 
     /// Stops a process short until then.
     pub(crate) fn pause(&mut self, name: &'static str, until: Instant) {
-        let ran_some = !self.partitions_of(name).is_empty();
-        self.tell(name, "STOP", Life::Paused { until, ran_some });
+        let has_run = self.members.get(name).map_or(Ran::Unknown, |member| member.has_run);
+        *self.pauses.entry(has_run).or_default() += 1;
+        self.tell(name, "STOP", Life::Paused { until, has_run });
+    }
+
+    /// Who was stopped short, in words.
+    pub(crate) fn pauses(&self) -> String {
+        let of = |has_run: Ran| self.pauses.get(&has_run).copied().unwrap_or_default();
+        let (some, none, unknown, fenced) = (of(Ran::Partitions), of(Ran::Nothing), of(Ran::Unknown), self.fenced);
+        format!("paused: {some} that had run partitions, {fenced} ended themselves; {none} that had not; {unknown} unknown")
     }
 
     /// Cuts a process off from the broker until then.

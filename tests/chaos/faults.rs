@@ -31,6 +31,9 @@ const OWNERS_LOOK: Duration = Duration::from_millis(500);
 const KINDS: [Kind; 5] = [Kind::Killed, Kind::Lost, Kind::Paused, Kind::Restarted, Kind::Broker];
 const KIND_LONG: Kind = Kind::CutOff;
 
+/// In a run of so long everything has to have happened that the checks at its end are for.
+const LONG: Duration = Duration::from_secs(300);
+
 /// How many faults come.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Extent {
@@ -38,6 +41,12 @@ pub(crate) enum Extent {
     OneOfEach,
     /// Whatever comes in this time.
     For(Duration),
+}
+
+impl Extent {
+    pub(crate) fn is_long(self) -> bool {
+        matches!(self, Extent::For(period) if LONG <= period)
+    }
 }
 
 /// Inflicts faults, and waits until all of them are over.
@@ -116,14 +125,9 @@ impl Driver<'_, '_, '_, '_> {
     /// Whether the latest fault is over.
     fn is_well(&self) -> bool {
         match self.extent {
-            Extent::OneOfEach => self.whole_since.is_some_and(|since| self.is_shared() && self.settles_since(since)),
+            Extent::OneOfEach => self.whole_since.is_some_and(|since| self.app.is_shared() && self.settles_since(since)),
             Extent::For(_) => self.whole_since.is_some(),
         }
-    }
-
-    /// Whether every process has its share again.
-    fn is_shared(&self) -> bool {
-        NAMES.iter().all(|name| !self.app.partitions_of(name).is_empty())
     }
 
     fn settles_since(&self, since: Instant) -> bool {

@@ -7,6 +7,7 @@ use std::time::Instant;
 use crate::application::{Application, PARTITIONS};
 use crate::broker::Broker;
 use crate::costs::{Kind, Mark, report};
+use crate::form::Form;
 use crate::load::Load;
 use crate::process::eventually;
 use crate::rolling::settles_everywhere;
@@ -20,7 +21,7 @@ const RATE: usize = 300;
 pub(crate) fn one_broker_out_of_three_is_lost(dir: &Path, seed: u64) {
     std::fs::create_dir_all(dir).expect("a directory");
     let broker = Broker::cluster(BROKERS);
-    let mut app = Application::start(dir, broker.address(), "brokers", &["topics.replication_factor=3"], None);
+    let mut app = Application::start(dir, broker.address(), "brokers", (Form::Plain, &["topics.replication_factor=3"]), None);
     what_one_broker_acknowledges_may_be_lost(&broker, &app);
     let mut load = Load::new(&app.brokers, app.prefix, seed);
     load.open_wallets();

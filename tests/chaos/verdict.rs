@@ -8,6 +8,7 @@ use rdkafka::Message;
 use serde_json::Value;
 
 use crate::application::{Application, NAMES, PARTITIONS};
+use crate::faults::Extent;
 use crate::load::{Load, TOP_UP_MINOR, WALLETS, command};
 use crate::process::eventually;
 use crate::witness::{Witness, each};
@@ -30,12 +31,12 @@ pub(crate) fn all_end(app: &mut Application<'_>, witness: &Witness, published: u
     });
 }
 
-/// Checks everything, and stops the processes on the way.
-pub(crate) fn all_is_well(app: &mut Application<'_>, witness: &Witness, load: &Load, seed: u64) {
+/// Checks everything, and stops the processes on the way. Gives the number of events that aborted epochs have left.
+pub(crate) fn all_is_well(app: &mut Application<'_>, witness: &Witness, load: &Load, seed: u64) -> usize {
     all_end(app, witness, load.published());
     app.all_run();
     every_command_has_ended_as_it_must(witness, load, seed);
-    let audited = events_are_what_was_shown(app, witness);
+    let (audited, aborted) = events_are_what_was_shown(app, witness);
     wallets_are_what_the_events_say(app, &audited);
     let dead = each(&app.brokers, &format!("{}.dlq.v1", app.prefix), PARTITIONS, "read_committed", |record| {
         println!("    a dead letter: {:?}", record.payload().map(String::from_utf8_lossy));
@@ -43,6 +44,19 @@ pub(crate) fn all_is_well(app: &mut Application<'_>, witness: &Witness, load: &L
     assert_eq!(dead, 0, "no command is a dead letter");
     state_is_what_the_journal_says(app);
     assert_eq!(app.faults, Vec::<String>::new(), "{}", app.logged());
+    aborted
+}
+
+/// Checks that there was something to be checked, where the run must have had it: whoever has paused nobody has not seen that a zombie
+/// ends, and where no epoch was aborted nobody could have been shown one.
+pub(crate) fn nothing_is_well_for_nothing(app: &Application<'_>, extent: Extent, aborted: usize) {
+    let has_paused = matches!(extent, Extent::OneOfEach) || extent.is_long();
+    let pauses = app.pauses();
+    assert!(!has_paused || 0 < app.fenced, "no process that had run partitions was paused and ended itself; {pauses}");
+    if extent.is_long() {
+        assert!(0 < aborted, "no aborted epoch has left an event: that none is shown to readers was not tested");
+        assert!(app.moved.contains_key("standby"), "no partition went on from a standby: {:?}", app.moved);
+    }
 }
 
 fn every_command_has_ended_as_it_must(witness: &Witness, load: &Load, seed: u64) {
@@ -56,16 +70,17 @@ fn every_command_has_ended_as_it_must(witness: &Witness, load: &Load, seed: u64)
 type Balances = BTreeMap<String, i128>;
 
 /// Reads all events again, has them audited, and counts what transactions have left that never was committed.
-fn events_are_what_was_shown(app: &Application<'_>, witness: &Witness) -> Balances {
+fn events_are_what_was_shown(app: &Application<'_>, witness: &Witness) -> (Balances, usize) {
     let mut events = Vec::new();
     let differences = witness.read_again(&app.brokers, |event| events.push(event));
     assert_eq!(differences.iter().take(10).collect::<Vec<_>>(), Vec::<&String>::new(), "{} differences", differences.len());
     let written = each(&app.brokers, &format!("{}.events.v1", app.prefix), PARTITIONS, "read_uncommitted", |_| {});
-    println!("    {} events, and {} of aborted epochs that no reader is shown", events.len(), written - events.len());
+    let aborted = written - events.len();
+    println!("    {} events, and {aborted} of aborted epochs that no reader is shown", events.len());
     let audit = audit(&events);
     assert!(audit.faults.is_empty(), "{:?}", audit.faults.iter().take(10).collect::<Vec<_>>());
     assert_eq!(audit.sums.get("AED"), Some(&(WALLETS as i128 * TOP_UP_MINOR)), "every cent is there");
-    audit.balances.into_iter().map(|(wallet, (_, minor))| (wallet, minor)).collect()
+    (audit.balances.into_iter().map(|(wallet, (_, minor))| (wallet, minor)).collect(), aborted)
 }
 
 fn wallets_are_what_the_events_say(app: &Application<'_>, due: &Balances) {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use finflow_config::PARTITIONS_MAX;
 use finflow_ledger::{PaymentId, WalletId};
 use finflow_topologies::simulation::Planted;
 
@@ -215,7 +216,7 @@ pub(crate) struct Publish {
 #[derive(Debug, Args)]
 pub(crate) struct Rescale {
     /// How many there will be
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(PARTITIONS_MAX)))]
     pub(crate) partitions: u32,
     /// The prefix of the new topics
     #[arg(long, value_name = "PREFIX")]

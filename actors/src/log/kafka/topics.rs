@@ -57,7 +57,8 @@ pub(crate) struct Loose {
 }
 
 impl Loose {
-    /// Whether an engine must not go on with it: committed state or commands go, or it is swept by another clock than the brokers'.
+    /// Whether an engine must not go on with it: committed state goes, commands are compacted, or the sweep goes by another clock than the
+    /// brokers'.
     pub(crate) fn is_fatal(&self) -> bool {
         match self.topic {
             Topic::Journal | Topic::Postings => ["cleanup.policy", "retention.ms", "retention.bytes"].contains(&self.key),

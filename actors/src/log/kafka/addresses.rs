@@ -64,22 +64,37 @@ impl Addresses {
             return None;
         }
         self.say(wanted);
-        let read = self.read(budget).inspect_err(|cause| debug!(%cause, "the addresses of owners cannot be read")).ok()?;
-        self.barred_at = None;
-        Some(read)
+        match self.read(budget) {
+            Ok(read) => {
+                self.barred_at = None;
+                Some(read)
+            }
+            Err(cause) => {
+                debug!(%cause, "the addresses of owners cannot be read");
+                // The library tells of a refusal once, and then only that no answer has come in time.
+                if is_unauthorized(&cause) || self.barred_at.is_some() {
+                    self.bar();
+                }
+                None
+            }
+        }
     }
 
     /// Whether the brokers have said lately that this principal may not. Other errors are told by what does not come.
     fn is_barred(&mut self) -> bool {
         while let Some(told) = self.client.poll(Duration::ZERO) {
             if told.is_err_and(|error| is_unauthorized(&error)) {
-                if self.barred_at.is_none() {
-                    warn!("not authorized: Read on group {}: other processes cannot be asked, nor ask this one", self.group);
-                }
-                self.barred_at = Some(Instant::now());
+                self.bar();
             }
         }
         self.barred_at.is_some_and(|at| at.elapsed() < BARRED_FOR)
+    }
+
+    fn bar(&mut self) {
+        if self.barred_at.is_none() {
+            warn!("not authorized: Read on group {}: other processes cannot be asked, nor ask this one", self.group);
+        }
+        self.barred_at = Some(Instant::now());
     }
 
     fn say(&self, wanted: &BTreeMap<u32, Option<String>>) {

@@ -82,8 +82,14 @@ fn is_for_all(path: &Path) -> bool {
 
 /// What is wrong with properties of the Kafka client, by key: only the client library knows its own.
 fn property_problems(config: &Config) -> Vec<(String, String)> {
-    let problem = |(key, name, value): (String, &str, &str)| Some((key, flaw(name, value)?));
-    config.kafka.each().filter_map(problem).collect()
+    let mut named = HashMap::new();
+    let mut problem = |(key, name, value): (String, &str, &str)| {
+        let section = key.strip_suffix(name).unwrap_or_default().to_owned();
+        let other = named.insert((section, kafka::canonical(name).to_owned()), name.to_owned());
+        let told = flaw(name, value).or_else(|| Some(format!("is the same property as {}", other?)));
+        Some((key, told?))
+    };
+    config.kafka.each().filter_map(&mut problem).collect()
 }
 
 fn flaw(name: &str, value: &str) -> Option<String> {
@@ -96,10 +102,11 @@ fn flaw(name: &str, value: &str) -> Option<String> {
 pub(crate) fn cluster(common: &Common, config: &Config) -> Result<kafka::Settings, Failure> {
     let mut settings = kafka::Settings::new(&config.kafka.brokers, &config.topics.prefix);
     settings.secret.clone_from(&config.internal.secret);
-    settings.properties.clone_from(&config.kafka.properties);
-    settings.trim_properties.clone_from(&config.kafka.trim);
     settings.dlq_retention = config.topics.dlq_retention;
     let mut problems = Vec::new();
+    let named = |(name, value): (&String, &String)| (kafka::canonical(name).to_owned(), value.clone());
+    settings.properties = config.kafka.properties.iter().map(named).collect();
+    settings.trim_properties = config.kafka.trim.iter().map(named).collect();
     for (number, property) in common.properties.iter().enumerate() {
         // What was typed may be a secret, and is not repeated.
         let Some((name, value)) = property.split_once('=').map(|(name, value)| (name.trim(), value)) else {
@@ -107,7 +114,7 @@ pub(crate) fn cluster(common: &Common, config: &Config) -> Result<kafka::Setting
             continue;
         };
         problems.extend(flaw(name, value).map(|flaw| format!("-X: {name} {flaw}")));
-        settings.properties.insert(name.to_owned(), value.to_owned());
+        settings.properties.insert(kafka::canonical(name).to_owned(), value.to_owned());
     }
     if problems.is_empty() {
         problems.extend(settings.problem());

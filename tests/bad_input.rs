@@ -232,6 +232,15 @@ fn every_problem_of_a_configuration_is_told_with_its_place() {
     for log in ["embedded", "kafka"] {
         check(&["--log", log, "--config", "kafka.toml"], &[], 78, &told);
     }
+    // By two names, also from two places; the trimmer's own are others.
+    let queue = "kafka.\"queue.buffering.max.ms\"=1";
+    check(&["--set", queue, "--set", "kafka.trim.\"linger.ms\"=2"], &[], 0, &[]);
+    check(
+        &["--set", "kafka.\"linger.ms\"=2", "--set", queue],
+        &[],
+        78,
+        &["`kafka.\"queue.buffering.max.ms\"` is the same property as linger.ms"],
+    );
     check(
         &["--set", "kafka.\"linger.ms\"=long"],
         &[],

@@ -21,7 +21,7 @@ use self::group::Group;
 pub use self::group::{Lookup, Owner};
 use self::reader::{Asker, Reader};
 use self::session::{Exit, Exits};
-pub use self::settings::{COMMON, Flaw, SESSION_TIMEOUT, Settings, TRANSACTION_TIMEOUT, flaw};
+pub use self::settings::{COMMON, Flaw, SESSION_TIMEOUT, Settings, TRANSACTION_TIMEOUT, canonical, flaw};
 use self::topics::Admin;
 pub(crate) use self::topics::Loose;
 use super::{Assignment, Seat};

@@ -180,7 +180,7 @@ pub enum Flaw {
 }
 
 /// The one name of a property that may have several.
-fn canonical(name: &str) -> &str {
+pub fn canonical(name: &str) -> &str {
     ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, name)| name)
 }
 
@@ -241,7 +241,7 @@ impl Settings {
     /// The same as the principal that trims, where it has one of its own.
     pub(super) fn as_trimmer(&self) -> Settings {
         let properties = self.properties.iter().chain(&self.trim_properties);
-        let properties = properties.map(|(name, value)| (name.clone(), value.clone())).collect();
+        let properties = properties.map(|(name, value)| (canonical(name).to_owned(), value.clone())).collect();
         Settings { properties, ..self.clone() }
     }
 
@@ -362,7 +362,7 @@ impl Settings {
 
     fn producer(&self) -> ClientConfig {
         let mut config = self.client_with(WRITING);
-        config.set("enable.idempotence", "true").set("acks", "all");
+        config.set("enable.idempotence", "true").set("request.required.acks", "all");
         config
     }
 
@@ -455,6 +455,10 @@ mod tests {
             assert_eq!(set.get(name).expect(name), value_of(alias), "{alias} is {name}");
             let properties = BTreeMap::from([((*alias).to_owned(), value_of(alias).to_owned())]);
             let config = Settings { properties, ..Settings::new("b", "p") }.appender();
+            let trims = BTreeMap::from([((*alias).to_owned(), value_of(alias).to_owned())]);
+            let own = BTreeMap::from([((*name).to_owned(), "of all clients".to_owned())]);
+            let trimmer = Settings { properties: own, trim_properties: trims, ..Settings::new("b", "p") }.as_trimmer();
+            assert_eq!(trimmer.properties.get(*name).map(String::as_str), Some(value_of(alias)), "{alias} of the trimmer's own");
             if flaw(alias, value_of(alias)).is_none() {
                 assert!(config.get(alias).is_none() || config.get(name).is_none(), "{alias} and {name} are both set");
             }
@@ -474,7 +478,7 @@ mod tests {
             (&writer, "queue.buffering.max.ms", "7"),
             (&writer, "compression.codec", "zstd"),
             (&writer, "batch.num.messages", "10000"),
-            (&writer, "acks", "all"),
+            (&writer, "request.required.acks", "all"),
             (&reader, "queued.min.messages", "20000"),
             (&reader, "queued.max.messages.kbytes", "2048"),
             (&at_once, "queued.max.messages.kbytes", "2048"),

@@ -194,8 +194,8 @@ impl Node {
         self.0.settings.partitions
     }
 
-    /// Appends commands, all or, where one is too large, none; durable when it returns, and told where each stands. Order within a
-    /// partition is kept; commands of others may come between.
+    /// Appends commands; durable when it returns, and told where each stands. Order within a partition is kept; commands of others may come
+    /// between. Where one is too large, none is appended; after any other error some may have been, and all can be sent again.
     pub async fn publish(&self, records: Vec<Publish>) -> Result<Vec<Coordinates>, log::Error> {
         let count = self.0.settings.partitions;
         let mut batches: BTreeMap<u32, Vec<Outgoing>> = BTreeMap::new();

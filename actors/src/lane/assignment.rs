@@ -71,7 +71,12 @@ impl State {
     /// Shows a partition as elsewhere, and beside the lane closes its store and what a lane that has died has left open to read it: a disk
     /// may take its time.
     fn forget(&self, id: u32) {
-        let store = self.args.partitions.get(&id).and_then(|committed| committed.put_away(&self.args.name));
+        let Some(committed) = self.args.partitions.get(&id) else { return };
+        if committed.condition().owner().is_some_and(|owner| *owner != self.args.name) {
+            // Another lane of this process may read it by now.
+            return;
+        }
+        let store = committed.put_away(&self.args.name);
         let log = self.args.log.clone();
         tokio::task::spawn_blocking(move || {
             log.forget(id);

@@ -30,15 +30,18 @@ pub(super) struct Append {
 struct Appended {
     waiting: usize,
     offsets: Vec<u64>,
+    /// A record is there, and the broker does not say where.
+    is_unplaced: bool,
     failed: Option<KafkaError>,
 }
 
 impl Append {
-    fn acknowledge(&self, result: Result<u64, KafkaError>) {
+    fn acknowledge(&self, result: Result<Option<u64>, KafkaError>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.waiting = state.waiting.saturating_sub(1);
         match result {
-            Ok(offset) => state.offsets.push(offset),
+            Ok(Some(offset)) => state.offsets.push(offset),
+            Ok(None) => state.is_unplaced = true,
             Err(error) => state.failed = Some(error),
         }
         if state.waiting == 0 {
@@ -55,6 +58,7 @@ impl Append {
         match &state.failed {
             Some(error) => Err(not_taken(topic, error.clone())),
             None if 0 < state.waiting => Err(Error::Unavailable("the append is not acknowledged in time".to_owned())),
+            None if state.is_unplaced => Err(Error::Unavailable("the log has a record and does not say where".to_owned())),
             None => {
                 let mut offsets = std::mem::take(&mut state.offsets);
                 offsets.sort_unstable();
@@ -83,8 +87,7 @@ impl ProducerContext for Appends {
     fn delivery(&self, result: &DeliveryResult<'_>, append: Arc<Append>) {
         append.acknowledge(match result {
             // A broker that was sent a batch twice may not say any more where it has the first one.
-            Ok(message) => u64::try_from(message.offset())
-                .map_err(|_| KafkaError::MessageProduction(RDKafkaErrorCode::DuplicateSequenceNumber)),
+            Ok(message) => Ok(u64::try_from(message.offset()).ok()),
             Err((error, _)) => Err(error.clone()),
         });
     }

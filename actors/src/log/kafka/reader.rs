@@ -285,7 +285,7 @@ impl Reader {
             self.close(slot, topic, partition);
         }
         // From here on the queue is the new feed's.
-        slot.left = None;
+        slot.left.take().into_iter().for_each(|(mut left, _)| left.discard());
         match &mut slot.feed {
             Some(open) => Ok(open),
             feed => Ok(feed.insert(self.open(topic, partition, from)?)),
@@ -351,6 +351,9 @@ impl Reader {
     }
 
     fn close(&self, slot: &mut Slot, topic: Topic, partition: u32) {
+        if slot.feed.is_none() {
+            return;
+        }
         self.stop(slot, (topic, partition));
         self.opened.lock().unwrap_or_else(PoisonError::into_inner).retain(|place| *place != (topic, partition));
     }
@@ -397,6 +400,7 @@ impl Reader {
         use RDKafkaErrorCode::{AutoOffsetReset, OffsetOutOfRange};
         if matches!(error.rdkafka_error_code(), Some(AutoOffsetReset | OffsetOutOfRange))
             && let Ok(Range { start, end }) = self.range(topic, partition)
+            && (asked < start || end < asked)
         {
             return Error::OutOfRange { topic, partition, asked, start, end };
         }
@@ -422,8 +426,12 @@ fn all(slots: &Slots) -> Vec<Arc<Mutex<Slot>>> {
 /// Throws away what has come of partitions that are not read any more.
 fn discard_left(slots: &Slots) {
     for slot in all(slots) {
-        // Who has it opens or closes it just now.
-        let Ok(mut slot) = slot.try_lock() else { continue };
+        let mut slot = match slot.try_lock() {
+            Ok(slot) => slot,
+            Err(TryLockError::Poisoned(slot)) => slot.into_inner(),
+            // Who has it opens or closes it just now.
+            Err(TryLockError::WouldBlock) => continue,
+        };
         if let Some((batches, closed_at)) = &mut slot.left {
             batches.discard();
             if LEAVE_TIMEOUT < closed_at.elapsed() {

@@ -9,21 +9,28 @@ const TWO_LANED: &str = "two";
 pub(crate) enum Form {
     /// One lane in each process, and nobody follows what others run.
     Plain,
-    /// One other process follows each partition, and one of the three has two lanes, and so two shares of the partitions.
-    Full,
+    /// The same, and one other process follows each partition.
+    Followed,
+    /// That, and one of the three has two lanes, and so two shares of the partitions.
+    TwoLaned,
 }
 
 impl Form {
+    /// Of a long run: every other seed has two lanes in a process.
+    pub(crate) fn of(seed: u64) -> Form {
+        if seed.is_multiple_of(2) { Form::TwoLaned } else { Form::Followed }
+    }
+
     /// The lanes of a process.
     pub(crate) fn lanes(self, name: &str) -> u32 {
-        if self == Form::Full && name == TWO_LANED { 2 } else { 1 }
+        if self == Form::TwoLaned && name == TWO_LANED { 2 } else { 1 }
     }
 
     /// How many processes follow each partition.
     pub(crate) fn standby_replicas(self) -> u32 {
         match self {
             Form::Plain => 0,
-            Form::Full => 1,
+            Form::Followed | Form::TwoLaned => 1,
         }
     }
 }
@@ -32,7 +39,8 @@ impl Display for Form {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Form::Plain => write!(f, "no standbys, one lane in each process"),
-            Form::Full => write!(f, "one standby for each partition, two lanes in process {TWO_LANED}"),
+            Form::Followed => write!(f, "one standby for each partition, one lane in each process"),
+            Form::TwoLaned => write!(f, "one standby for each partition, two lanes in process {TWO_LANED}"),
         }
     }
 }

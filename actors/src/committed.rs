@@ -442,7 +442,7 @@ impl Committed {
     /// At most `limit` wallets behind `after`, by id.
     pub(crate) fn wallets(&self, after: Option<&WalletId>, limit: usize) -> Result<Vec<Wallet>, store::Error> {
         let layers = self.layers.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let from = after.map(|after| [&[Tag::Wallets as u8], after.as_str().as_bytes()].concat());
+        let from = after.map(key_of::<Wallets>);
         let rows = self.open_store()?.scan(Tag::Wallets, from.as_deref(), limit)?;
         let mut ids = BTreeSet::new();
         for (key, _) in &rows {
@@ -472,9 +472,8 @@ impl Committed {
         limit: usize,
     ) -> Result<(BTreeSet<PaymentId>, Option<PaymentId>), store::Error> {
         let layers = self.layers.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut from = Vec::new();
-        after.into_iter().for_each(|id| Holds::encode_key(id, &mut from));
-        let stored = self.open_store()?.scan(Tag::Holds, after.map(|_| &*from), limit)?;
+        let from = after.map(key_of::<Holds>);
+        let stored = self.open_store()?.scan(Tag::Holds, from.as_deref(), limit)?;
         let ids = stored.iter().map(|(key, _)| Holds::decode_key(key)).collect::<Result<Vec<_>, _>>()?;
         let last = ids.last().copied().filter(|_| ids.len() == limit);
         let mut held = BTreeSet::from_iter(ids);
@@ -503,11 +502,15 @@ impl Committed {
         if let Some(row) = layers.iter().find_map(|overlay| layered(overlay)) {
             return Ok(row);
         }
-        let mut bytes = Vec::new();
-        T::encode_key(key, &mut bytes);
-        let row = self.open_store()?.get(&bytes)?;
+        let row = self.open_store()?.get(&key_of::<T>(key))?;
         Ok(row.map(|row| T::decode(key, &row)).transpose()?)
     }
+}
+
+fn key_of<T: Table>(key: &T::Key) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    T::encode_key(key, &mut bytes);
+    bytes
 }
 
 #[cfg(test)]

@@ -342,10 +342,9 @@ impl Reader {
             }
             let Some(place) = opened.pop_front() else { break };
             let slot = self.slot(place.0, place.1);
-            match slot.try_lock() {
-                Ok(mut slot) => self.stop(&mut slot, place),
-                Err(TryLockError::Poisoned(slot)) => self.stop(&mut slot.into_inner(), place),
-                Err(TryLockError::WouldBlock) => opened.push_back(place),
+            match unused(&slot) {
+                Some(mut slot) => self.stop(&mut slot, place),
+                None => opened.push_back(place),
             }
         }
     }
@@ -423,15 +422,19 @@ fn all(slots: &Slots) -> Vec<Arc<Mutex<Slot>>> {
     slots.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
 }
 
+/// A slot, if nobody reads, opens or closes it just now.
+fn unused(slot: &Mutex<Slot>) -> Option<MutexGuard<'_, Slot>> {
+    match slot.try_lock() {
+        Ok(slot) => Some(slot),
+        Err(TryLockError::Poisoned(slot)) => Some(slot.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
+
 /// Throws away what has come of partitions that are not read any more.
 fn discard_left(slots: &Slots) {
     for slot in all(slots) {
-        let mut slot = match slot.try_lock() {
-            Ok(slot) => slot,
-            Err(TryLockError::Poisoned(slot)) => slot.into_inner(),
-            // Who has it opens or closes it just now.
-            Err(TryLockError::WouldBlock) => continue,
-        };
+        let Some(mut slot) = unused(&slot) else { continue };
         if let Some((batches, closed_at)) = &mut slot.left {
             batches.discard();
             if LEAVE_TIMEOUT < closed_at.elapsed() {

@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 use super::context::Quiet;
 use super::errors::is_unauthorized;
 use super::positions;
-use super::settings::Settings;
+use super::settings::{Settings, addresses_group};
 
 /// How often what was said is read again though all of it is known: offsets expire where nobody renews them.
 const RENEW_AFTER: Duration = Duration::from_secs(3_600);
@@ -39,7 +39,7 @@ impl Addresses {
     pub(super) fn new(settings: &Settings, partitions: u32) -> Result<Addresses, KafkaError> {
         Ok(Addresses {
             client: settings.addresses().create_with_context(Quiet)?,
-            group: settings.addresses_group(),
+            group: addresses_group(&settings.prefix),
             topic: Topic::Commands.name(&settings.prefix),
             partitions,
             advertised: settings.advertised.clone(),

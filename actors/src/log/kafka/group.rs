@@ -23,7 +23,7 @@ use super::names::Names;
 use super::native::{self, Described, Description, Question};
 use super::reader::Asker;
 use super::session::{Exit, Exits};
-use super::settings::{HEARTBEAT_INTERVAL, SESSION_TIMEOUT, Settings};
+use super::settings::{HEARTBEAT_INTERVAL, SESSION_TIMEOUT, Settings, addresses_group};
 use crate::log::Assignment;
 
 /// Between two looks.
@@ -382,7 +382,7 @@ impl Lookup {
         let (is_settled, members) = found?;
         let count = members.iter().flat_map(|member| &member.partitions).max().map_or(0, |last| last.saturating_add(1));
         let addresses = Addresses::new(&self.settings, count).map_err(unavailable)?;
-        let right = || format!("Read on group {}", self.settings.addresses_group());
+        let right = || format!("Read on group {}", addresses_group(&self.settings.prefix));
         let said = addresses.read(LOOK_TIMEOUT).map_err(|error| explained(error, right))?;
         let is_there = |(member, _): &&(String, String)| members.iter().any(|found| found.member_id == *member);
         let mut found: Vec<String> = said.values().filter(is_there).map(|(_, address)| address.clone()).collect();

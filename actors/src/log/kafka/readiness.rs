@@ -19,7 +19,7 @@ use super::admission;
 use super::context::Quiet;
 use super::errors::is_unauthorized;
 use super::rights::{Operation, Resource, Role, rights};
-use super::settings::Settings;
+use super::settings::{Settings, addresses_group};
 use super::topics::Admin;
 use super::watchdog::{HUNG_TIMEOUT, within};
 use super::{LOOK_WAIT, native, positions, retention};
@@ -132,7 +132,7 @@ fn groups(settings: &Settings) -> Finding {
         list.add_partition(&Topic::Commands.name(&settings.prefix), 0);
         positions::seen(&consumer, list, ANSWER_TIMEOUT)?.elements().iter().try_for_each(|of| of.error())
     };
-    let names = [settings.prefix.clone(), settings.addresses_group()];
+    let names = [settings.prefix.clone(), addresses_group(&settings.prefix)];
     for (name, config) in names.iter().zip([settings.reader(LOOK_WAIT), settings.addresses()]) {
         match read(config) {
             Ok(()) => {}

@@ -7,6 +7,8 @@ use std::fmt;
 
 use finflow_topologies::Topic;
 
+use super::settings::addresses_group;
+
 /// A part in the application, each with a principal of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
@@ -73,7 +75,7 @@ pub fn rights(prefix: &str, group: &str) -> Vec<Right> {
         (Engine, Read, topic(Topic::Postings), "takes what other partitions have sent"),
         (Engine, Read, topic(Topic::Journal), "restores the state"),
         (Engine, Read, Resource::Group(prefix.to_owned()), "shares the partitions with the other processes"),
-        (Engine, Read, Resource::Group(format!("{prefix}.addresses")), "says where it is asked, and reads where the others are"),
+        (Engine, Read, Resource::Group(addresses_group(prefix)), "says where it is asked, and reads where the others are"),
         (Engine, Write, topic(Topic::Events), "tells what has happened"),
         (Engine, Write, topic(Topic::Postings), "sends to other partitions"),
         (Engine, Write, topic(Topic::Journal), "keeps the state"),

@@ -88,10 +88,9 @@ const WRITING: &[(&str, &str)] = &[
     ("queue.buffering.max.messages", "1000000"),
 ];
 
-/// What belongs to the engine, by the start of the property's name: a value of the user's would break exactly-once or what the engine
+/// What belongs to the engine, by the start of the property's one name: a value of the user's would break exactly-once or what the engine
 /// may take of memory, or means nothing.
 const OWNED: &[&str] = &[
-    "acks",
     "allow.auto.create.topics",
     "auto.commit",
     "auto.offset.reset",
@@ -108,7 +107,6 @@ const OWNED: &[&str] = &[
     "heartbeat.interval.ms",
     "isolation.level",
     "max.in.flight",
-    "max.partition.fetch.bytes",
     "max.poll.interval.ms",
     "message.max.bytes",
     "message.send.max.retries",
@@ -120,7 +118,6 @@ const OWNED: &[&str] = &[
     "queued.",
     "request.required.acks",
     "request.timeout.ms",
-    "retries",
     "session.timeout.ms",
     "transaction",
 ];
@@ -189,8 +186,7 @@ pub fn flaw(name: &str, value: &str) -> Option<Flaw> {
     if BROKERS.contains(&name) {
         return Some(Flaw::Brokers);
     }
-    let is_owned = |name: &str| OWNED.iter().any(|owned| name.starts_with(owned)) && !FREE.contains(&name);
-    if is_owned(name) || is_owned(canonical(name)) {
+    if OWNED.iter().any(|owned| canonical(name).starts_with(owned)) && !FREE.contains(&name) {
         return Some(Flaw::Owned);
     }
     match ClientConfig::new().set(name, value).create_native_config().err()? {
@@ -215,6 +211,11 @@ impl std::fmt::Debug for Settings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Settings").field("brokers", &self.brokers).field("prefix", &self.prefix).finish_non_exhaustive()
     }
+}
+
+/// The group whose offsets say where owners are asked.
+pub(super) fn addresses_group(prefix: &str) -> String {
+    format!("{prefix}.addresses")
 }
 
 fn ms(duration: Duration) -> String {
@@ -303,13 +304,8 @@ impl Settings {
     /// Keeps the addresses of owners, as offsets of a group that has no members.
     pub(super) fn addresses(&self) -> ClientConfig {
         let mut config = self.consumer();
-        config.set("group.id", self.addresses_group());
+        config.set("group.id", addresses_group(&self.prefix));
         config
-    }
-
-    /// The group that these are offsets of.
-    pub(super) fn addresses_group(&self) -> String {
-        format!("{}.addresses", self.prefix)
     }
 
     /// Reads partitions that it assigns itself, as fast as it can.
@@ -418,6 +414,9 @@ mod tests {
             ("request.required.acks", "1", Some(Flaw::Owned)),
             ("auto.commit.enable", "true", Some(Flaw::Owned)),
             ("message.send.max.retries", "1", Some(Flaw::Owned)),
+            ("retries", "1", Some(Flaw::Owned)),
+            ("max.partition.fetch.bytes", "1", Some(Flaw::Owned)),
+            ("max.in.flight", "1", Some(Flaw::Owned)),
             ("max.in.flight.requests.per.connection", "1", Some(Flaw::Owned)),
             ("queue.buffering.max.ms", "7", None),
             ("compression.type", "zstd", None),
